@@ -1,0 +1,195 @@
+// Package rabbitmq runs a private RabbitMQ node from the Debian package: its own name, ports, data, plugins, cookie and
+// port mapper, so that a broker that already runs on the machine is left alone.
+package rabbitmq
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/proc"
+)
+
+// server is the start script of the Debian package. The one in /usr/sbin is a wrapper that changes the user.
+const server = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+// Options of a broker.
+type Options struct {
+	// Dir holds everything that the broker writes. It must exist.
+	Dir string
+	// Group owns the broker's processes. Nil: a group of its own, ended by Stop.
+	Group *proc.Group
+	// Config is added to rabbitmq.conf: listeners with TLS, say.
+	Config string
+}
+
+// Broker is a running node.
+type Broker struct {
+	port, managementPort int
+	options              Options
+	env                  []string
+	group                *proc.Group
+	ownGroup             bool
+	process              *proc.Process
+}
+
+// Available reports why no broker can run here, or nil.
+func Available() error {
+	if _, err := os.Stat(server); err != nil {
+		return errors.New("RabbitMQ is not installed: apt-get install rabbitmq-server (or: make tools)")
+	}
+	return nil
+}
+
+// Start starts a node and returns once its AMQP listener and its management API answer.
+func Start(ctx context.Context, options Options) (*Broker, error) {
+	if err := Available(); err != nil {
+		return nil, err
+	}
+	ports, err := proc.FreePorts(4)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{port: ports[0], managementPort: ports[1], options: options, group: options.Group}
+	if b.group == nil {
+		b.group, b.ownGroup = proc.NewGroup(options.Dir), true
+	}
+	distributionPort, epmdPort := ports[2], ports[3]
+	file := func(name string) string { return filepath.Join(options.Dir, name) }
+	for name, text := range map[string]string{
+		"enabled_plugins": "[rabbitmq_management].\n",
+		"rabbitmq.conf": fmt.Sprintf("listeners.tcp.default = 127.0.0.1:%d\n", b.port) +
+			fmt.Sprintf("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %d\n", b.managementPort) +
+			"log.console = true\nlog.console.level = warning\n" + options.Config,
+	} {
+		if err := os.WriteFile(file(name), []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	b.env = []string{
+		"HOME=" + options.Dir, // for the cookie
+		fmt.Sprintf("RABBITMQ_NODENAME=ebbtide-%d@localhost", b.port),
+		fmt.Sprintf("RABBITMQ_NODE_PORT=%d", b.port),
+		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", distributionPort),
+		"RABBITMQ_MNESIA_BASE=" + file("data"),
+		"RABBITMQ_LOG_BASE=" + options.Dir,
+		"RABBITMQ_LOGS=-",
+		"RABBITMQ_CONFIG_FILE=" + strings.TrimSuffix(file("rabbitmq.conf"), ".conf"),
+		"RABBITMQ_CONF_ENV_FILE=" + os.DevNull,
+		"RABBITMQ_ENABLED_PLUGINS_FILE=" + file("enabled_plugins"),
+		fmt.Sprintf("ERL_EPMD_PORT=%d", epmdPort),
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		// With input allowed the start script becomes the Erlang machine instead of waiting for it, so that the child
+		// that is supervised is the broker itself. The extra arguments: no input all the same, and schedulers that
+		// sleep when idle, which spin by default.
+		"RABBITMQ_ALLOW_INPUT=1",
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput +sbwt none +sbwtdcpu none +sbwtdio none +S 2:2",
+	}
+	// A node starts the port mapper as a daemon when there is none. Started first it is a child like any other.
+	if _, err := b.group.Start(ctx, proc.Spec{
+		Name: "epmd", Path: "epmd",
+		Args:  []string{"-port", fmt.Sprint(epmdPort), "-address", "127.0.0.1"},
+		Env:   b.env,
+		Ready: dial(epmdPort),
+	}); err != nil {
+		return nil, b.failed(err)
+	}
+	if err := b.startNode(ctx); err != nil {
+		return nil, b.failed(err)
+	}
+	return b, nil
+}
+
+func (b *Broker) startNode(ctx context.Context) error {
+	process, err := b.group.Start(ctx, proc.Spec{
+		Name: "rabbitmq", Path: server, Env: b.env, Dir: b.options.Dir,
+		Ready: b.ready, ReadyWithin: 2 * time.Minute, StopWithin: 20 * time.Second,
+	})
+	b.process = process
+	return err
+}
+
+func (b *Broker) failed(err error) error {
+	if b.ownGroup {
+		b.group.Stop()
+	}
+	return err
+}
+
+// Stop ends the broker. When it was started into somebody else's group, that group ends it.
+func (b *Broker) Stop() {
+	if b.ownGroup {
+		b.group.Stop()
+	}
+}
+
+// Crash kills the node as a power failure would; Restart brings it back with its data.
+func (b *Broker) Crash() {
+	_ = b.process.Signal(9)
+	<-b.process.Done()
+}
+
+// Restart starts a node again that Crash ended, on the same ports and data.
+func (b *Broker) Restart(ctx context.Context) error { return b.startNode(ctx) }
+
+// AMQPURL is the broker's URL for a virtual host; "/" is the default one.
+func (b *Broker) AMQPURL(vhost string) string {
+	return fmt.Sprintf("amqp://guest:guest@127.0.0.1:%d/%s", b.port, strings.ReplaceAll(vhost, "/", "%2f"))
+}
+
+// ManagementURL is the base URL of the management API, credentials included.
+func (b *Broker) ManagementURL() string {
+	return fmt.Sprintf("http://guest:guest@127.0.0.1:%d", b.managementPort)
+}
+
+// Port of the AMQP listener.
+func (b *Broker) Port() int { return b.port }
+
+// Control runs rabbitmqctl against the node.
+func (b *Broker) Control(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(server), "rabbitmqctl"), args...)
+	cmd.Env = append(os.Environ(), b.env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return out, fmt.Errorf("rabbitmqctl %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return out, nil
+}
+
+func (b *Broker) ready(ctx context.Context) error {
+	connection, err := amqp.DialConfig(b.AMQPURL("/"), amqp.Config{Dial: amqp.DefaultDial(2 * time.Second)})
+	if err != nil {
+		return err
+	}
+	connection.Close()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, b.ManagementURL()+"/api/health/checks/alarms", nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+		return fmt.Errorf("management API: %s: %s", response.Status, body)
+	}
+	return nil
+}
+
+func dial(port int) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return proc.Dial(ctx, fmt.Sprintf("127.0.0.1:%d", port))
+	}
+}

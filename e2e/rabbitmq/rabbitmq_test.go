@@ -1,0 +1,83 @@
+package rabbitmq
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// A node keeps what it confirmed through a crash, and two nodes do not meet.
+func TestIntegrationBroker(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a real broker")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	start := func() *Broker {
+		b, err := Start(ctx, Options{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(b.Stop)
+		return b
+	}
+	first, second := start(), start()
+
+	publish(t, first, "kept")
+	if got := depth(t, second, "kept"); got != -1 {
+		t.Errorf("the second broker has the first one's queue, with %d messages", got)
+	}
+	first.Crash()
+	if err := first.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := depth(t, first, "kept"); got != 1 {
+		t.Errorf("%d messages after a crash, want 1", got)
+	}
+}
+
+func publish(t *testing.T, b *Broker, queue string) {
+	t.Helper()
+	channel := open(t, b)
+	if err := channel.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	args := amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum}
+	if _, err := channel.QueueDeclare(queue, true, false, false, false, args); err != nil {
+		t.Fatal(err)
+	}
+	confirm, err := channel.PublishWithDeferredConfirm("", queue, true, false,
+		amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte("x")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !confirm.Wait() {
+		t.Fatal("the broker refused the message")
+	}
+}
+
+// depth is the number of ready messages, or -1 when the queue does not exist.
+func depth(t *testing.T, b *Broker, queue string) int {
+	t.Helper()
+	state, err := open(t, b).QueueDeclarePassive(queue, true, false, false, false, nil)
+	if err != nil {
+		return -1
+	}
+	return state.Messages
+}
+
+func open(t *testing.T, b *Broker) *amqp.Channel {
+	t.Helper()
+	connection, err := amqp.Dial(b.AMQPURL("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	channel, err := connection.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return channel
+}

@@ -1,0 +1,290 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/proc"
+)
+
+const (
+	serviceRange = "10.96.0.0/16"
+	// kubernetesServiceIP is the first address of serviceRange, which the API server gives to itself.
+	kubernetesServiceIP = "10.96.0.1"
+)
+
+// writePKI makes the certificates that exist before the API server does.
+func (c *Cluster) writePKI() error {
+	dir := c.path("pki")
+	var err error
+	if c.ca, err = newAuthority(dir, "ca"); err != nil {
+		return err
+	}
+	frontProxy, err := newAuthority(dir, "front-proxy-ca")
+	if err != nil {
+		return err
+	}
+	if err := frontProxy.issue("front-proxy-client", subject{commonName: "front-proxy-client"}); err != nil {
+		return err
+	}
+	if err := serviceAccountKeys(dir); err != nil {
+		return err
+	}
+	kubernetesNames := []string{
+		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+	}
+	for name, s := range map[string]subject{
+		"etcd":                     {commonName: "etcd", dnsNames: []string{"etcd"}},
+		"etcd-client":              {commonName: "kube-apiserver"},
+		"apiserver":                {commonName: "kube-apiserver", dnsNames: kubernetesNames},
+		"apiserver-kubelet-client": {commonName: "kube-apiserver-kubelet-client", organization: []string{"kubeadm:cluster-admins"}},
+		"controllers-serving":      {commonName: "kube-controller-manager", dnsNames: []string{"kube-controller-manager"}},
+		"scheduler-serving":        {commonName: "ebbtide-scheduler", dnsNames: []string{"ebbtide-scheduler"}},
+	} {
+		if err := c.ca.issue(name, s); err != nil {
+			return err
+		}
+	}
+	// KEDA reads a folder of ca.crt, tls.crt and tls.key.
+	if err := os.MkdirAll(c.path("keda"), 0o755); err != nil {
+		return err
+	}
+	keda, err := newAuthority(c.path("keda"), "ca")
+	if err != nil {
+		return err
+	}
+	if err := keda.issue("tls", subject{commonName: "keda-operator", dnsNames: []string{"keda-operator"}}); err != nil {
+		return err
+	}
+	if err := c.certificateUser("admin", subject{commonName: "admin", organization: []string{"system:masters"}}); err != nil {
+		return err
+	}
+	return c.certificateUser("kube-controller-manager", subject{commonName: "system:kube-controller-manager"})
+}
+
+func (c *Cluster) pki(file string) string { return c.path("pki", file) }
+
+func (c *Cluster) etcd() proc.Spec {
+	client := fmt.Sprintf("https://127.0.0.1:%d", c.ports.Etcd)
+	peer := fmt.Sprintf("http://127.0.0.1:%d", c.ports.EtcdPeer)
+	metrics := fmt.Sprintf("http://127.0.0.1:%d", c.ports.EtcdMetrics)
+	return proc.Spec{
+		Name: "etcd", Path: c.tools.Bin("etcd"),
+		Args: []string{
+			"--name=ebbtide", "--data-dir=" + c.path("etcd"), "--log-level=warn",
+			"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
+			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=ebbtide=" + peer,
+			"--listen-metrics-urls=" + metrics,
+			"--client-cert-auth", "--trusted-ca-file=" + c.ca.path(),
+			"--cert-file=" + c.pki("etcd.crt"), "--key-file=" + c.pki("etcd.key"),
+			// The cluster lives for minutes: durability against power failure would only cost time.
+			"--unsafe-no-fsync",
+		},
+		Ready: proc.HTTPReady(metrics+"/health", nil),
+	}
+}
+
+func (c *Cluster) kubeAPIServer() (proc.Spec, error) {
+	tlsConfig, err := c.ca.clientConfig("admin")
+	if err != nil {
+		return proc.Spec{}, err
+	}
+	return proc.Spec{
+		Name: "kube-apiserver", Path: c.tools.Bin("kube-apiserver"),
+		Args: []string{
+			"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.APIServer),
+			// The cluster's own Service can't have a loopback endpoint, and nothing uses it.
+			"--endpoint-reconciler-type=none",
+			fmt.Sprintf("--etcd-servers=https://127.0.0.1:%d", c.ports.Etcd), "--etcd-cafile=" + c.ca.path(),
+			"--etcd-certfile=" + c.pki("etcd-client.crt"), "--etcd-keyfile=" + c.pki("etcd-client.key"),
+			"--client-ca-file=" + c.ca.path(),
+			"--tls-cert-file=" + c.pki("apiserver.crt"), "--tls-private-key-file=" + c.pki("apiserver.key"),
+			"--kubelet-certificate-authority=" + c.ca.path(),
+			"--kubelet-client-certificate=" + c.pki("apiserver-kubelet-client.crt"),
+			"--kubelet-client-key=" + c.pki("apiserver-kubelet-client.key"),
+			"--kubelet-preferred-address-types=InternalIP",
+			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+			"--service-account-key-file=" + c.pki("sa.pub"), "--service-account-signing-key-file=" + c.pki("sa.key"),
+			"--requestheader-client-ca-file=" + c.pki("front-proxy-ca.crt"),
+			"--requestheader-allowed-names=front-proxy-client", "--requestheader-username-headers=X-Remote-User",
+			"--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+			"--proxy-client-cert-file=" + c.pki("front-proxy-client.crt"),
+			"--proxy-client-key-file=" + c.pki("front-proxy-client.key"),
+			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+			"--service-cluster-ip-range=" + serviceRange, "--allow-privileged=true", "--profiling=false",
+		},
+		Ready: proc.HTTPReady(c.apiServer()+"/readyz", tlsConfig), ReadyWithin: 2 * time.Minute,
+	}, nil
+}
+
+// install applies definitions, roles and service accounts, and makes the credentials of the components that use them.
+func (c *Cluster) install(ctx context.Context) error {
+	if err := os.CopyFS(c.path("config"), manifests); err != nil {
+		return err
+	}
+	deployments := func(object *unstructured.Unstructured) bool {
+		switch object.GetKind() {
+		case "Deployment", "PodDisruptionBudget":
+			return true // the harness runs the binaries itself
+		}
+		return false
+	}
+	if err := c.apply(ctx, deployments,
+		c.path("config", "manifests", "system.yaml"),
+		c.tools.Asset("keda-crd"), c.tools.Asset("karpenter-crd"), c.tools.Asset("karpenter-kwok-crd"),
+		filepath.Join(c.root, "manifests", "crd"),
+		c.tools.Asset("keda-rbac"), filepath.Join(c.tools.Asset("kwok-rbac"), "role.yaml"),
+		c.path("config", "manifests", "karpenter.yaml"),
+		filepath.Join(c.root, "manifests", "scaler"), filepath.Join(c.root, "manifests", "scheduler"),
+	); err != nil {
+		return err
+	}
+	clientset, err := kubernetes.NewForConfig(c.config)
+	if err != nil {
+		return err
+	}
+	for name, account := range map[string][2]string{
+		"keda":      {"keda", "keda-operator"},
+		"karpenter": {"karpenter", "karpenter"},
+		"kwok":      {"kube-system", "kwok-controller"},
+		"scaler":    {"ebbtide-system", "ebbtide-scaler"},
+		"scheduler": {"ebbtide-system", "ebbtide-scheduler"},
+		PodRunner:   {"kube-system", "pod-runner"},
+	} {
+		if err := c.serviceAccountUser(ctx, clientset, name, account[0], account[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PodRunner is the user that runs pods on the nodes that KWOK keeps.
+const PodRunner = "pod-runner"
+
+// controllers are the components that need nothing of each other to start.
+func (c *Cluster) controllers() ([]proc.Spec, error) {
+	trust, err := c.ca.clientConfig("admin")
+	if err != nil {
+		return nil, err
+	}
+	schedulerConfig, err := c.schedulerConfig()
+	if err != nil {
+		return nil, err
+	}
+	loopback := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+	kubeconfig := func(user string) string { return "KUBECONFIG=" + c.Kubeconfig(user) }
+	kwokStages, err := c.kwokStages()
+	if err != nil {
+		return nil, err
+	}
+	return []proc.Spec{
+		{
+			Name: "kube-controller-manager", Path: c.tools.Bin("kube-controller-manager"),
+			Args: []string{
+				"--kubeconfig=" + c.Kubeconfig("kube-controller-manager"),
+				"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.Controllers),
+				"--tls-cert-file=" + c.pki("controllers-serving.crt"), "--tls-private-key-file=" + c.pki("controllers-serving.key"),
+				"--root-ca-file=" + c.ca.path(), "--service-account-private-key-file=" + c.pki("sa.key"),
+				"--cluster-signing-cert-file=" + c.ca.path(), "--cluster-signing-key-file=" + c.pki("ca.key"),
+				"--use-service-account-credentials", "--leader-elect=false", "--profiling=false",
+			},
+			Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/healthz", c.ports.Controllers), trust),
+		},
+		{
+			Name: "ebbtide-scheduler", Path: c.Bin("ebbtide-scheduler"),
+			Args: []string{
+				"--config=" + schedulerConfig,
+				"--authentication-kubeconfig=" + c.Kubeconfig("scheduler"), "--authorization-kubeconfig=" + c.Kubeconfig("scheduler"),
+				"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.Scheduler),
+				"--tls-cert-file=" + c.pki("scheduler-serving.crt"), "--tls-private-key-file=" + c.pki("scheduler-serving.key"),
+			},
+			Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/readyz", c.ports.Scheduler), trust),
+		},
+		{
+			Name: "kwok", Path: c.tools.Bin("kwok"),
+			Args: append([]string{
+				"--kubeconfig=" + c.Kubeconfig("kwok"), "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+				"--node-lease-duration-seconds=40", "--server-address=" + loopback(c.ports.KWOK),
+			}, kwokStages...),
+			Ready: proc.HTTPReady("http://"+loopback(c.ports.KWOK)+"/healthz", nil),
+		},
+		{
+			Name: "karpenter", Path: c.tools.Bin("karpenter"),
+			Env: []string{
+				kubeconfig("karpenter"), "SYSTEM_NAMESPACE=karpenter", "DISABLE_LEADER_ELECTION=true",
+				fmt.Sprintf("METRICS_PORT=%d", c.ports.KarpenterMetrics), fmt.Sprintf("HEALTH_PROBE_PORT=%d", c.ports.KarpenterHealth),
+				"BATCH_IDLE_DURATION=1s", "BATCH_MAX_DURATION=3s",
+				"INSTANCE_TYPES_FILE_PATH=" + c.path("config", "manifests", "instance-types.json"),
+			},
+			Ready: proc.HTTPReady("http://"+loopback(c.ports.KarpenterHealth)+"/readyz", nil), ReadyWithin: 2 * time.Minute,
+		},
+		{
+			Name: "keda-operator", Path: c.tools.Bin("keda-operator"),
+			Args: []string{
+				"--cert-dir=" + c.path("keda"), "--enable-webhook-patching=false", "--enable-apiservice-patching=false",
+				"--metrics-bind-address=" + loopback(c.ports.KEDAMetrics),
+				"--health-probe-bind-address=" + loopback(c.ports.KEDAHealth),
+				"--metrics-service-bind-address=" + loopback(c.ports.KEDAMetricsService),
+				"--zap-log-level=info", "--zap-encoder=console",
+			},
+			Env: []string{
+				kubeconfig("keda"), "POD_NAME=keda-operator", "POD_NAMESPACE=keda", "WATCH_NAMESPACE=",
+				"KEDA_CLUSTER_OBJECT_NAMESPACE=keda",
+			},
+			Ready: proc.HTTPReady("http://"+loopback(c.ports.KEDAHealth)+"/readyz", nil), ReadyWithin: 2 * time.Minute,
+		},
+		{
+			Name: "ebbtide-scaler", Path: c.Bin("ebbtide-scaler"),
+			Args: []string{
+				"--kubeconfig=" + c.Kubeconfig("scaler"), "--listen=" + c.ScalerAddress(),
+				"--metrics-listen=" + loopback(c.ports.ScalerMetrics),
+			},
+			Env:   []string{"POD_NAMESPACE=ebbtide-system"},
+			Ready: proc.HTTPReady("http://"+loopback(c.ports.ScalerMetrics)+"/readyz", nil),
+		},
+	}, nil
+}
+
+// Bin is the path of a program of the project's own, as BuildProject left it.
+func (c *Cluster) Bin(name string) string { return filepath.Join(c.root, "bin", name) }
+
+// schedulerConfig writes the project's scheduler configuration with the credentials that it is to use.
+func (c *Cluster) schedulerConfig() (string, error) {
+	text, err := os.ReadFile(filepath.Join(c.root, "manifests", "scheduler", "config", "scheduler-config.yaml"))
+	if err != nil {
+		return "", err
+	}
+	var config map[string]any
+	if err := yaml.Unmarshal(text, &config); err != nil {
+		return "", err
+	}
+	config["clientConnection"] = map[string]any{"kubeconfig": c.Kubeconfig("scheduler"), "qps": 200, "burst": 400}
+	config["leaderElection"] = map[string]any{"leaderElect": false}
+	if text, err = yaml.Marshal(config); err != nil {
+		return "", err
+	}
+	path := c.path("config", "scheduler.yaml")
+	return path, os.WriteFile(path, text, 0o644)
+}
+
+// kwokStages are the arguments that name what KWOK does to nodes and pods.
+func (c *Cluster) kwokStages() ([]string, error) {
+	args := []string{"--config=" + c.path("config", "manifests", "kwok-pod-stages.yaml")}
+	for _, asset := range []string{"kwok-node-initialize", "kwok-node-heartbeat"} {
+		files, err := filepath.Glob(filepath.Join(c.tools.Asset(asset), "node-*.yaml"))
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			args = append(args, "--config="+file)
+		}
+	}
+	return args, nil
+}

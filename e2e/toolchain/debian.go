@@ -1,0 +1,104 @@
+package toolchain
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Packages are the Debian packages of the parts that are not built from source.
+var Packages = []string{
+	"rabbitmq-server", "containerd", "runc", "containernetworking-plugins", "iptables", "prometheus",
+}
+
+// denyStarts keeps package scripts from starting services: a broker or a container runtime of the machine's own is
+// not what was asked for.
+const denyStarts = "/usr/sbin/policy-rc.d"
+
+// EnsurePackages installs the Debian packages that are missing. Where it may not (not Debian, or not root) the error
+// names them and the command that installs them.
+func EnsurePackages(ctx context.Context, progress io.Writer) error {
+	missing := missingPackages(ctx)
+	if len(missing) == 0 {
+		return nil
+	}
+	install := "apt-get update && apt-get install --no-install-recommends " + strings.Join(missing, " ")
+	switch {
+	case !exists("/etc/debian_version"):
+		return fmt.Errorf("this is not Debian: install what these packages hold by your system's means: %s",
+			strings.Join(missing, " "))
+	case os.Geteuid() != 0:
+		return fmt.Errorf("packages are missing and only root can install them: sudo sh -c '%s'", install)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(cache, "ebbtide"), 0o755); err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, filepath.Join(cache, "ebbtide", "apt.lock"), progress)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if missing = missingPackages(ctx); len(missing) == 0 {
+		return nil
+	}
+	start := time.Now()
+	stop := ticking(progress, "installing "+strings.Join(missing, " "), start)
+	defer stop()
+	allow, err := withoutServiceStarts()
+	if err != nil {
+		return err
+	}
+	defer allow()
+	for _, args := range [][]string{
+		{"update", "-q"},
+		append([]string{"install", "-q", "-y", "--no-install-recommends"}, missing...),
+	} {
+		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-o", "DPkg::Lock::Timeout=300"}, args...)...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, bytes.TrimSpace(out))
+		}
+	}
+	fmt.Fprintf(progress, "installed %s in %.0f s\n", strings.Join(missing, " "), time.Since(start).Seconds())
+	return nil
+}
+
+// missingPackages are those that dpkg does not list as installed.
+func missingPackages(ctx context.Context) []string {
+	var missing []string
+	for _, name := range Packages {
+		out, err := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${db:Status-Status}", name).Output()
+		if err != nil || string(out) != "installed" {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
+
+func withoutServiceStarts() (undo func(), err error) {
+	file, err := os.OpenFile(denyStarts, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if errors.Is(err, os.ErrExist) {
+		return func() {}, nil // the machine has a rule of its own
+	}
+	if err != nil {
+		return nil, err
+	}
+	undo = func() { os.Remove(denyStarts) }
+	if _, err := file.WriteString("#!/bin/sh\nexit 101\n"); err != nil {
+		file.Close()
+		undo()
+		return nil, err
+	}
+	return undo, file.Close()
+}

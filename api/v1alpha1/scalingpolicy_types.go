@@ -52,6 +52,8 @@ type ScalingPolicySpec struct {
 }
 
 // Backlog names one source of waiting work.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.rabbitmq)",message="set a source: rabbitmq"
 type Backlog struct {
 	// RabbitMQ counts the messages and consumers of one or more queues of a broker.
 	// +optional
@@ -70,6 +72,8 @@ const (
 )
 
 // RabbitMQBacklog counts messages of RabbitMQ queues.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.queue) != has(self.queues)",message="set either queue or queues"
 type RabbitMQBacklog struct {
 	// URI of the broker, amqp:// or amqps://. The path is the virtual host.
 	URI ValueSource `json:"uri"`
@@ -78,9 +82,14 @@ type RabbitMQBacklog struct {
 	// +optional
 	ManagementURI *ValueSource `json:"managementURI,omitempty"`
 	// Queue is the name of the queue. Set either queue or queues.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
 	// +optional
 	Queue string `json:"queue,omitempty"`
 	// Queues are names of queues whose messages and consumers are added up.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=set
 	// +optional
 	Queues []string `json:"queues,omitempty"`
 	// OnMissingQueue says what a queue that does not exist means. Default: Zero.
@@ -95,6 +104,9 @@ type RabbitMQBacklog struct {
 }
 
 // ValueSource is a value in place or a key of a Secret in the policy's namespace. Exactly one must be set.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.value) != has(self.secretKeyRef)",message="set either value or secretKeyRef"
+// +kubebuilder:validation:XValidation:rule="!has(self.env)",message="env is for policies read from files: use secretKeyRef"
 type ValueSource struct {
 	// Value in place. Meant for values without credentials, and for policies read from files.
 	// +optional
@@ -114,10 +126,6 @@ type Target struct {
 	// +kubebuilder:validation:Minimum=1
 	// +optional
 	MessagesPerReplica int32 `json:"messagesPerReplica,omitempty"`
-	// DrainWithin sizes for draining the backlog in this time instead of for one replica per messagesPerReplica,
-	// where that is fewer. It needs workers that take more than one message.
-	// +optional
-	DrainWithin *metav1.Duration `json:"drainWithin,omitempty"`
 	// MaxReplicas caps the target at all times. Default: 100.
 	// +kubebuilder:default=100
 	// +kubebuilder:validation:Minimum=0
@@ -127,6 +135,8 @@ type Target struct {
 
 // Limits bound the target while a period is in force. An unset field leaves that bound as the default limits (or the
 // target's maxReplicas) have it.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",message="minReplicas must not exceed maxReplicas"
 type Limits struct {
 	// MinReplicas is the floor: this many replicas exist even with no work.
 	// +kubebuilder:validation:Minimum=0
@@ -142,7 +152,7 @@ type Limits struct {
 	MaxReplicas *int32 `json:"maxReplicas,omitempty"`
 }
 
-// Calendar maps instants to limits: an exception beats a holiday beats a period beats the default.
+// Calendar maps instants to limits: an exception beats a period beats the default.
 type Calendar struct {
 	// TimeZone is an IANA name such as Europe/Prague. All times of the calendar are wall-clock times in it. Default: UTC.
 	// +kubebuilder:default=UTC
@@ -157,9 +167,6 @@ type Calendar struct {
 	// Exceptions are dates on which one period's limits hold all day, whatever the weekday.
 	// +optional
 	Exceptions []Exception `json:"exceptions,omitempty"`
-	// Holidays are dates from an iCalendar source on which one period's limits hold all day.
-	// +optional
-	Holidays *Holidays `json:"holidays,omitempty"`
 }
 
 // Period is a part of the week with limits of its own.
@@ -167,15 +174,16 @@ type Period struct {
 	// Name of the period, unique in the calendar.
 	// +kubebuilder:validation:MinLength=1
 	Name string `json:"name"`
-	// Days on which the period starts: day names (Mon), ranges (Mon-Fri, which may wrap: Fri-Mon), or days of a month
-	// (first Monday, last business day). Empty: every day.
+	// Days on which the period starts: day names (Mon) and ranges (Mon-Fri; they may wrap: Fri-Mon). Empty: every day.
 	// +optional
 	Days []string `json:"days,omitempty"`
 	// From is the local time HH:MM at which the period starts. Default: 00:00.
+	// +kubebuilder:validation:Pattern=`^([01][0-9]|2[0-3]):[0-5][0-9]$`
 	// +optional
 	From string `json:"from,omitempty"`
 	// To is the local time HH:MM at which it ends, 24:00 included. Earlier than from: it ends on the next day.
 	// Default: 24:00.
+	// +kubebuilder:validation:Pattern=`^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$`
 	// +optional
 	To string `json:"to,omitempty"`
 	// LeadTime starts the period this much earlier, so that its floor is there when it starts.
@@ -186,13 +194,17 @@ type Period struct {
 }
 
 // Exception is a range of dates on which a period's limits hold all day.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.use) != has(self.limits)",message="set either use or limits"
 type Exception struct {
 	// Name of the exception, shown in decisions.
 	// +kubebuilder:validation:MinLength=1
 	Name string `json:"name"`
 	// From is the first date: 2026-12-24, or 12-24 for every year.
+	// +kubebuilder:validation:Pattern=`^([0-9]{4}-)?(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$`
 	From string `json:"from"`
 	// To is the last date, included. Default: from.
+	// +kubebuilder:validation:Pattern=`^([0-9]{4}-)?(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$`
 	// +optional
 	To string `json:"to,omitempty"`
 	// Use names the period whose limits hold. Set either use or limits.
@@ -201,27 +213,6 @@ type Exception struct {
 	// Limits that hold. Set either use or limits.
 	// +optional
 	Limits *Limits `json:"limits,omitempty"`
-}
-
-// Holidays are dates read from an iCalendar (RFC 5545) source.
-type Holidays struct {
-	// ICS is where the calendar is.
-	ICS ICSSource `json:"ics"`
-	// Use names the period whose limits hold on a holiday.
-	Use string `json:"use"`
-}
-
-// ICSSource is an iCalendar text. Exactly one field must be set.
-type ICSSource struct {
-	// ConfigMapKeyRef names a key of a ConfigMap in the policy's namespace.
-	// +optional
-	ConfigMapKeyRef *corev1.ConfigMapKeySelector `json:"configMapKeyRef,omitempty"`
-	// File is a path, relative to the policy's file. Only policies read from files may use it.
-	// +optional
-	File string `json:"file,omitempty"`
-	// Inline is the text itself.
-	// +optional
-	Inline string `json:"inline,omitempty"`
 }
 
 // Outage says what holds while the backlog can't be read.

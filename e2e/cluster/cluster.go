@@ -271,10 +271,15 @@ func (c *Cluster) ScalerMetricsURL() string {
 	return fmt.Sprintf("http://127.0.0.1:%d/metrics", c.ports.ScalerMetrics)
 }
 
-// WriteState publishes where the cluster is, for the commands that look at it. Pid is the owner's process.
-func (c *Cluster) WriteState(pid int) error {
+// DecisionsURL is where the scaler lists its decisions.
+func (c *Cluster) DecisionsURL() string {
+	return fmt.Sprintf("http://127.0.0.1:%d/decisions", c.ports.ScalerMetrics)
+}
+
+// WriteState publishes where the cluster is, for the commands that look at it.
+func (c *Cluster) WriteState() error {
 	text, err := json.MarshalIndent(State{
-		PID: pid, Started: c.started, APIServer: c.apiServer(), Kubeconfig: c.Kubeconfig("admin"),
+		PID: proc.OuterPID(), Started: c.started, APIServer: c.apiServer(), Kubeconfig: c.Kubeconfig("admin"),
 		Kubectl: c.tools.Bin("kubectl"), AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(),
 		Scaler: c.ScalerAddress(), ScalerMetrics: c.ScalerMetricsURL(),
 		SchedulerHTTPS: fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler),
@@ -282,7 +287,11 @@ func (c *Cluster) WriteState(pid int) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(c.path(stateFile), append(text, '\n'), 0o600)
+	partial := c.path(stateFile + ".partial")
+	if err := os.WriteFile(partial, append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(partial, c.path(stateFile))
 }
 
 // ReadState reads what the cluster in dir says of itself.

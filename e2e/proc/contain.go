@@ -6,11 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"syscall"
 )
 
 // containEnv tells a program which of Contain's stages it is in.
 const containEnv = "EBBTIDE_CONTAINED"
+
+// outerPIDEnv holds the process id of the outermost stage, by which the rest of the machine knows the program.
+const outerPIDEnv = "EBBTIDE_OUTER_PID"
 
 const (
 	stageInit    = "init"    // process 1 of the PID namespace
@@ -19,6 +23,14 @@ const (
 
 // Contained reports whether this program runs inside Contain's namespaces.
 func Contained() bool { return os.Getenv(containEnv) == stageProgram }
+
+// OuterPID is the process id by which the rest of the machine knows this program.
+func OuterPID() int {
+	if pid, err := strconv.Atoi(os.Getenv(outerPIDEnv)); err == nil && Contained() {
+		return pid
+	}
+	return os.Getpid()
+}
 
 // Contain moves the program into a PID and a mount namespace of its own, by running it again there, and never returns
 // in the outer process: it ends with the inner program's exit code. When the outer process is killed, even by SIGKILL,
@@ -106,6 +118,9 @@ func again(stage string) *exec.Cmd {
 	}
 	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), containEnv+"="+stage)
+	if stage == stageInit {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", outerPIDEnv, os.Getpid()))
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd
 }

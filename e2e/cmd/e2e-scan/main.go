@@ -11,17 +11,19 @@ import (
 
 // order is the part of a message that concerns the scanner.
 type order struct {
-	ID      string  `json:"id"`
-	Seconds float64 `json:"seconds"`
+	ID        string    `json:"id"`
+	Seconds   float64   `json:"seconds"`
+	Published time.Time `json:"published"`
 	// ExitCode to end with instead of 0.
 	ExitCode int `json:"exitCode"`
 }
 
 // result is what a scan prints.
 type result struct {
-	ID       string    `json:"id"`
-	Started  time.Time `json:"started"`
-	Finished time.Time `json:"finished"`
+	ID        string    `json:"id"`
+	Published time.Time `json:"published"`
+	Started   time.Time `json:"started"`
+	Finished  time.Time `json:"finished"`
 }
 
 func main() {
@@ -36,7 +38,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "the order asks for exit code", o.ExitCode)
 		os.Exit(o.ExitCode)
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(result{o.ID, started, time.Now()}); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(result{o.ID, o.Published, started, time.Now()}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(74) // EX_IOERR
 	}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/demo"
+	"github.com/ebbtide-dev/ebbtide/e2e/proc"
+)
+
+// serveLog holds what the process in the background says.
+const serveLog = "serve.log"
+
+func upCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start a cluster in the background and leave it running",
+		Args:  cobra.NoArgs,
+	}
+	dir := dirFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if state, err := cluster.ReadState(*dir); err == nil && state.Running() {
+			fmt.Printf("a cluster runs already, since %s\n", state.Started.Format(time.DateTime))
+			printUse(*dir, state)
+			return nil
+		}
+		if _, _, err := prepare(cmd.Context(), true); err != nil {
+			return err
+		}
+		if err := serveInBackground(cmd.Context(), *dir); err != nil {
+			return err
+		}
+		state, err := cluster.ReadState(*dir)
+		if err != nil {
+			return err
+		}
+		printUse(*dir, state)
+		return nil
+	}
+	return cmd
+}
+
+// serveInBackground starts this program's serve command in a session of its own and returns once the cluster is up.
+func serveInBackground(ctx context.Context, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	logPath := filepath.Join(dir, serveLog)
+	logFile, err := os.Create(logPath)
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	server := exec.Command(self, "serve", "--dir", dir)
+	server.Stdout, server.Stderr = logFile, logFile
+	server.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What serve needs to find the project goes with the working directory.
+	if err := server.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Wait() }()
+	shown := 0
+	show := func() {
+		text, err := os.ReadFile(logPath)
+		if err == nil && len(text) > shown {
+			os.Stderr.Write(text[shown:])
+			shown = len(text)
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			_ = server.Process.Signal(syscall.SIGTERM)
+			<-ended
+			return context.Cause(ctx)
+		case err := <-ended:
+			show()
+			return fmt.Errorf("the cluster did not start: %w: see %s", err, logPath)
+		case <-time.After(100 * time.Millisecond):
+			show()
+			if state, err := cluster.ReadState(dir); err == nil && state.Running() {
+				return nil
+			}
+		}
+	}
+}
+
+func printUse(dir string, state cluster.State) {
+	fmt.Printf(`
+The cluster is up. To look at it:
+
+  export KUBECONFIG=%s
+  alias kubectl=%s
+  kubectl get scalingpolicies,scaledjobs,jobs,pods -n scan; kubectl get nodes
+
+Send it 20 scans:  make publish N=20
+RabbitMQ:          %s  (AMQP %s)
+Scaler's metrics:  %s
+Logs:              make logs   (in %s)
+Stop it:           make down
+`, state.Kubeconfig, state.Kubectl, state.Management, state.AMQP, state.ScalerMetrics, filepath.Join(dir, "logs"))
+}
+
+// serveCommand is what up runs in the background.
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:    "serve",
+		Short:  "Run a cluster in the foreground until a signal",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+	}
+	dir := dirFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		contain()
+		return withCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
+			if err := c.WriteState(); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
+		})
+	}
+	return cmd
+}
+
+// contain puts this program into namespaces that end with it. Call it first: it runs the program from the start again.
+func contain() {
+	if err := proc.Contain(); err != nil {
+		fmt.Fprintln(os.Stderr, "warning: should this be killed by SIGKILL, a few processes may stay:", err)
+	}
+}
+
+// withCluster runs f on a cluster with the demo's objects in it and pods that run.
+func withCluster(ctx context.Context, dir string, f func(context.Context, *cluster.Cluster) error) error {
+	root, tools, err := prepare(ctx, true)
+	if err != nil {
+		return err
+	}
+	c, err := cluster.Start(ctx, cluster.Options{Dir: dir, Root: root, Tools: tools, Progress: os.Stderr})
+	if err != nil {
+		return err
+	}
+	defer c.Stop()
+	if err := demo.Install(ctx, c); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	work, workCtx := errgroup.WithContext(ctx)
+	work.Go(func() error { return demo.RunPods(workCtx, c) })
+	work.Go(func() error {
+		defer cancel()
+		return f(workCtx, c)
+	})
+	return work.Wait()
+}
+
+func downCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "down", Short: "Stop the cluster", Args: cobra.NoArgs}
+	dir := dirFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		state, err := cluster.ReadState(*dir)
+		if err != nil || !state.Running() {
+			fmt.Println("no cluster runs in", *dir)
+			return nil
+		}
+		if err := syscall.Kill(state.PID, syscall.SIGTERM); err != nil {
+			return fmt.Errorf("stop process %d: %w", state.PID, err)
+		}
+		deadline := time.Now().Add(time.Minute)
+		for state.Running() {
+			if time.Now().After(deadline) {
+				fmt.Fprintf(os.Stderr, "process %d did not end within a minute: killing it\n", state.PID)
+				return syscall.Kill(state.PID, syscall.SIGKILL)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		fmt.Println("stopped")
+		return nil
+	}
+	return cmd
+}
+
+func statusCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "status", Short: "Say where the cluster is and whether it runs", Args: cobra.NoArgs}
+	dir := dirFlag(cmd)
+	output := cmd.Flags().StringP("output", "o", "", "json, or nothing for text")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		state, err := cluster.ReadState(*dir)
+		if err == nil && !state.Running() {
+			err = fmt.Errorf("the cluster in %s is gone: its process %d does not run", *dir, state.PID)
+		}
+		if err != nil {
+			return err
+		}
+		if *output == "json" {
+			encoder := json.NewEncoder(os.Stdout)
+			encoder.SetIndent("", "  ")
+			return encoder.Encode(state)
+		}
+		fmt.Printf("runs since %s as process %d\n", state.Started.Format(time.DateTime), state.PID)
+		printUse(*dir, state)
+		return nil
+	}
+	return cmd
+}
+
+func logsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "logs [COMPONENT]",
+		Short: "Print the end of a component's log; without a name, list the components",
+		Args:  cobra.MaximumNArgs(1),
+	}
+	dir := dirFlag(cmd)
+	bytes := cmd.Flags().Int64("bytes", 16<<10, "how much of the log's end to print")
+	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return components(*dir), cobra.ShellCompDirectiveNoFileComp
+	}
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			fmt.Println(strings.Join(components(*dir), "\n"))
+			return nil
+		}
+		tail, err := proc.Tail(filepath.Join(*dir, "logs", args[0]+".log"), *bytes)
+		if errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("no log of %q; components: %s", args[0], strings.Join(components(*dir), ", "))
+		}
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(os.Stdout, string(tail))
+		return err
+	}
+	return cmd
+}
+
+// components are those that have a log.
+func components(dir string) []string {
+	files, err := filepath.Glob(filepath.Join(dir, "logs", "*.log"))
+	if err != nil {
+		return nil
+	}
+	for i, file := range files {
+		files[i] = strings.TrimSuffix(filepath.Base(file), ".log")
+	}
+	return files
+}
+
+func publishCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "publish", Short: "Send scans to the running cluster", Args: cobra.NoArgs}
+	dir := dirFlag(cmd)
+	n := cmd.Flags().IntP("messages", "n", 20, "how many scans to send")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		state, err := cluster.ReadState(*dir)
+		if err != nil {
+			return err
+		}
+		if err := demo.Publish(cmd.Context(), state.AMQP, *n); err != nil {
+			return err
+		}
+		fmt.Printf("sent %d scans\n", *n)
+		return nil
+	}
+	return cmd
+}

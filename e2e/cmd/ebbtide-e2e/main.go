@@ -1,0 +1,75 @@
+// ebbtide-e2e builds the tools of a local cluster, runs one, and plays the demo on it. The Makefile's targets call it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/demo"
+	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	root := &cobra.Command{
+		Use:           "ebbtide-e2e",
+		Short:         "Run a real cluster with Ebbtide as child processes on this machine",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(toolsCommand(), upCommand(), serveCommand(), downCommand(), statusCommand(), logsCommand(),
+		publishCommand(), demoCommand())
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+// defaultDir is the folder of the cluster that up, down, status and logs mean.
+func defaultDir() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return filepath.Join(os.TempDir(), "ebbtide-cluster")
+	}
+	return filepath.Join(cache, "ebbtide", "cluster")
+}
+
+func dirFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("dir", defaultDir(), "folder of the cluster: data, credentials and logs")
+}
+
+func toolsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "tools",
+		Short: "Build the tools that a cluster is made of, and install Debian's packages",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, _, err := prepare(cmd.Context(), false)
+			return err
+		},
+	}
+}
+
+// prepare makes sure of packages, tools and, if asked, the project's own programs. All of them are tried, so that one
+// run tells everything that is missing.
+func prepare(ctx context.Context, programs bool) (root string, tools toolchain.Toolchain, err error) {
+	root, err = toolchain.Root()
+	if err != nil {
+		return "", tools, err
+	}
+	packagesErr := toolchain.EnsurePackages(ctx, os.Stderr)
+	tools, toolsErr := toolchain.Ensure(ctx, toolchain.Module(root), os.Stderr)
+	if err := errors.Join(packagesErr, toolsErr); err != nil || !programs {
+		return root, tools, err
+	}
+	err = toolchain.BuildProject(ctx, root, filepath.Join(root, "bin"), os.Stderr, demo.Programs...)
+	return root, tools, err
+}

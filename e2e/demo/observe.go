@@ -1,0 +1,270 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
+)
+
+// observer records what happens to jobs, pods and nodes, by the clock of the moment it is seen.
+type observer struct {
+	nodeLabel, nodeValue string
+
+	mu    sync.Mutex
+	jobs  map[types.UID]*jobRecord
+	pods  map[types.UID]*podRecord
+	nodes map[types.UID]*nodeRecord
+}
+
+type jobRecord struct{ finished, failed bool }
+
+type podRecord struct {
+	name, node     string
+	bound, ended   time.Time
+	cpu, memory    int64 // millicores, bytes
+	exitCode       int32
+	summary        *workerSummary
+	terminationLog string
+}
+
+type nodeRecord struct {
+	name           string
+	added, removed time.Time
+	cpu, memory    int64
+}
+
+// workerSummary is what a worker leaves in its termination message.
+type workerSummary struct {
+	Messages int `json:"messages"`
+}
+
+// newObserver watches the jobs and pods of the scan namespace, and the nodes with a label.
+func newObserver(nodeLabel, nodeValue string) *observer {
+	return &observer{
+		nodeLabel: nodeLabel, nodeValue: nodeValue,
+		jobs: map[types.UID]*jobRecord{}, pods: map[types.UID]*podRecord{}, nodes: map[types.UID]*nodeRecord{},
+	}
+}
+
+// watch records until ctx ends; it returns when what exists already is recorded.
+func (o *observer) watch(ctx context.Context, client kubernetes.Interface) error {
+	scans := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace))
+	nodes := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(
+		func(options *metav1.ListOptions) { options.LabelSelector = o.nodeLabel + "=" + o.nodeValue }))
+	var synced []cache.InformerSynced
+	for _, watched := range []struct {
+		informer cache.SharedIndexInformer
+		record   func(object any, gone bool)
+	}{
+		{scans.Batch().V1().Jobs().Informer(), o.recordJob},
+		{scans.Core().V1().Pods().Informer(), o.recordPod},
+		{nodes.Core().V1().Nodes().Informer(), o.recordNode},
+	} {
+		registration, err := watched.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(object any) { watched.record(object, false) },
+			UpdateFunc: func(_, object any) { watched.record(object, false) },
+			DeleteFunc: func(object any) {
+				if unknown, ok := object.(cache.DeletedFinalStateUnknown); ok {
+					object = unknown.Obj
+				}
+				watched.record(object, true)
+			},
+		})
+		if err != nil {
+			return err
+		}
+		synced = append(synced, registration.HasSynced)
+	}
+	scans.Start(ctx.Done())
+	nodes.Start(ctx.Done())
+	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+func (o *observer) recordJob(object any, gone bool) {
+	job := object.(*batchv1.Job)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	record := o.jobs[job.UID]
+	if record == nil {
+		record = &jobRecord{}
+		o.jobs[job.UID] = record
+	}
+	for _, condition := range job.Status.Conditions {
+		if condition.Status == corev1.ConditionTrue {
+			record.finished = record.finished || condition.Type == batchv1.JobComplete || condition.Type == batchv1.JobFailed
+			record.failed = record.failed || condition.Type == batchv1.JobFailed
+		}
+	}
+	record.finished = record.finished || gone
+}
+
+func (o *observer) recordPod(object any, gone bool) {
+	pod, now := object.(*corev1.Pod), time.Now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	record := o.pods[pod.UID]
+	if record == nil {
+		record = &podRecord{name: pod.Name}
+		for _, container := range pod.Spec.Containers {
+			record.cpu += container.Resources.Requests.Cpu().MilliValue()
+			record.memory += container.Resources.Requests.Memory().Value()
+		}
+		o.pods[pod.UID] = record
+	}
+	if pod.Spec.NodeName != "" && record.bound.IsZero() {
+		record.node, record.bound = pod.Spec.NodeName, now
+	}
+	if record.ended.IsZero() && (gone || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed) {
+		record.ended = now
+	}
+	for _, status := range pod.Status.ContainerStatuses {
+		if terminated := status.State.Terminated; terminated != nil && record.summary == nil {
+			record.exitCode, record.terminationLog = terminated.ExitCode, terminated.Message
+			var summary workerSummary
+			if json.Unmarshal([]byte(terminated.Message), &summary) == nil {
+				record.summary = &summary
+			}
+		}
+	}
+}
+
+func (o *observer) recordNode(object any, gone bool) {
+	node, now := object.(*corev1.Node), time.Now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	record := o.nodes[node.UID]
+	if record == nil {
+		record = &nodeRecord{name: node.Name, added: now}
+		o.nodes[node.UID] = record
+	}
+	record.cpu, record.memory = node.Status.Allocatable.Cpu().MilliValue(), node.Status.Allocatable.Memory().Value()
+	if gone && record.removed.IsZero() {
+		record.removed = now
+	}
+}
+
+// snapshot is what exists at a moment.
+type snapshot struct {
+	jobs, unfinishedJobs, failedJobs int
+	// podsOnNode counts the pods that run on each node; a node without pods counts zero.
+	podsOnNode map[string]int
+	pending    int
+}
+
+func (o *observer) snapshot() snapshot {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := snapshot{jobs: len(o.jobs), podsOnNode: map[string]int{}}
+	for _, job := range o.jobs {
+		if !job.finished {
+			s.unfinishedJobs++
+		}
+		if job.failed {
+			s.failedJobs++
+		}
+	}
+	for _, node := range o.nodes {
+		if node.removed.IsZero() {
+			s.podsOnNode[node.name] = 0
+		}
+	}
+	for _, pod := range o.pods {
+		switch {
+		case !pod.ended.IsZero():
+		case pod.node == "":
+			s.pending++
+		default:
+			s.podsOnNode[pod.node]++
+		}
+	}
+	return s
+}
+
+// idlePods are pods whose worker ended well without a message.
+func (o *observer) idlePods() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, pod := range o.pods {
+		if pod.summary != nil && pod.summary.Messages == 0 && pod.exitCode == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// nodeFigures are the node part of a summary.
+type nodeFigures struct {
+	peak                 int
+	seconds, lowerBound  float64
+	drain                time.Duration
+	remaining, withNodes int
+}
+
+// linger is how long a node lives at least after its last pod: Karpenter's consolidateAfter and its 15 s of validation.
+const linger = 20 * time.Second
+
+func (o *observer) nodeFigures() nodeFigures {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := nodeFigures{withNodes: len(o.nodes)}
+	var capacity []int64
+	var lastRemoved time.Time
+	now := time.Now()
+	for _, node := range o.nodes {
+		end := node.removed
+		if end.IsZero() {
+			end = now
+			f.remaining++
+		}
+		f.seconds += end.Sub(node.added).Seconds()
+		if end.After(lastRemoved) {
+			lastRemoved = end
+		}
+		// The largest node bounds the number of nodes from below.
+		if capacity == nil || node.cpu > capacity[0] {
+			capacity = []int64{node.cpu, node.memory}
+		}
+		together := 0
+		for _, other := range o.nodes {
+			if !other.added.After(node.added) && (other.removed.IsZero() || other.removed.After(node.added)) {
+				together++
+			}
+		}
+		f.peak = max(f.peak, together)
+	}
+	var intervals []lowerbound.Interval
+	var lastEnded time.Time
+	for _, pod := range o.pods {
+		if pod.bound.IsZero() {
+			continue
+		}
+		end := pod.ended
+		if end.IsZero() {
+			end = now
+		}
+		if end.After(lastEnded) {
+			lastEnded = end
+		}
+		intervals = append(intervals, lowerbound.Interval{Start: pod.bound, End: end, Requests: []int64{pod.cpu, pod.memory}})
+	}
+	if capacity != nil {
+		f.lowerBound = lowerbound.NodeSeconds(intervals, capacity, linger)
+		f.drain = lastRemoved.Sub(lastEnded)
+	}
+	return f
+}

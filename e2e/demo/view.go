@@ -1,0 +1,137 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+)
+
+// view shows a demo while it runs: redrawn in place on a terminal, one line a second elsewhere.
+type view struct {
+	out      io.Writer
+	terminal bool
+	cluster  *cluster.Cluster
+	observed *observer
+	settled  *settlements
+	begin    time.Time
+	drawn    int // lines of the last drawing
+}
+
+func newView(out io.Writer, c *cluster.Cluster, observed *observer, settled *settlements) *view {
+	file, ok := out.(*os.File)
+	return &view{
+		out: out, terminal: ok && term.IsTerminal(int(file.Fd())), cluster: c, observed: observed, settled: settled,
+		begin: time.Now(),
+	}
+}
+
+// start draws once a second until the returned function is called.
+func (v *view) start(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				v.draw(ctx)
+			}
+		}
+	}()
+	return sync.OnceFunc(func() { cancel(); <-done })
+}
+
+func (v *view) draw(ctx context.Context) {
+	s, decision := v.observed.snapshot(), v.decision(ctx)
+	v.settled.mu.Lock()
+	sent, done := v.settled.sent, len(v.settled.results)
+	v.settled.mu.Unlock()
+	elapsed := time.Since(v.begin).Round(time.Second)
+	if !v.terminal {
+		fmt.Fprintf(v.out, "%4.0fs  sent %3d  done %3d  ready %3d  in flight %3d  target %3d (%s)  jobs %3d unfinished, %3d in all  "+
+			"pods pending %2d, per node %v\n", elapsed.Seconds(), sent, done, decision.Ready, decision.InFlight, decision.Target,
+			decision.Constraint, s.unfinishedJobs, s.jobs, s.pending, perNode(s))
+		return
+	}
+	lines := []string{
+		fmt.Sprintf("%-10s %s   messages sent %d, done %d of %d", "time", elapsed, sent, done, morningMessages),
+		fmt.Sprintf("%-10s ready %d, in flight %d", "backlog", decision.Ready, decision.InFlight),
+		fmt.Sprintf("%-10s %d: %s", "target", decision.Target, decision.Reason),
+		fmt.Sprintf("%-10s %d unfinished, %d created", "jobs", s.unfinishedJobs, s.jobs),
+		fmt.Sprintf("%-10s %d pending", "pods", s.pending),
+	}
+	names := make([]string, 0, len(s.podsOnNode))
+	for name := range s.podsOnNode {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	lines = append(lines, fmt.Sprintf("%-10s %d", "nodes", len(names)))
+	for _, name := range names {
+		lines = append(lines, fmt.Sprintf("  %-28s %s", name, strings.Repeat("█", s.podsOnNode[name])))
+	}
+	if v.drawn > 0 {
+		fmt.Fprintf(v.out, "\x1b[%dA", v.drawn)
+	}
+	for _, line := range lines {
+		fmt.Fprintf(v.out, "\x1b[2K%s\n", line)
+	}
+	fmt.Fprint(v.out, "\x1b[J")
+	v.drawn = len(lines)
+}
+
+// perNode are the pods per node, fullest first.
+func perNode(s snapshot) []int {
+	counts := make([]int, 0, len(s.podsOnNode))
+	for _, n := range s.podsOnNode {
+		counts = append(counts, n)
+	}
+	slices.SortFunc(counts, func(a, b int) int { return b - a })
+	return counts
+}
+
+// lastDecision is the part of a decision that is shown.
+type lastDecision struct {
+	Ready      int64  `json:"ready"`
+	InFlight   int64  `json:"inFlight"`
+	Target     int32  `json:"target"`
+	Constraint string `json:"constraint"`
+	Reason     string `json:"reason"`
+}
+
+// decision asks the scaler for its newest decision; the zero value when it has none yet.
+func (v *view) decision(ctx context.Context) lastDecision {
+	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	url := v.cluster.DecisionsURL() + "?namespace=" + namespace + "&policy=scans&limit=1"
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return lastDecision{}
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return lastDecision{} // the view goes on without it
+	}
+	defer response.Body.Close()
+	var list struct {
+		Decisions []lastDecision `json:"decisions"`
+	}
+	if err := json.NewDecoder(response.Body).Decode(&list); err != nil || len(list.Decisions) == 0 {
+		return lastDecision{}
+	}
+	return list.Decisions[0]
+}

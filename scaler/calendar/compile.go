@@ -1,0 +1,243 @@
+package calendar
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+)
+
+// maxLead bounds lead times, so that a period can only reach into the day before it.
+const maxLead = 24 * time.Hour
+
+const minutesOfDay = 24 * 60
+
+// New compiles a calendar; path is where it stands in its policy, for the errors. A nil spec has no periods. No limits
+// of the calendar go beyond maxReplicas.
+func New(spec *v1alpha1.Calendar, maxReplicas int32, path *field.Path) (*Calendar, field.ErrorList) {
+	c := &Calendar{zone: time.UTC, base: Limits{Period: DefaultPeriod, MaxReplicas: maxReplicas}}
+	if spec == nil {
+		return c, nil
+	}
+	var errs field.ErrorList
+	zone, err := time.LoadLocation(spec.TimeZone)
+	if err != nil || spec.TimeZone == "Local" {
+		errs = append(errs, field.Invalid(path.Child("timeZone"), spec.TimeZone,
+			"must be an IANA time zone such as Europe/Prague"))
+	} else {
+		c.zone = zone
+	}
+	errs = append(errs, c.checkLimits(spec.Default, path.Child("default"))...)
+	c.base = c.base.with(DefaultPeriod, spec.Default)
+
+	byName := map[string]v1alpha1.Limits{}
+	for i := range spec.Periods {
+		at := path.Child("periods").Index(i)
+		p, more := compilePeriod(&spec.Periods[i], at)
+		errs = append(errs, more...)
+		errs = append(errs, c.checkLimits(p.limits, at.Child("limits"))...)
+		if _, twice := byName[p.name]; twice {
+			errs = append(errs, field.Duplicate(at.Child("name"), p.name))
+		}
+		byName[p.name] = p.limits
+		c.periods = append(c.periods, p)
+	}
+	for i := range spec.Exceptions {
+		at := path.Child("exceptions").Index(i)
+		e, more := compileException(&spec.Exceptions[i], byName, at)
+		errs = append(errs, more...)
+		errs = append(errs, c.checkLimits(e.limits, at.Child("limits"))...)
+		c.exceptions = append(c.exceptions, e)
+	}
+	if len(errs) == 0 {
+		errs = c.checkOverlaps(path.Child("periods"))
+	}
+	return c, errs
+}
+
+// checkLimits returns what is wrong with limits on top of the defaults.
+func (c *Calendar) checkLimits(l v1alpha1.Limits, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for name, value := range map[string]*int32{
+		"minReplicas": l.MinReplicas, "idleReplicas": l.IdleReplicas, "maxReplicas": l.MaxReplicas,
+	} {
+		if value != nil && *value < 0 {
+			errs = append(errs, field.Invalid(path.Child(name), *value, "must not be negative"))
+		}
+	}
+	if effective := c.base.with("", l); effective.MinReplicas > effective.MaxReplicas {
+		errs = append(errs, field.Invalid(path.Child("minReplicas"), effective.MinReplicas,
+			fmt.Sprintf("the floor must not exceed the cap, which is %d here", effective.MaxReplicas)))
+	}
+	return errs
+}
+
+// checkOverlaps rejects two periods that overlap when the floor of one exceeds the cap of the other.
+func (c *Calendar) checkOverlaps(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i := range c.periods {
+		for j := range c.periods {
+			floor, limit := c.base.with("", c.periods[i].limits), c.base.with("", c.periods[j].limits)
+			if i == j || floor.MinReplicas <= limit.MaxReplicas || !overlap(&c.periods[i], &c.periods[j]) {
+				continue
+			}
+			errs = append(errs, field.Invalid(path.Index(i).Child("limits", "minReplicas"), floor.MinReplicas, fmt.Sprintf(
+				"period %q overlaps %q, whose cap is %d: a floor above the cap can't be kept; end one before the other "+
+					"starts, or lower the floor", c.periods[i].name, c.periods[j].name, limit.MaxReplicas)))
+		}
+	}
+	return errs
+}
+
+// overlap reports whether two periods are ever in force together, by the wall clock of a week without clock changes.
+func overlap(a, b *period) bool {
+	const week = 7 * minutesOfDay
+	for dayA, startsA := range a.weekdays {
+		for dayB, startsB := range b.weekdays {
+			if !startsA || !startsB {
+				continue
+			}
+			fromA := dayA*minutesOfDay + a.from - int(a.lead/time.Minute)
+			fromB := dayB*minutesOfDay + b.from - int(b.lead/time.Minute)
+			lengthA, lengthB := dayA*minutesOfDay+a.to-fromA, dayB*minutesOfDay+b.to-fromB
+			// On the circle of the week, one starts while the other is in force.
+			if mod(fromB-fromA, week) < lengthA || mod(fromA-fromB, week) < lengthB {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func mod(a, n int) int { return (a%n + n) % n }
+
+func compilePeriod(spec *v1alpha1.Period, path *field.Path) (period, field.ErrorList) {
+	var errs field.ErrorList
+	p := period{name: spec.Name, limits: spec.Limits}
+	if spec.Name == "" || spec.Name == DefaultPeriod {
+		errs = append(errs, field.Invalid(path.Child("name"), spec.Name, "must be a name, and not \"default\""))
+	}
+	var err error
+	if p.weekdays, err = parseDays(spec.Days); err != nil {
+		errs = append(errs, field.Invalid(path.Child("days"), strings.Join(spec.Days, ", "), err.Error()))
+	}
+	if p.from, err = parseClock(spec.From, 0, minutesOfDay-1); err != nil {
+		errs = append(errs, field.Invalid(path.Child("from"), spec.From, "must be a time HH:MM from 00:00 to 23:59"))
+	}
+	if p.to, err = parseClock(spec.To, minutesOfDay, minutesOfDay); err != nil {
+		errs = append(errs, field.Invalid(path.Child("to"), spec.To, "must be a time HH:MM from 00:00 to 24:00"))
+	}
+	switch {
+	case p.to == p.from:
+		errs = append(errs, field.Invalid(path.Child("to"), spec.To,
+			"must differ from from; for whole days write from 00:00 to 24:00"))
+	case p.to < p.from:
+		p.to += minutesOfDay
+	}
+	if lead := spec.LeadTime; lead != nil {
+		p.lead = lead.Duration
+		if p.lead < 0 || p.lead > maxLead {
+			errs = append(errs, field.Invalid(path.Child("leadTime"), lead.Duration.String(), "must be from 0s to 24h"))
+		}
+	}
+	return p, errs
+}
+
+func compileException(
+	spec *v1alpha1.Exception, periods map[string]v1alpha1.Limits, path *field.Path,
+) (exception, field.ErrorList) {
+	var errs field.ErrorList
+	e := exception{name: spec.Name}
+	if spec.Name == "" {
+		errs = append(errs, field.Required(path.Child("name"), "name the exception"))
+	}
+	const form = "must be a date: 2026-12-24, or 12-24 for every year"
+	var err error
+	if e.from, e.yearly, err = parseDate(spec.From); err != nil {
+		errs = append(errs, field.Invalid(path.Child("from"), spec.From, form))
+	}
+	e.to = e.from
+	if spec.To != "" {
+		var yearly bool
+		if e.to, yearly, err = parseDate(spec.To); err != nil {
+			errs = append(errs, field.Invalid(path.Child("to"), spec.To, form))
+		} else if yearly != e.yearly {
+			errs = append(errs, field.Invalid(path.Child("to"), spec.To, "from and to must both have a year, or neither"))
+		} else if !e.yearly && e.to.before(e.from) {
+			errs = append(errs, field.Invalid(path.Child("to"), spec.To, "must not be before from, "+spec.From))
+		}
+	}
+	limits, known := periods[spec.Use]
+	switch {
+	case (spec.Use == "") == (spec.Limits == nil):
+		errs = append(errs, field.Invalid(path.Child("use"), spec.Use, "set either use or limits"))
+	case spec.Limits != nil:
+		limits = *spec.Limits
+	case !known && spec.Use != DefaultPeriod:
+		names := []string{DefaultPeriod}
+		for name := range periods {
+			names = append(names, name)
+		}
+		errs = append(errs, field.NotSupported(path.Child("use"), spec.Use, names))
+	}
+	e.limits = limits
+	return e, errs
+}
+
+var dayNames = map[string]time.Weekday{
+	"Sun": time.Sunday, "Mon": time.Monday, "Tue": time.Tuesday, "Wed": time.Wednesday,
+	"Thu": time.Thursday, "Fri": time.Friday, "Sat": time.Saturday,
+}
+
+// parseDays reads day names and ranges of them, which may wrap over the week's end. None means every day.
+func parseDays(days []string) (set [7]bool, err error) {
+	if len(days) == 0 {
+		return [7]bool{true, true, true, true, true, true, true}, nil
+	}
+	for _, text := range days {
+		from, to, isRange := strings.Cut(text, "-")
+		if !isRange {
+			to = from
+		}
+		start, okStart := dayNames[from]
+		end, okEnd := dayNames[to]
+		if !okStart || !okEnd {
+			return set, fmt.Errorf("%q must be a day (Mon, Tue, Wed, Thu, Fri, Sat, Sun) or a range of days (Mon-Fri)", text)
+		}
+		for day := start; ; day = (day + 1) % 7 {
+			set[day] = true
+			if day == end {
+				break
+			}
+		}
+	}
+	return set, nil
+}
+
+// parseClock reads HH:MM as minutes after midnight, at most limit.
+func parseClock(text string, unset, limit int) (int, error) {
+	if text == "" {
+		return unset, nil
+	}
+	hours, minutes, ok := strings.Cut(text, ":")
+	h, errH := strconv.ParseUint(hours, 10, 8)
+	m, errM := strconv.ParseUint(minutes, 10, 8)
+	total := int(h)*60 + int(m)
+	if !ok || errH != nil || errM != nil || len(hours) != 2 || len(minutes) != 2 || m > 59 || total > limit {
+		return unset, fmt.Errorf("%q is not a time", text)
+	}
+	return total, nil
+}
+
+// parseDate reads a date with or without a year. Without one the year is a leap year, so that 02-29 is legal.
+func parseDate(text string) (day date, yearly bool, err error) {
+	if t, err := time.Parse(time.DateOnly, text); err == nil {
+		return dateOf(t), false, nil
+	}
+	t, err := time.Parse(time.DateOnly, "2000-"+text)
+	return dateOf(t), true, err
+}

@@ -1,0 +1,143 @@
+// ebbtide-scaler is a KEDA external scaler: it turns the backlogs and calendars of ScalingPolicies into replica targets.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog/rabbitmq"
+	"github.com/ebbtide-dev/ebbtide/scaler/decision"
+	"github.com/ebbtide-dev/ebbtide/scaler/externalscaler"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+)
+
+const (
+	ledgerSize = 256
+	// stopWithin is how long calls may go on after SIGTERM.
+	stopWithin = 5 * time.Second
+)
+
+type options struct {
+	policyDir, kubeconfig       string
+	listen, metricsListen       string
+	tlsCert, tlsKey, tlsClients string
+	sampleMaxAge, timeout       time.Duration
+	logLevel                    string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "ebbtide-scaler",
+		Short: "KEDA external scaler that follows backlogs and calendars",
+		Long: `ebbtide-scaler answers KEDA's triggers of type external. It reads ScalingPolicies from the API server, or with
+--policy-dir from files, in which case it needs no API server at all.`,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.policyDir, "policy-dir", "", "read ScalingPolicies from the YAML files of this directory, and follow its changes")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig of the API server; default: $KUBECONFIG, else the pod's service account")
+	flags.StringVar(&o.listen, "listen", ":9090", "address of the gRPC service that KEDA calls")
+	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics, /healthz, /readyz and /decisions")
+	flags.StringVar(&o.tlsCert, "tls-cert", "", "certificate file of the gRPC service; it is read again when it changes")
+	flags.StringVar(&o.tlsKey, "tls-key", "", "key file of the gRPC service")
+	flags.StringVar(&o.tlsClients, "tls-client-ca", "", "CA file of the clients that may call; without it any client may")
+	flags.DurationVar(&o.sampleMaxAge, "sample-max-age", 500*time.Millisecond, "a queue is asked again only when its last answer is older")
+	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "bound of a call, and of a question to a broker")
+	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+func run(ctx context.Context, o options) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return fmt.Errorf("--log-level %q: must be debug, info, warn or error", o.logLevel)
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	credentials, err := serverCredentials(o.tlsCert, o.tlsKey, o.tlsClients)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	recorder := decision.NewRecorder(decision.NewLedger(ledgerSize), registry, log)
+
+	var service *externalscaler.Service
+	brokers := rabbitmq.NewBrokers(o.sampleMaxAge, o.timeout, time.Now)
+	store := policy.NewStore(policy.Sources{RabbitMQ: brokers, Now: time.Now}, log, func(name types.NamespacedName) {
+		service.Forget(name)
+		recorder.Forget(name)
+	})
+	service = externalscaler.New(externalscaler.Config{
+		Policies: store, Recorder: recorder, MaxAge: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now,
+	})
+
+	healthServer := health.NewServer()
+	healthServer.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	server := grpc.NewServer(grpc.Creds(credentials))
+	service.Register(server)
+	healthpb.RegisterHealthServer(server, healthServer)
+	listener, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	ready := make(chan struct{})
+	web, err := newWeb(o.metricsListen, registry, recorder.Ledger, ready)
+	if err != nil {
+		return err
+	}
+
+	work, workCtx := errgroup.WithContext(ctx)
+	work.Go(func() error {
+		return feed(workCtx, o, store, log, func() {
+			healthServer.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+			close(ready)
+			log.Info("ready", "listen", listener.Addr().String(), "metricsListen", web.listener.Addr().String())
+		})
+	})
+	work.Go(func() error { return server.Serve(listener) })
+	work.Go(func() error {
+		if err := web.server.Serve(web.listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	work.Go(func() error {
+		<-workCtx.Done()
+		healthServer.Shutdown()
+		stopped := time.AfterFunc(stopWithin, server.Stop)
+		defer stopped.Stop()
+		server.GracefulStop()
+		return web.server.Close()
+	})
+	return work.Wait()
+}

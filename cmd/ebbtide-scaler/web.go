@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/decision"
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
+)
+
+// web serves metrics, health and the ledger over HTTP.
+type web struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+func newWeb(address string, registry *prometheus.Registry, ledger *decision.Ledger, ready <-chan struct{}) (*web, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("--metrics-listen: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case <-ready:
+			fmt.Fprintln(w, "ok")
+		default:
+			http.Error(w, "policies are not loaded yet", http.StatusServiceUnavailable)
+		}
+	})
+	mux.HandleFunc("GET /decisions", func(w http.ResponseWriter, r *http.Request) { listDecisions(w, r, ledger) })
+	return &web{listener, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}}, nil
+}
+
+// entry is a decision as /decisions shows it.
+type entry struct {
+	Time         time.Time         `json:"time"`
+	Namespace    string            `json:"namespace"`
+	Policy       string            `json:"policy"`
+	Ready        int64             `json:"ready"`
+	InFlight     int64             `json:"inFlight"`
+	Target       int32             `json:"target"`
+	Constraint   target.Constraint `json:"constraint"`
+	Reason       string            `json:"reason"`
+	Period       string            `json:"period"`
+	MinReplicas  int32             `json:"minReplicas"`
+	IdleReplicas int32             `json:"idleReplicas"`
+	MaxReplicas  int32             `json:"maxReplicas"`
+}
+
+// listDecisions answers with the newest decisions of a policy, or of all; ?namespace=&policy=&limit=.
+func listDecisions(w http.ResponseWriter, r *http.Request, ledger *decision.Ledger) {
+	limit := 20
+	if text := r.URL.Query().Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			http.Error(w, fmt.Sprintf("limit=%q: must be a whole number above 0", text), http.StatusBadRequest)
+			return
+		}
+		limit = n
+	}
+	names := []types.NamespacedName{{Namespace: r.URL.Query().Get("namespace"), Name: r.URL.Query().Get("policy")}}
+	if names[0].Name == "" {
+		names = ledger.Policies()
+	}
+	list := struct {
+		Decisions []entry `json:"decisions"`
+	}{[]entry{}}
+	for _, name := range names {
+		for _, d := range ledger.Last(name, limit) {
+			list.Decisions = append(list.Decisions, entry{
+				Time: d.Time, Namespace: name.Namespace, Policy: name.Name, Ready: d.Observation.Ready, InFlight: d.InFlight,
+				Target: d.Target, Constraint: d.Constraint, Reason: d.Reason, Period: d.Limits.Period,
+				MinReplicas: d.Limits.MinReplicas, IdleReplicas: d.Limits.IdleReplicas, MaxReplicas: d.Limits.MaxReplicas,
+			})
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(list) // the client is gone: nobody to tell
+}

@@ -70,7 +70,7 @@ func Install(ctx context.Context, c *cluster.Cluster) error {
 	scans, err := render(map[string]any{
 		"AMQP": c.Broker.AMQPURL("/"), "Management": c.Broker.ManagementURL(), "Queue": queueScans,
 		"Scaler": c.ScalerAddress(), "MaxReplicas": maxReplicas, "Image": "ebbtide-worker", "WorkerArgs": workerArgs,
-		"HostNetwork": false, "CPU": "1", "Memory": "2Gi",
+		"HostNetwork": false, "CPU": "900m", "Memory": "2Gi",
 	})
 	if err != nil {
 		return err

@@ -251,6 +251,7 @@ func (c *Cluster) Failed() string {
 // Stop ends every component. The folder stays, for its logs.
 func (c *Cluster) Stop() {
 	c.group.Stop()
+	removeCgroups() // what real nodes run outlives their kubelets
 	_ = os.Remove(c.path(stateFile))
 }
 

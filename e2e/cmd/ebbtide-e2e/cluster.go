@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
-	"github.com/ebbtide-dev/ebbtide/e2e/demo"
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
+	"github.com/ebbtide-dev/ebbtide/e2e/scenario"
 )
 
 // serveLog holds what the process in the background says.
@@ -159,13 +159,13 @@ func withCluster(ctx context.Context, dir string, f func(context.Context, *clust
 		return err
 	}
 	defer c.Stop()
-	if err := demo.Install(ctx, c); err != nil {
+	if err := scenario.Install(ctx, c); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	work, workCtx := errgroup.WithContext(ctx)
-	work.Go(func() error { return demo.RunPods(workCtx, c) })
+	work.Go(func() error { return scenario.RunPods(workCtx, c) })
 	work.Go(func() error {
 		defer cancel()
 		return f(workCtx, c)
@@ -273,7 +273,7 @@ func publishCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := demo.Publish(cmd.Context(), state.AMQP, *n); err != nil {
+		if err := scenario.Publish(cmd.Context(), state.AMQP, *n); err != nil {
 			return err
 		}
 		fmt.Printf("sent %d scans\n", *n)

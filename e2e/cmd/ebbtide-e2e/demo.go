@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
-	"github.com/ebbtide-dev/ebbtide/e2e/demo"
+	"github.com/ebbtide-dev/ebbtide/e2e/scenario"
 )
 
 func demoCommand() *cobra.Command {
@@ -22,7 +22,7 @@ func demoCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		contain()
 		begin, temporary := time.Now(), *dir == ""
-		var summary demo.Summary
+		var summary scenario.Summary
 		err := func() error {
 			if temporary {
 				made, err := os.MkdirTemp("", "ebbtide-demo-")
@@ -33,7 +33,7 @@ func demoCommand() *cobra.Command {
 			}
 			return withCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
 				var err error
-				summary, err = demo.Run(ctx, c, begin, os.Stdout)
+				summary, err = scenario.Run(ctx, c, begin, os.Stdout)
 				return err
 			})
 		}()

@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ebbtide-dev/ebbtide/e2e/demo"
+	"github.com/ebbtide-dev/ebbtide/e2e/scenario"
 	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
 )
 
@@ -70,6 +70,6 @@ func prepare(ctx context.Context, programs bool) (root string, tools toolchain.T
 	if err := errors.Join(packagesErr, toolsErr); err != nil || !programs {
 		return root, tools, err
 	}
-	err = toolchain.BuildProject(ctx, root, filepath.Join(root, "bin"), os.Stderr, demo.Programs...)
+	err = toolchain.BuildProject(ctx, root, filepath.Join(root, "bin"), os.Stderr, scenario.Programs...)
 	return root, tools, err
 }

@@ -1,20 +1,21 @@
-// Package demo plays the main job on real parts: messages in RabbitMQ become Jobs through KEDA and Ebbtide's scaler,
+// Package scenario plays the main job on real parts: messages in RabbitMQ become Jobs through KEDA and Ebbtide's scaler,
 // Ebbtide's scheduler packs their pods onto few nodes, and Karpenter removes the nodes that fall idle. It measures what
-// users care about and fails when a message is lost, a job is a duplicate or a node stays.
-package demo
+// users care about.
+//
+// The demo (Run) is a morning of scans on nodes that KWOK keeps; RunNode is a handful of scans, some of which go wrong,
+// in containers on a real node.
+package scenario
 
 import (
 	"bytes"
 	"context"
 	"embed"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"sync"
 	"text/template"
 	"time"
 
@@ -48,16 +49,7 @@ var workerArgs = []string{
 
 // Install makes the queues, the policy, the NodePool and the ScaledJob in a cluster.
 func Install(ctx context.Context, c *cluster.Cluster) error {
-	connection, err := amqp.Dial(c.Broker.AMQPURL("/"))
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
-	channel, err := connection.Channel()
-	if err != nil {
-		return err
-	}
-	if err := declareTopology(channel); err != nil {
+	if err := declareTopology(c.Broker.AMQPURL("/")); err != nil {
 		return fmt.Errorf("declare queues: %w", err)
 	}
 	nodes, err := manifests.ReadFile("manifests/cluster.yaml")
@@ -67,25 +59,41 @@ func Install(ctx context.Context, c *cluster.Cluster) error {
 	if err := c.ApplyYAML(ctx, nodes); err != nil {
 		return err
 	}
-	scans, err := render(map[string]any{
-		"AMQP": c.Broker.AMQPURL("/"), "Management": c.Broker.ManagementURL(), "Queue": queueScans,
-		"Scaler": c.ScalerAddress(), "MaxReplicas": maxReplicas, "Image": "ebbtide-worker", "WorkerArgs": workerArgs,
-		"HostNetwork": false, "CPU": "900m", "Memory": "2Gi",
+	return installScans(ctx, c, scanJob{
+		Image: "ebbtide-worker", WorkerArgs: workerArgs, MaxReplicas: maxReplicas, CPU: "900m", Memory: "2Gi",
 	})
+}
+
+// scanJob is what differs between the scenarios' ScaledJobs.
+type scanJob struct {
+	Image       string
+	WorkerArgs  []string
+	MaxReplicas int
+	CPU, Memory string
+	// HostNetwork is for real nodes, whose pods reach the broker on the machine's loopback.
+	HostNetwork bool
+	// GraceSeconds a pod gets when it is deleted.
+	GraceSeconds int
+
+	// Where things are; filled in by installScans.
+	AMQP, Management, Queue, Scaler string
+}
+
+// installScans makes a ScaledJob, its policy and their credentials.
+func installScans(ctx context.Context, c *cluster.Cluster, job scanJob) error {
+	job.AMQP, job.Management, job.Queue, job.Scaler = c.Broker.AMQPURL("/"), c.Broker.ManagementURL(), queueScans, c.ScalerAddress()
+	if job.GraceSeconds == 0 {
+		job.GraceSeconds = 60
+	}
+	text, err := template.ParseFS(manifests, "manifests/scans.yaml")
 	if err != nil {
 		return err
 	}
-	return c.ApplyYAML(ctx, scans)
-}
-
-func render(values map[string]any) ([]byte, error) {
-	text, err := template.ParseFS(manifests, "manifests/scans.yaml")
-	if err != nil {
-		return nil, err
-	}
 	var out bytes.Buffer
-	err = text.Execute(&out, values)
-	return out.Bytes(), err
+	if err := text.Execute(&out, job); err != nil {
+		return err
+	}
+	return c.ApplyYAML(ctx, out.Bytes())
 }
 
 // RunPods runs the pods that are bound to KWOK nodes until ctx ends.
@@ -205,69 +213,8 @@ func summarize(observed *observer, settled *settlements, begin time.Time) Summar
 		LowerBoundNodeSeconds: round(figures.lowerBound), DrainSeconds: round(figures.drain.Seconds()),
 		RemainingNodes: figures.remaining, WallSeconds: round(time.Since(begin).Seconds()),
 	}
-	for _, n := range settled.results {
-		s.RepeatedMessages += n - 1
+	for _, ends := range settled.results {
+		s.RepeatedMessages += len(ends) - 1
 	}
 	return s
-}
-
-// settlements counts where messages end: in the results, or among the dead letters.
-type settlements struct {
-	mu      sync.Mutex
-	sent    int
-	results map[string]int // by the scan's id
-	waits   []time.Duration
-}
-
-// outcome is a result, or a dead letter, which never started.
-type outcome struct {
-	ID        string    `json:"id"`
-	Published time.Time `json:"published"`
-	Started   time.Time `json:"started"`
-}
-
-func collect(connection *amqp.Connection) (*settlements, error) {
-	s := &settlements{results: map[string]int{}}
-	for _, queue := range []string{queueResults, queueDead} {
-		channel, err := connection.Channel()
-		if err != nil {
-			return nil, err
-		}
-		deliveries, err := channel.Consume(queue, "", true, false, false, false, nil)
-		if err != nil {
-			return nil, err
-		}
-		go func() {
-			for delivery := range deliveries {
-				s.settle(delivery)
-			}
-		}()
-	}
-	return s, nil
-}
-
-func (s *settlements) settle(delivery amqp.Delivery) {
-	var o outcome
-	if err := json.Unmarshal(delivery.Body, &o); err != nil || o.ID == "" {
-		o.ID = delivery.MessageId
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.results[o.ID]++
-	if !o.Started.IsZero() {
-		s.waits = append(s.waits, o.Started.Sub(o.Published))
-	}
-}
-
-func (s *settlements) published() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sent++
-}
-
-// open is the number of messages that are neither done nor dead.
-func (s *settlements) open() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sent - len(s.results)
 }

@@ -1,4 +1,4 @@
-package demo
+package scenario
 
 import (
 	"context"
@@ -17,6 +17,9 @@ type scan struct {
 	ID         string  `json:"id"`
 	Repository string  `json:"repository"`
 	Seconds    float64 `json:"seconds"`
+	// ExitCode that the scanner is to end with, and the number of earlier deliveries from which on it succeeds.
+	ExitCode   int   `json:"exitCode,omitempty"`
+	SucceedsAt int64 `json:"succeedsAt,omitempty"`
 	// Published is when the message was sent.
 	Published time.Time `json:"published"`
 }
@@ -74,7 +77,16 @@ const (
 )
 
 // declareTopology makes the queues and exchanges of a scan service. Scans that fail five times are dead-lettered.
-func declareTopology(channel *amqp.Channel) error {
+func declareTopology(uri string) error {
+	connection, err := amqp.Dial(uri)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	channel, err := connection.Channel()
+	if err != nil {
+		return err
+	}
 	quorum := func(more amqp.Table) amqp.Table {
 		table := amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum}
 		for key, value := range more {
@@ -93,7 +105,7 @@ func declareTopology(channel *amqp.Channel) error {
 			return err
 		}
 	}
-	_, err := channel.QueueDeclare(queueScans, true, false, false, false, quorum(amqp.Table{
+	_, err = channel.QueueDeclare(queueScans, true, false, false, false, quorum(amqp.Table{
 		"x-delivery-limit": 5, "x-dead-letter-exchange": exchangeDead,
 	}))
 	return err

@@ -1,0 +1,156 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/proc"
+	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
+)
+
+// TestMain runs the tests in namespaces of their own, so that whatever happens to them nothing of theirs is left.
+func TestMain(m *testing.M) {
+	if err := proc.Contain(); err != nil {
+		fmt.Fprintln(os.Stderr, "not contained:", err)
+	}
+	os.Exit(m.Run())
+}
+
+// startCluster starts a cluster of the tools that are built; programs are those of the project that run on it.
+func startCluster(ctx context.Context, t *testing.T, programs []string) (*cluster.Cluster, string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	root, err := toolchain.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := toolchain.EnsurePackages(ctx, os.Stderr); err != nil {
+		t.Fatal(err)
+	}
+	tools, err := toolchain.Ensure(ctx, toolchain.Module(root), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := toolchain.BuildProject(ctx, root, filepath.Join(root, "bin"), os.Stderr, programs...); err != nil {
+		t.Fatal(err)
+	}
+	// Not t.TempDir: the path of a socket in it may be too long, and logs are wanted after a failure.
+	dir, err := os.MkdirTemp("", "ebbtide-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cluster.Start(ctx, cluster.Options{Dir: dir, Root: root, Tools: tools, Progress: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Stop()
+		if t.Failed() {
+			t.Log("the logs are in", dir)
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Log("remove the cluster's folder:", err)
+		}
+	})
+	return c, root
+}
+
+// The demo, as make demo plays it.
+func TestDemo(t *testing.T) {
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	c, _ := startCluster(ctx, t, Programs)
+	if err := Install(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	var summary Summary
+	work, workCtx := errgroup.WithContext(ctx)
+	podsCtx, stopPods := context.WithCancel(workCtx)
+	work.Go(func() error { return RunPods(podsCtx, c) })
+	work.Go(func() error {
+		defer stopPods()
+		var err error
+		summary, err = Run(workCtx, c, begin, os.Stderr)
+		return err
+	})
+	err := work.Wait()
+	summary.Print(os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := summary.Check(); err != nil {
+		t.Error(err)
+	}
+	if summary.Messages != morningMessages || summary.Jobs != morningMessages {
+		t.Errorf("%d jobs for %d messages, want %d each", summary.Jobs, summary.Messages, morningMessages)
+	}
+	if summary.NodeSeconds < summary.LowerBoundNodeSeconds || summary.LowerBoundNodeSeconds <= 0 {
+		t.Errorf("%v node-seconds for a lower bound of %v", summary.NodeSeconds, summary.LowerBoundNodeSeconds)
+	}
+}
+
+// Scans in containers on a real node, some of which go wrong.
+func TestNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	if err := cluster.NodeAvailable(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("in CI this must run: ", err)
+		}
+		t.Skip(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
+	defer cancel()
+	c, root := startCluster(ctx, t, NodePrograms)
+	report, err := RunNode(ctx, c, root, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d pods, %d of them failed", report.Pods, report.FailedPods)
+
+	want := map[string]struct {
+		reason     string // part of a dead letter's; empty: a result
+		deliveries int64  // before the one that ended it, at least
+	}{
+		"crash": {"", 1}, "given-back": {"", 1}, "finishes": {"", 0}, "third-time": {"", 2},
+		"fails-1": {"the command exited with 3: the order asks for exit code 3", 0},
+		"fails-2": {"the command exited with 65", 0},
+		"never":   {"", 0}, // the broker dead-letters it past the delivery limit, without a reason of ours
+	}
+	for i := range OrdinaryScans {
+		want[fmt.Sprintf("scan-%02d", i)] = struct {
+			reason     string
+			deliveries int64
+		}{}
+	}
+	for id, w := range want {
+		ends := report.Ends[id]
+		if len(ends) != 1 {
+			t.Errorf("%s ended %d times: %+v", id, len(ends), ends)
+			continue
+		}
+		if got := ends[0]; !strings.Contains(got.Reason, w.reason) || (w.reason == "") != (got.Reason == "") || got.Deliveries < w.deliveries {
+			t.Errorf("%s ended with %+v, want %+v", id, got, w)
+		}
+	}
+	if len(report.Ends) != len(want) {
+		t.Errorf("%d messages ended, want %d", len(report.Ends), len(want))
+	}
+	// The crashed worker's pod, and that of the one that gave its message back.
+	if report.FailedPods != 2 {
+		t.Errorf("%d pods failed, want 2", report.FailedPods)
+	}
+}

@@ -62,7 +62,7 @@ func execute(ctx context.Context, config *Config, delivery *amqp.Delivery) (outc
 	case err = <-ended:
 	case <-ctx.Done():
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-ended
+		_ = <-ended // killed
 		return outcome{}, context.Cause(ctx)
 	}
 	var exit *exec.ExitError

@@ -223,12 +223,18 @@ func (s *session) next(ctx context.Context) (delivery *amqp.Delivery, why string
 func (s *session) lost() error {
 	select {
 	case err := <-s.closed:
-		if err != nil {
-			return fmt.Errorf("the connection to the broker was lost: %w", err)
-		}
+		return fmt.Errorf("the connection to the broker was lost: %w", errOf(err))
 	case <-time.After(100 * time.Millisecond):
 	}
 	return fmt.Errorf("the broker ended the consumer: was queue %q deleted?", s.config.Queue)
+}
+
+// errOf is a connection's end as an error; closing it by intent is none to the library.
+func errOf(err *amqp.Error) error {
+	if err == nil {
+		return amqp.ErrClosed
+	}
+	return err
 }
 
 // handle runs the command on a message and settles it. Last is not empty when the worker is to leave, and says why.
@@ -274,7 +280,7 @@ func (s *session) watch(ctx, running context.Context, kill context.CancelCauseFu
 				return
 			case err := <-s.closed:
 				s.closed <- err // for lost
-				kill(fmt.Errorf("the connection to the broker was lost: %v", err))
+				kill(fmt.Errorf("the connection to the broker was lost: %w", errOf(err)))
 			case <-stopping:
 				stopping = nil
 				grace = time.After(s.config.GracePeriod)

@@ -151,13 +151,13 @@ func (c *Calendar) boundaries(at []time.Time, day date) []time.Time {
 	return at
 }
 
-// with returns the limits that hold when set fields of l replace the receiver's.
-func (base Limits) with(name string, l v1alpha1.Limits) Limits {
+// with returns the limits that hold when fields that are set replace the receiver's. No cap goes beyond the receiver's.
+func (l Limits) with(name string, set v1alpha1.Limits) Limits {
 	return Limits{
 		Period:       name,
-		MinReplicas:  ptr.Deref(l.MinReplicas, base.MinReplicas),
-		IdleReplicas: ptr.Deref(l.IdleReplicas, base.IdleReplicas),
-		MaxReplicas:  min(ptr.Deref(l.MaxReplicas, base.MaxReplicas), base.MaxReplicas),
+		MinReplicas:  ptr.Deref(set.MinReplicas, l.MinReplicas),
+		IdleReplicas: ptr.Deref(set.IdleReplicas, l.IdleReplicas),
+		MaxReplicas:  min(ptr.Deref(set.MaxReplicas, l.MaxReplicas), l.MaxReplicas),
 	}
 }
 

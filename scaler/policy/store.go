@@ -32,7 +32,7 @@ func NewStore(opener Opener, log *slog.Logger, forget func(types.NamespacedName)
 
 // Get returns a policy's last good version, nil if there is none, and what is wrong with its newest version. Known is
 // false for a policy that does not exist.
-func (s *Store) Get(name types.NamespacedName) (policy *Policy, err error, known bool) { //nolint:revive // err is data
+func (s *Store) Get(name types.NamespacedName) (policy *Policy, err error, known bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	e, known := s.entries[name]

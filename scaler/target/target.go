@@ -39,17 +39,17 @@ type Policy struct {
 type Constraint string
 
 const (
-	// Backlog: one replica for each busy consumer and each waiting share of messages.
+	// Backlog asks for one replica for each busy consumer and each waiting share of messages.
 	Backlog Constraint = "backlog"
-	// Floor: minReplicas is more than the work asks for.
+	// Floor means that minReplicas is more than the work asks for.
 	Floor Constraint = "floor"
-	// Idle: the reserve comes on top of the work.
+	// Idle means that the reserve comes on top of the work.
 	Idle Constraint = "idle"
-	// Cap: maxReplicas is less than the work asks for.
+	// Cap means that maxReplicas is less than the work asks for.
 	Cap Constraint = "cap"
-	// Hold: the backlog can't be read; the last observation stays in force.
+	// Hold means that the backlog can't be read and the last observation stays in force.
 	Hold Constraint = "hold"
-	// Outage: the backlog can't be read for longer than holdFor; the calendar speaks alone.
+	// Outage means that it can't be read for longer than holdFor and the calendar speaks alone.
 	Outage Constraint = "outage"
 )
 

@@ -80,7 +80,7 @@ func (*DrainPack) Score(_ context.Context, state fwk.CycleState, _ *v1.Pod, info
 	if err != nil {
 		return 0, fwk.AsStatus(fmt.Errorf("read the order of nodes: %w", err))
 	}
-	return max(fwk.MinNodeScore, fwk.MaxNodeScore-data.(ranks)[info.Node().Name]), nil
+	return max(fwk.MinScore, fwk.MaxScore-data.(ranks)[info.Node().Name]), nil
 }
 
 // ScoreExtensions implements fwk.ScorePlugin. Scores are final: they come from the whole order.

@@ -118,10 +118,10 @@ func TestScoreOfManyNodes(t *testing.T) {
 	best := 0
 	for _, node := range nodes {
 		score, _ := pack.Score(t.Context(), state, pod, node)
-		if score < fwk.MinNodeScore || score > fwk.MaxNodeScore {
+		if score < fwk.MinScore || score > fwk.MaxScore {
 			t.Errorf("score %d is out of range", score)
 		}
-		if score == fwk.MaxNodeScore {
+		if score == fwk.MaxScore {
 			best++
 		}
 	}

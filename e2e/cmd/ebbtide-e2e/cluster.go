@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,7 +80,7 @@ func serveInBackground(ctx context.Context, dir string) error {
 	show := func() {
 		text, err := os.ReadFile(logPath)
 		if err == nil && len(text) > shown {
-			os.Stderr.Write(text[shown:])
+			fmt.Fprint(os.Stderr, string(text[shown:]))
 			shown = len(text)
 		}
 	}
@@ -89,7 +88,7 @@ func serveInBackground(ctx context.Context, dir string) error {
 		select {
 		case <-ctx.Done():
 			_ = server.Process.Signal(syscall.SIGTERM)
-			<-ended
+			_ = <-ended // as it was told
 			return context.Cause(ctx)
 		case err := <-ended:
 			show()
@@ -176,7 +175,7 @@ func withCluster(ctx context.Context, dir string, f func(context.Context, *clust
 func downCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "down", Short: "Stop the cluster", Args: cobra.NoArgs}
 	dir := dirFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(*cobra.Command, []string) error {
 		state, err := cluster.ReadState(*dir)
 		if err != nil || !state.Running() {
 			fmt.Println("no cluster runs in", *dir)
@@ -203,7 +202,7 @@ func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "status", Short: "Say where the cluster is and whether it runs", Args: cobra.NoArgs}
 	dir := dirFlag(cmd)
 	output := cmd.Flags().StringP("output", "o", "", "json, or nothing for text")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(*cobra.Command, []string) error {
 		state, err := cluster.ReadState(*dir)
 		if err == nil && !state.Running() {
 			err = fmt.Errorf("the cluster in %s is gone: its process %d does not run", *dir, state.PID)
@@ -246,7 +245,7 @@ func logsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		_, err = io.WriteString(os.Stdout, string(tail))
+		_, err = os.Stdout.Write(tail)
 		return err
 	}
 	return cmd

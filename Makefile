@@ -1,0 +1,74 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+export CGO_ENABLED ?= 0
+export GOFLAGS ?= -buildvcs=false
+
+E2E  := go run ./e2e/cmd/ebbtide-e2e
+TOOL := go tool -modfile=hack/lint/go.mod
+TEST := $(TOOL) gotestsum --format=pkgname --hide-summary=skipped --
+
+# Packages whose tests are worth the race detector's price.
+RACE := ./worker/... ./scaler/backlog/... ./scaler/decision/... ./scaler/externalscaler/... ./scaler/policy/... ./e2e/proc/...
+
+##@ See it
+.PHONY: demo up down status logs publish
+demo: ## Play a morning of 200 scans on a real local cluster (DEMO_JSON=path writes the summary)
+	@$(E2E) demo $(if $(DEMO_JSON),--json $(DEMO_JSON))
+
+up: ## Start the same cluster in the background and say how to use it
+	@$(E2E) up
+
+down: ## Stop the cluster that make up started
+	@$(E2E) down
+
+status: ## Say where that cluster is
+	@$(E2E) status
+
+logs: ## List its components' logs; make logs C=karpenter prints one
+	@$(E2E) logs $(C)
+
+N ?= 20
+publish: ## Send it N scans (default 20)
+	@$(E2E) publish --messages $(N)
+
+##@ Build
+.PHONY: tools build images generate
+tools: ## Build the tools of a local cluster and install Debian's packages; nothing to do when they are there
+	@$(E2E) tools
+
+build: ## Build the programs into bin/
+	go build -o bin/ ./cmd/...
+
+images: ## Build the container images into bin/images (ARCH=amd64|arm64)
+	go run ./images/build $(if $(ARCH),-arch $(ARCH))
+
+generate: ## Generate code and manifests from the API types
+	go generate ./api/...
+
+##@ Test
+.PHONY: test lint generated unit race e2e-demo e2e-node
+test: tools lint generated race unit e2e-node e2e-demo ## Everything: lint, unit, integration and both scenarios
+
+lint: ## Lint and check the formatting
+	$(TOOL) golangci-lint run ./...
+
+generated: generate ## Check that generated files are current
+	@git diff --exit-code -- api manifests/crd || { echo "generated files are not current: run make generate and commit"; exit 1; }
+
+race: tools ## Unit and integration tests of the concurrent packages, with the race detector
+	CGO_ENABLED=1 $(TEST) -race $(RACE)
+
+unit: tools ## Unit and integration tests of the other packages
+	$(TEST) $$(go list ./... | grep -v -e /e2e/scenario $(foreach p,$(RACE),-e ebbtide/$(patsubst ./%/...,%,$(p))))
+
+e2e-demo: tools ## The demo as a test
+	$(TEST) -timeout 20m -count=1 -run TestDemo ./e2e/scenario
+
+e2e-node: tools ## Scans in containers on a real kubelet node, with crashes and failures among them
+	$(TEST) -timeout 20m -count=1 -run TestNode ./e2e/scenario
+
+##@ Help
+.PHONY: help
+help: ## Show this
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -80,7 +80,7 @@ func execute(ctx context.Context, config *Config, delivery *amqp.Delivery) (outc
 	if status.Signaled() {
 		signal = int(status.Signal())
 	}
-	o := outcome{exitCode: cmd.ProcessState.ExitCode(), result: stdout.Bytes()}
+	o := outcome{exitCode: cmd.ProcessState.ExitCode(), result: stdout.text}
 	o.verdict, o.reason = judge(o.exitCode, signal, config.RetryableExitCodes)
 	if said := strings.TrimSpace(stderr.String()); o.verdict != succeeded && said != "" {
 		o.reason += ": " + said
@@ -159,20 +159,21 @@ func deliveryCount(delivery *amqp.Delivery) int64 {
 	}
 }
 
-// bounded keeps what is written to it, up to a limit.
+// bounded keeps what is written to it, up to a limit. It is no bytes.Buffer, whose ReadFrom knows no limit.
 type bounded struct {
-	bytes.Buffer
+	text  []byte
 	limit int
 	full  bool
 }
 
 // Write implements io.Writer. Past the limit it fails, which ends a command that goes on writing.
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.limit {
+	if len(b.text)+len(p) > b.limit {
 		b.full = true
 		return 0, errTooLarge
 	}
-	return b.Buffer.Write(p)
+	b.text = append(b.text, p...)
+	return len(p), nil
 }
 
 // tail keeps the end of what is written to it.

@@ -1,0 +1,211 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog/rabbitmq"
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
+)
+
+// sources counts what is opened and closed instead of connecting.
+type sources struct{ opened, closed int }
+
+type countedSource struct{ of *sources }
+
+func (s *sources) Open(string, v1alpha1.Backlog, Resolver) backlog.Source {
+	s.opened++
+	return countedSource{s}
+}
+
+func (countedSource) Observe(context.Context) (target.Observation, error) {
+	return target.Observation{}, nil
+}
+
+func (c countedSource) Close() error { c.of.closed++; return nil }
+
+const scans = `apiVersion: ebbtide.dev/v1alpha1
+kind: ScalingPolicy
+metadata: {name: scans, namespace: scan}
+spec:
+  backlog: {rabbitmq: {uri: {value: "amqp://broker"}, queue: scans}}
+  target: {maxReplicas: 7}
+`
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	// As editors and kubelets do: a new file takes the old one's place.
+	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type testBundle struct {
+	dir       string
+	store     *Store
+	sources   *sources
+	directory *Directory
+	log       *strings.Builder
+	forgotten []types.NamespacedName
+}
+
+func newBundle(t *testing.T) *testBundle {
+	t.Helper()
+	b := &testBundle{dir: t.TempDir(), sources: &sources{}, log: &strings.Builder{}}
+	log := slog.New(slog.NewTextHandler(b.log, nil))
+	b.store = NewStore(b.sources, log, func(name types.NamespacedName) { b.forgotten = append(b.forgotten, name) })
+	b.directory = NewDirectory(b.dir, b.store, log)
+	return b
+}
+
+// limit is the cap of the policy in force; -1 when there is none.
+func (b *testBundle) limit(name string) int32 {
+	p, _, _ := b.store.Get(types.NamespacedName{Namespace: "scan", Name: name})
+	if p == nil {
+		return -1
+	}
+	return p.Calendar.Limits(time.Now()).MaxReplicas
+}
+
+func TestDirectoryLoad(t *testing.T) {
+	b := newBundle(t)
+	file := filepath.Join(b.dir, "scans.yaml")
+	other := strings.ReplaceAll(scans, "name: scans, ", "name: other, ")
+	write(t, file, scans+"---\n"+other)
+	b.directory.Load()
+	if b.limit("scans") != 7 || b.limit("other") != 7 {
+		t.Fatalf("caps %d and %d, want 7\n%s", b.limit("scans"), b.limit("other"), b.log)
+	}
+
+	write(t, file, strings.Replace(scans, "maxReplicas: 7", "maxReplicas: 9", 1)+"---\n"+other)
+	b.directory.Load()
+	if b.limit("scans") != 9 || b.sources.opened != 3 || b.sources.closed != 1 {
+		t.Errorf("cap %d, %d sources opened, %d closed; want 9, 3 and 1: only the edited policy is compiled again",
+			b.limit("scans"), b.sources.opened, b.sources.closed)
+	}
+
+	// An edit that does not validate keeps the last good version, and says why.
+	write(t, file, strings.Replace(scans, "maxReplicas: 7", "maxReplicas: -1", 1)+"---\n"+other)
+	b.directory.Load()
+	_, invalid, _ := b.store.Get(types.NamespacedName{Namespace: "scan", Name: "scans"})
+	if b.limit("scans") != 9 || invalid == nil || !strings.Contains(invalid.Error(), "spec.target.maxReplicas: Invalid value: -1") {
+		t.Errorf("cap %d, error %v; want 9 and the reason", b.limit("scans"), invalid)
+	}
+
+	// A file that does not parse takes nothing away, not even policies that are not found any more.
+	write(t, file, "kind: [")
+	b.directory.Load()
+	if b.limit("scans") != 9 || b.limit("other") != 7 || !strings.Contains(b.log.String(), "policy file is not valid") {
+		t.Errorf("caps %d and %d after a broken file\n%s", b.limit("scans"), b.limit("other"), b.log)
+	}
+
+	write(t, file, other)
+	b.directory.Load()
+	if b.limit("scans") != -1 || b.limit("other") != 7 || len(b.forgotten) != 1 {
+		t.Errorf("caps %d and %d, forgotten %v; want the first policy gone", b.limit("scans"), b.limit("other"), b.forgotten)
+	}
+}
+
+func TestDirectoryErrors(t *testing.T) {
+	for name, tc := range map[string]struct{ text, want string }{
+		"misspelt field": {strings.Replace(scans, "maxReplicas", "maxReplica", 1), `unknown field \"maxReplica\"`},
+		"other kind":     {strings.Replace(scans, "kind: ScalingPolicy", "kind: ScaledJob", 1), `must be ebbtide.dev/v1alpha1, ScalingPolicy`},
+		"no name":        {strings.Replace(scans, "name: scans, ", "", 1), `metadata.name: name the policy`},
+		"twice":          {scans + "---\n" + scans, `ScalingPolicy scan/scans is defined twice`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBundle(t)
+			write(t, filepath.Join(b.dir, "p.yaml"), tc.text)
+			b.directory.Load()
+			if !strings.Contains(b.log.String(), tc.want) {
+				t.Errorf("log %s, want %q", b.log, tc.want)
+			}
+			before := b.log.Len()
+			b.directory.Load()
+			if b.log.Len() != before {
+				t.Error("the same error is logged again")
+			}
+		})
+	}
+}
+
+// An edit is in force within a second.
+func TestDirectoryRun(t *testing.T) {
+	b := newBundle(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	loaded, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- b.directory.Run(ctx, func() { close(loaded) }) }()
+	<-loaded
+	write(t, filepath.Join(b.dir, "scans.yaml"), scans)
+	for deadline := time.Now().Add(time.Second); b.limit("scans") != 7; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not in force within a second")
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// resolverFunc resolves by a function.
+type resolverFunc func(v1alpha1.ValueSource) (string, error)
+
+func (f resolverFunc) Resolve(_ context.Context, _ string, value v1alpha1.ValueSource) (string, error) {
+	return f(value)
+}
+
+// Credentials are looked up when they are first needed, and again from time to time; while that fails the last serve.
+func TestSourceFollowsCredentials(t *testing.T) {
+	now := time.Unix(0, 0)
+	clock := func() time.Time { return now }
+	uri, failure, lookups := "", errors.New("secretKeyRef: no such Secret"), 0
+	opener := Sources{RabbitMQ: rabbitmq.NewBrokers(0, 100*time.Millisecond, clock), Now: clock}
+	source := opener.Open("scan", v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{Queue: "scans"}},
+		resolverFunc(func(v1alpha1.ValueSource) (string, error) { lookups++; return uri, failure }))
+	observe := func() string {
+		_, err := source.Observe(t.Context())
+		if err == nil {
+			t.Fatal("there is no broker to observe")
+		}
+		return err.Error()
+	}
+	if got := observe(); !strings.Contains(got, "spec.backlog.rabbitmq.uri.secretKeyRef: no such Secret") {
+		t.Errorf("error %q", got)
+	}
+	uri, failure = "amqp://127.0.0.1:1", nil
+	if got := observe(); !strings.Contains(got, "broker 127.0.0.1:1") {
+		t.Errorf("error %q, want the first broker's", got)
+	}
+	uri = "amqp://127.0.0.1:2"
+	if got, before := observe(), lookups; !strings.Contains(got, "broker 127.0.0.1:1") || lookups != before {
+		t.Errorf("error %q: credentials are looked up with every call", got)
+	}
+	now = now.Add(resolveEvery)
+	if got := observe(); !strings.Contains(got, "broker 127.0.0.1:2") {
+		t.Errorf("error %q, want the second broker's", got)
+	}
+	now, failure = now.Add(resolveEvery), errors.New("the API server is away")
+	if got := observe(); !strings.Contains(got, "broker 127.0.0.1:2") {
+		t.Errorf("error %q, want that the last credentials serve", got)
+	}
+	if err := source.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := observe(); !strings.Contains(got, "a newer version of the policy is in force") {
+		t.Errorf("error %q of a closed source", got)
+	}
+}

@@ -44,25 +44,26 @@ func execute(ctx context.Context, config *Config, delivery *amqp.Delivery) (outc
 	cmd.ExtraFiles = []*os.File{message}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 
-	started, ended := make(chan error, 1), make(chan error, 1)
+	started, ended := make(chan error, 1), make(chan struct{})
 	go func() {
 		// The parent-death signal comes when this thread ends, so it stays until the command has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			ended <- cmd.Wait()
+		startErr := cmd.Start()
+		started <- startErr
+		if startErr == nil {
+			err = cmd.Wait()
+			close(ended)
 		}
 	}()
 	if err := <-started; err != nil {
 		return outcome{}, fmt.Errorf("start %s: %w", config.Command[0], err)
 	}
 	select {
-	case err = <-ended:
+	case <-ended:
 	case <-ctx.Done():
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = <-ended // killed
+		<-ended
 		return outcome{}, context.Cause(ctx)
 	}
 	var exit *exec.ExitError

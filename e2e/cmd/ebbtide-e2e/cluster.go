@@ -74,8 +74,11 @@ func serveInBackground(ctx context.Context, dir string) error {
 	if err := server.Start(); err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Wait() }()
+	ended, endErr := make(chan struct{}), error(nil)
+	go func() {
+		endErr = server.Wait()
+		close(ended)
+	}()
 	shown := 0
 	show := func() {
 		text, err := os.ReadFile(logPath)
@@ -88,11 +91,11 @@ func serveInBackground(ctx context.Context, dir string) error {
 		select {
 		case <-ctx.Done():
 			_ = server.Process.Signal(syscall.SIGTERM)
-			_ = <-ended // as it was told
+			<-ended
 			return context.Cause(ctx)
-		case err := <-ended:
+		case <-ended:
 			show()
-			return fmt.Errorf("the cluster did not start: %w: see %s", err, logPath)
+			return fmt.Errorf("the cluster did not start: %w: see %s", endErr, logPath)
 		case <-time.After(100 * time.Millisecond):
 			show()
 			if state, err := cluster.ReadState(dir); err == nil && state.Running() {

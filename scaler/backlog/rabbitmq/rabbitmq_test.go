@@ -59,12 +59,15 @@ func open(t *testing.T, maxAge time.Duration, queues Queues) backlog.Source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := source.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { closeSource(t, source) })
 	return source
+}
+
+func closeSource(t *testing.T, source backlog.Source) {
+	t.Helper()
+	if err := source.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // observe waits until the source sees want, leaving the time aside.
@@ -149,7 +152,7 @@ func TestIntegrationObserve(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer source.Close()
+			t.Cleanup(func() { closeSource(t, source) })
 			wait.Go(func() {
 				if _, err := source.Observe(t.Context()); err != nil {
 					t.Error(err)

@@ -107,14 +107,28 @@ func newPorts() (ports, error) {
 	return p, err
 }
 
+// StartControlPlane starts an API server with the project's own definitions, and nothing that acts on them.
+func StartControlPlane(ctx context.Context, o Options) (*Cluster, error) {
+	return start(o, func(c *Cluster) error {
+		if err := c.startControlPlane(ctx); err != nil {
+			return err
+		}
+		return c.Apply(ctx, filepath.Join(c.root, "manifests", "crd"))
+	})
+}
+
 // Start starts a cluster and returns when every component answers its own health check. On error nothing is left
 // running.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
+	return start(o, func(c *Cluster) error { return c.start(ctx) })
+}
+
+func start(o Options, parts func(*Cluster) error) (*Cluster, error) {
 	c, err := prepare(o)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.start(ctx); err != nil {
+	if err := parts(c); err != nil {
 		c.Stop()
 		return nil, err
 	}

@@ -1,0 +1,123 @@
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
+	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+)
+
+func startControlPlane(t *testing.T) *cluster.Cluster {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts an API server")
+	}
+	root, err := toolchain.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	tools, err := toolchain.Ensure(ctx, toolchain.Module(root), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cluster.StartControlPlane(ctx, cluster.Options{Dir: t.TempDir(), Root: root, Tools: tools, Progress: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Stop)
+	return c
+}
+
+// The API server accepts what the scaler accepts, and refuses what it refuses, but for rules that a schema can't
+// express: those only the scaler knows.
+func TestIntegrationValidation(t *testing.T) {
+	c := startControlPlane(t)
+	const good = `
+apiVersion: ebbtide.dev/v1alpha1
+kind: ScalingPolicy
+metadata: {name: scans, namespace: default}
+spec:
+  backlog: {rabbitmq: {uri: {secretKeyRef: {name: mq, key: uri}}, queue: scans}}
+  target: {maxReplicas: 50}
+  calendar:
+    timeZone: Europe/Prague
+    default: {minReplicas: 0}
+    periods:
+    - {name: workday, days: [Mon-Fri], from: "07:00", to: "19:00", leadTime: 10m, limits: {minReplicas: 5, maxReplicas: 40}}
+    - {name: night, days: [Fri-Mon], from: "22:00", to: "06:00", limits: {maxReplicas: 20}}
+    exceptions: [{name: christmas, from: 12-24, to: 12-26, use: night}]
+`
+	cases := map[string]struct {
+		from, to string // what is changed in the good policy
+		want     string // part of the API server's error; empty: it accepts
+		only     bool   // only the scaler refuses
+	}{
+		"good":                       {},
+		"whole day":                  {`to: "19:00"`, `to: "24:00"`, "", false},
+		"no source":                  {`{rabbitmq: {uri: {secretKeyRef: {name: mq, key: uri}}, queue: scans}}`, `{}`, "spec.backlog", false},
+		"no queue":                   {`, queue: scans`, ``, "set either queue or queues", false},
+		"queue and queues":           {`queue: scans`, `queue: scans, queues: [more]`, "set either queue or queues", false},
+		"queues":                     {`queue: scans`, `queues: [scans, more]`, "", false},
+		"a queue twice":              {`queue: scans`, `queues: [scans, scans]`, "duplicate entries", false},
+		"no URI":                     {`uri: {secretKeyRef: {name: mq, key: uri}}`, `uri: {}`, "set either value or secretKeyRef", false},
+		"onMissingQueue":             {`queue: scans`, `queue: scans, onMissingQueue: Ignore`, `supported values: "Zero", "Error"`, false},
+		"otherConsumers":             {`queue: scans`, `queue: scans, otherConsumers: -1`, "should be greater than or equal to 0", false},
+		"messagesPerReplica":         {`maxReplicas: 50`, `messagesPerReplica: -1`, "should be greater than or equal to 1", false},
+		"maxReplicas":                {`{maxReplicas: 50}`, `{maxReplicas: -1}`, "should be greater than or equal to 0", false},
+		"from":                       {`from: "07:00"`, `from: "7:00"`, "spec.calendar.periods[0].from", false},
+		"from 24:00":                 {`from: "07:00"`, `from: "24:00"`, "spec.calendar.periods[0].from", false},
+		"to":                         {`to: "19:00"`, `to: "24:30"`, "spec.calendar.periods[0].to", false},
+		"floor above cap":            {`maxReplicas: 40`, `maxReplicas: 4`, "minReplicas must not exceed maxReplicas", false},
+		"exception's date":           {`from: 12-24`, `from: 24-12`, "spec.calendar.exceptions[0].from", false},
+		"exception's use and limits": {`use: night`, `use: night, limits: {}`, "set either use or limits", false},
+		"no name":                    {`name: workday`, `name: ""`, "spec.calendar.periods[0].name", false},
+		"time zone":                  {`Europe/Prague`, `Prague`, "", true},
+		"day":                        {`[Mon-Fri]`, `[Monday]`, "", true},
+		"no such period":             {`use: night`, `use: holiday`, "", true},
+		"floor above another's cap":  {`minReplicas: 5, maxReplicas: 40`, `minReplicas: 21`, "", false},
+		"overlap":                    {`to: "19:00", leadTime: 10m, limits: {minReplicas: 5, maxReplicas: 40}`, `to: "23:00", limits: {minReplicas: 21}`, "", true},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(good, tc.from, tc.to, 1)
+			if tc.from != "" && text == good {
+				t.Fatal("the case changes nothing")
+			}
+			serverErr := c.ApplyYAML(t.Context(), []byte(text))
+			if (serverErr == nil) != (tc.want == "") || serverErr != nil && !strings.Contains(serverErr.Error(), tc.want) {
+				t.Errorf("the API server says %v, want %q", serverErr, tc.want)
+			}
+			scalerErr := validate(text)
+			if refuses := tc.want != "" || tc.only; (scalerErr != nil) != refuses {
+				t.Errorf("the scaler says %v, want that it refuses: %v", scalerErr, refuses)
+			}
+		})
+	}
+}
+
+// validate is what the scaler does with a policy.
+func validate(text string) error {
+	p := &v1alpha1.ScalingPolicy{}
+	if err := yaml.UnmarshalStrict([]byte(text), p); err != nil {
+		return err
+	}
+	v1alpha1.SetDefaults(p)
+	errs := v1alpha1.Validate(p)
+	_, more := calendar.New(p.Spec.Calendar, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
+	if errs = append(errs, more...); len(errs) > 0 {
+		return fmt.Errorf("%w", errs.ToAggregate())
+	}
+	return nil
+}

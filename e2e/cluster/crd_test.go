@@ -71,7 +71,7 @@ spec:
 		"queue and queues":           {`queue: scans`, `queue: scans, queues: [more]`, "set either queue or queues", false},
 		"queues":                     {`queue: scans`, `queues: [scans, more]`, "", false},
 		"a queue twice":              {`queue: scans`, `queues: [scans, scans]`, "duplicate entries", false},
-		"no URI":                     {`uri: {secretKeyRef: {name: mq, key: uri}}`, `uri: {}`, "set either value or secretKeyRef", false},
+		"two URIs":                   {`uri: {secretKeyRef: {name: mq, key: uri}}`, `uri: {value: "amqp://x", secretKeyRef: {name: mq, key: uri}}`, "set either value or secretKeyRef", false},
 		"onMissingQueue":             {`queue: scans`, `queue: scans, onMissingQueue: Ignore`, `supported values: "Zero", "Error"`, false},
 		"otherConsumers":             {`queue: scans`, `queue: scans, otherConsumers: -1`, "should be greater than or equal to 0", false},
 		"messagesPerReplica":         {`maxReplicas: 50`, `messagesPerReplica: -1`, "should be greater than or equal to 1", false},

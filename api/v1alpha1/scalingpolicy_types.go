@@ -237,7 +237,7 @@ type ScalingPolicyStatus struct {
 	// LastDecision taken.
 	// +optional
 	LastDecision *LastDecision `json:"lastDecision,omitempty"`
-	// Conditions: Ready, BacklogReachable, CalendarValid.
+	// Conditions: Ready, BacklogReachable, Valid.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
@@ -274,6 +274,6 @@ const (
 	ConditionReady = "Ready"
 	// ConditionBacklogReachable is true while the backlog is read without error.
 	ConditionBacklogReachable = "BacklogReachable"
-	// ConditionCalendarValid is true when the newest calendar is in force.
-	ConditionCalendarValid = "CalendarValid"
+	// ConditionValid is true when the newest spec is valid. While it is not, the last one that was stays in force.
+	ConditionValid = "Valid"
 )

@@ -5,23 +5,32 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+	"github.com/ebbtide-dev/ebbtide/scaler/status"
 )
 
-// feed keeps the store in step with the directory or the API server until ctx ends.
-func feed(ctx context.Context, o options, store *policy.Store, log *slog.Logger, loaded func()) error {
+// feed keeps the store in step with the directory or the API server until ctx ends; with an API server, it also writes
+// the status of policies.
+func feed(
+	ctx context.Context, o options, store *policy.Store, ledger *decision.Ledger, log *slog.Logger, loaded func(),
+) error {
 	if o.policyDir != "" {
 		return policy.NewDirectory(o.policyDir, store, log).Run(ctx, loaded)
 	}
@@ -44,11 +53,46 @@ func feed(ctx context.Context, o options, store *policy.Store, log *slog.Logger,
 	if err != nil {
 		return err
 	}
+	writer := &status.Writer{
+		Reader: informers, Client: direct, Policies: store, Ledger: ledger, Now: time.Now, Log: log,
+	}
 	work, workCtx := errgroup.WithContext(ctx)
 	work.Go(func() error { return informers.Start(workCtx) })
 	work.Go(func() error { return policy.Follow(workCtx, informers, direct, store, loaded) })
+	work.Go(func() error {
+		if !o.leaderElect {
+			writer.Run(workCtx)
+			return nil
+		}
+		return lead(workCtx, config, o.namespace, writer.Run)
+	})
 	return work.Wait()
 }
+
+// lead runs f whenever this replica is the leader, until ctx ends.
+func lead(ctx context.Context, config *rest.Config, namespace string, f func(context.Context)) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, namespace, "ebbtide-scaler",
+		resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())}, rest.CopyConfig(config), leaseDuration)
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		// It returns when the lease is lost: another replica writes then, and this one stands by.
+		leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+			Lock: lock, LeaseDuration: leaseDuration, RenewDeadline: 2 * leaseDuration / 3, RetryPeriod: leaseDuration / 6,
+			ReleaseOnCancel: true,
+			Callbacks:       leaderelection.LeaderCallbacks{OnStartedLeading: f, OnStoppedLeading: func() {}},
+		})
+	}
+	return nil
+}
+
+// leaseDuration is how long a leader that vanished is waited for.
+const leaseDuration = 15 * time.Second
 
 func restConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {

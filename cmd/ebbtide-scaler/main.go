@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ const (
 
 type options struct {
 	policyDir, kubeconfig       string
+	leaderElect                 bool
+	namespace                   string
 	listen, metricsListen       string
 	tlsCert, tlsKey, tlsClients string
 	sampleMaxAge, timeout       time.Duration
@@ -66,6 +69,9 @@ func command() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.policyDir, "policy-dir", "", "read ScalingPolicies from the YAML files of this directory, and follow its changes")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig of the API server; default: $KUBECONFIG, else the pod's service account")
+	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several replicas write the status of policies; false: this one writes")
+	flags.StringVar(&o.namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), "ebbtide-system"),
+		"namespace of the leader's lease; default: $POD_NAMESPACE, else ebbtide-system")
 	flags.StringVar(&o.listen, "listen", ":9090", "address of the gRPC service that KEDA calls")
 	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics, /healthz, /readyz and /decisions")
 	flags.StringVar(&o.tlsCert, "tls-cert", "", "certificate file of the gRPC service; it is read again when it changes")
@@ -118,7 +124,7 @@ func run(ctx context.Context, o options) error {
 
 	work, workCtx := errgroup.WithContext(ctx)
 	work.Go(func() error {
-		return feed(workCtx, o, store, log, func() {
+		return feed(workCtx, o, store, recorder.Ledger, log, func() {
 			healthServer.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 			close(ready)
 			log.Info("ready", "listen", listener.Addr().String(), "metricsListen", web.listener.Addr().String())

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,21 +28,19 @@ func (c *Cluster) Apply(ctx context.Context, paths ...string) error {
 
 // apply leaves out the objects for which skip is true.
 func (c *Cluster) apply(ctx context.Context, skip func(*unstructured.Unstructured) bool, paths ...string) error {
+	var all []*unstructured.Unstructured
 	for _, path := range paths {
 		objects, err := readObjects(path)
 		if err != nil {
 			return err
 		}
 		for _, object := range objects {
-			if skip != nil && skip(object) {
-				continue
-			}
-			if err := c.ApplyObject(ctx, object); err != nil {
-				return fmt.Errorf("apply %s %s of %s: %w", object.GetKind(), object.GetName(), path, err)
+			if skip == nil || !skip(object) {
+				all = append(all, object)
 			}
 		}
 	}
-	return nil
+	return c.applyObjects(ctx, all)
 }
 
 // ApplyYAML applies the objects of a YAML text.
@@ -52,27 +49,48 @@ func (c *Cluster) ApplyYAML(ctx context.Context, text []byte) error {
 	if err != nil {
 		return err
 	}
+	return c.applyObjects(ctx, objects)
+}
+
+// applyObjects applies objects and returns when the kinds that they define are served.
+func (c *Cluster) applyObjects(ctx context.Context, objects []*unstructured.Unstructured) error {
 	for _, object := range objects {
-		if err := c.ApplyObject(ctx, object); err != nil {
+		if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object),
+			client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
 			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
+		}
+	}
+	for _, object := range objects {
+		if object.GetKind() == "CustomResourceDefinition" {
+			if err := c.awaitServed(ctx, object); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// ApplyObject applies one object. A kind whose definition was applied a moment ago is waited for.
-func (c *Cluster) ApplyObject(ctx context.Context, object *unstructured.Unstructured) error {
-	deadline := time.Now().Add(20 * time.Second)
+// awaitServed waits until clients can discover the kind that a custom resource definition defines.
+func (c *Cluster) awaitServed(ctx context.Context, definition *unstructured.Unstructured) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("it is not served within 30 s"))
+	defer cancel()
+	group, _, _ := unstructured.NestedString(definition.Object, "spec", "group")
+	plural, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "plural")
 	for {
-		err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object),
-			client.FieldOwner(fieldManager), client.ForceOwnership)
-		if !meta.IsNoMatchError(err) || time.Now().After(deadline) {
-			return err
+		resources, err := c.discovery.ServerPreferredResources()
+		if err == nil {
+			for _, list := range resources {
+				for i := range list.APIResources {
+					if strings.HasPrefix(list.GroupVersion, group+"/") && list.APIResources[i].Name == plural {
+						return nil
+					}
+				}
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(200 * time.Millisecond):
+			return fmt.Errorf("definition of %s.%s: %w", plural, group, context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }

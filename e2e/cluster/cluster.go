@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -60,9 +61,11 @@ type Cluster struct {
 	group    *proc.Group
 	ca       *authority
 	ports    ports
-	client   client.Client
 	config   *rest.Config
 	started  time.Time
+
+	client    client.Client
+	discovery discovery.DiscoveryInterface
 }
 
 // ports of the components, all on 127.0.0.1.
@@ -235,6 +238,9 @@ func (c *Cluster) connect() error {
 		}
 	}
 	c.config = config
+	if c.discovery, err = discovery.NewDiscoveryClientForConfig(config); err != nil {
+		return err
+	}
 	c.client, err = client.New(config, client.Options{Scheme: scheme})
 	return err
 }

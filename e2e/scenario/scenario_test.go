@@ -10,7 +10,12 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
 	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
@@ -96,8 +101,29 @@ func TestDemo(t *testing.T) {
 	if summary.Messages != morningMessages || summary.Jobs != morningMessages {
 		t.Errorf("%d jobs for %d messages, want %d each", summary.Jobs, summary.Messages, morningMessages)
 	}
+	checkStatus(t, c)
 	if summary.NodeSeconds < summary.LowerBoundNodeSeconds || summary.LowerBoundNodeSeconds <= 0 {
 		t.Errorf("%v node-seconds for a lower bound of %v", summary.NodeSeconds, summary.LowerBoundNodeSeconds)
+	}
+}
+
+// checkStatus checks that the scaler wrote the policy's status, with the rights that it has.
+func checkStatus(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	api, err := client.New(c.Admin(), client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var policy v1alpha1.ScalingPolicy
+	if err := api.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "scans"}, &policy); err != nil {
+		t.Fatal(err)
+	}
+	if !meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionReady) || policy.Status.LastDecision == nil {
+		t.Errorf("the policy's status is %+v, want it ready and with a decision", policy.Status)
 	}
 }
 

@@ -1,0 +1,117 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
+	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/decision"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+	"github.com/ebbtide-dev/ebbtide/scaler/status"
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
+)
+
+// noSource opens backlogs that nobody reads.
+type noSource struct{}
+
+func (noSource) Open(string, v1alpha1.Backlog, policy.Resolver) backlog.Source { return noSource{} }
+func (noSource) Observe(context.Context) (target.Observation, error) {
+	return target.Observation{}, errors.New("not to be read")
+}
+func (noSource) Close() error { return nil }
+
+func TestIntegrationStatus(t *testing.T) {
+	c := startControlPlane(t)
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	api, err := client.New(c.Admin(), client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := types.NamespacedName{Namespace: "default", Name: "scans"}
+	object := &v1alpha1.ScalingPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name},
+		Spec: v1alpha1.ScalingPolicySpec{
+			Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: v1alpha1.ValueSource{Value: "amqp://x"}, Queue: "q"}},
+			Calendar: &v1alpha1.Calendar{Periods: []v1alpha1.Period{
+				{Name: "workday", Days: []string{"Mon-Fri"}, From: "07:00", To: "19:00", Limits: v1alpha1.Limits{MinReplicas: ptr.To[int32](5)}},
+			}},
+		},
+	}
+	if err := api.Create(t.Context(), object); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	store, ledger := policy.NewStore(noSource{}, log, func(types.NamespacedName) {}), decision.NewLedger(4)
+	store.Set(object, nil)
+	monday := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	writer := &status.Writer{
+		Reader: api, Client: api, Policies: store, Ledger: ledger, Now: func() time.Time { return monday }, Log: log,
+	}
+	// Each run of the writer begins with a round over the policies.
+	written := func() v1alpha1.ScalingPolicyStatus {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), status.Every/3)
+		defer cancel()
+		writer.Run(ctx)
+		var read v1alpha1.ScalingPolicy
+		if err := api.Get(t.Context(), name, &read); err != nil {
+			t.Fatal(err)
+		}
+		return read.Status
+	}
+	check := func(s v1alpha1.ScalingPolicyStatus, kind string, want metav1.ConditionStatus, message string) {
+		t.Helper()
+		got := meta.FindStatusCondition(s.Conditions, kind)
+		if got == nil || got.Status != want || !strings.Contains(got.Message, message) {
+			t.Errorf("condition %s is %+v, want %s with %q", kind, got, want, message)
+		}
+	}
+
+	s := written()
+	if s.Current == nil || s.Current.Period != "workday" || s.Current.MinReplicas != 5 || s.Current.MaxReplicas != 100 {
+		t.Errorf("current limits %+v, want workday's floor of 5 and the default cap", s.Current)
+	}
+	if want := monday.Add(7 * time.Hour); s.NextChange == nil || !s.NextChange.Time.Time.Equal(want) || s.NextChange.Period != "default" {
+		t.Errorf("next change %+v, want %s", s.NextChange, want)
+	}
+	check(s, v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, "no trigger has asked")
+
+	limits := calendar.Limits{Period: "workday", MinReplicas: 5, MaxReplicas: 100}
+	ledger.Add(name, target.Decide(monday, target.Observation{Time: monday, Ready: 7, Consumers: 2}, nil, limits, target.Policy{MessagesPerReplica: 1}))
+	s = written()
+	if d := s.LastDecision; d == nil || d.Target != 9 || d.Ready != 7 || d.InFlight != 2 || d.Constraint != "backlog" {
+		t.Errorf("last decision %+v, want a target of 9", d)
+	}
+	check(s, v1alpha1.ConditionReady, metav1.ConditionTrue, "")
+
+	ledger.Add(name, target.Decide(monday, target.Observation{Time: monday, Ready: 7}, errors.New("connection refused"), limits,
+		target.Policy{MessagesPerReplica: 1, HoldFor: time.Minute}))
+	s = written()
+	check(s, v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, "connection refused")
+
+	broken := object.DeepCopy()
+	broken.Spec.Calendar.TimeZone, broken.Generation = "Prague", 2
+	store.Set(broken, nil)
+	s = written()
+	check(s, v1alpha1.ConditionValid, metav1.ConditionFalse, "generation 1 stays in force")
+	check(s, v1alpha1.ConditionReady, metav1.ConditionFalse, "not valid")
+	if s.ObservedGeneration != 1 {
+		t.Errorf("observed generation %d, want that of the version in force", s.ObservedGeneration)
+	}
+}

@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -28,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
 	"github.com/ebbtide-dev/ebbtide/e2e/rabbitmq"
 	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
@@ -232,7 +232,7 @@ func (c *Cluster) connect() error {
 	}
 	config.QPS, config.Burst = 200, 400
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return err
 		}
@@ -253,7 +253,7 @@ func (c *Cluster) Config(user string) (*rest.Config, error) {
 	return clientcmd.BuildConfigFromFlags("", c.Kubeconfig(user))
 }
 
-// Client has all rights.
+// Client has all rights, and knows the project's own types.
 func (c *Cluster) Client() client.Client { return c.client }
 
 // Failed returns the name of a component that ended by itself, or "".
@@ -274,9 +274,6 @@ func (c *Cluster) Stop() {
 	removeCgroups() // what real nodes run outlives their kubelets
 	_ = os.Remove(c.path(stateFile))
 }
-
-// Group owns the cluster's processes; what is started into it ends with them.
-func (c *Cluster) Group() *proc.Group { return c.group }
 
 func (c *Cluster) path(elements ...string) string {
 	return filepath.Join(append([]string{c.Dir}, elements...)...)

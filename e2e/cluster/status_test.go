@@ -10,10 +10,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
@@ -35,14 +33,7 @@ func (noSource) Close() error { return nil }
 
 func TestIntegrationStatus(t *testing.T) {
 	c := startControlPlane(t)
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	api, err := client.New(c.Admin(), client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
+	api := c.Client()
 	name := types.NamespacedName{Namespace: "default", Name: "scans"}
 	object := &v1alpha1.ScalingPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name},

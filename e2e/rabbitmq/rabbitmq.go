@@ -3,14 +3,12 @@
 package rabbitmq
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -37,7 +35,7 @@ type Options struct {
 type Broker struct {
 	port, managementPort int
 	options              Options
-	env                  []string
+	env                  []string // of the node
 	group                *proc.Group
 	ownGroup             bool
 	process              *proc.Process
@@ -150,20 +148,6 @@ func (b *Broker) AMQPURL(vhost string) string {
 // ManagementURL is the base URL of the management API, credentials included.
 func (b *Broker) ManagementURL() string {
 	return fmt.Sprintf("http://guest:guest@127.0.0.1:%d", b.managementPort)
-}
-
-// Port of the AMQP listener.
-func (b *Broker) Port() int { return b.port }
-
-// Control runs rabbitmqctl against the node.
-func (b *Broker) Control(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(server), "rabbitmqctl"), args...)
-	cmd.Env = append(os.Environ(), b.env...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return out, fmt.Errorf("rabbitmqctl %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
-	}
-	return out, nil
 }
 
 func (b *Broker) ready(ctx context.Context) error {

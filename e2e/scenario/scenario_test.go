@@ -11,9 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
@@ -110,16 +108,8 @@ func TestDemo(t *testing.T) {
 // checkStatus checks that the scaler wrote the policy's status, with the rights that it has.
 func checkStatus(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	api, err := client.New(c.Admin(), client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var policy v1alpha1.ScalingPolicy
-	if err := api.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "scans"}, &policy); err != nil {
+	if err := c.Client().Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "scans"}, &policy); err != nil {
 		t.Fatal(err)
 	}
 	if !meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionReady) || policy.Status.LastDecision == nil {

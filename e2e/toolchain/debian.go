@@ -29,13 +29,8 @@ func EnsurePackages(ctx context.Context, progress io.Writer) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	install := "apt-get update && apt-get install --no-install-recommends " + strings.Join(missing, " ")
-	switch {
-	case !exists("/etc/debian_version"):
-		return fmt.Errorf("this is not Debian: install what these packages hold by your system's means: %s",
-			strings.Join(missing, " "))
-	case os.Geteuid() != 0:
-		return fmt.Errorf("packages are missing and only root can install them: sudo sh -c '%s'", install)
+	if err := mayInstall(missing, exists("/etc/debian_version"), os.Geteuid() == 0); err != nil {
+		return err
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -72,6 +67,20 @@ func EnsurePackages(ctx context.Context, progress io.Writer) error {
 	}
 	fmt.Fprintf(progress, "installed %s in %.0f s\n", strings.Join(missing, " "), time.Since(start).Seconds())
 	return nil
+}
+
+// mayInstall returns why packages can't be installed here, and how to get them.
+func mayInstall(missing []string, debian, root bool) error {
+	names := strings.Join(missing, " ")
+	switch {
+	case !debian:
+		return fmt.Errorf("this is not Debian: install by your system's means what these of its packages hold: %s", names)
+	case !root:
+		return fmt.Errorf("packages are missing, and only root can install them: "+
+			"sudo sh -c 'apt-get update && apt-get install --no-install-recommends %s'", names)
+	default:
+		return nil
+	}
 }
 
 // missingPackages are those that dpkg does not list as installed.

@@ -177,7 +177,7 @@ func lock(ctx context.Context, path string, progress io.Writer) (unlock func(), 
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		if !waiting {
-			fmt.Fprintln(progress, "another process is building the tools; waiting for it")
+			fmt.Fprintln(progress, "another process is doing the same; waiting for it")
 		}
 		select {
 		case <-ctx.Done():

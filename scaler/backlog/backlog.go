@@ -1,9 +1,8 @@
-// Package backlog reads how much work waits. A Source knows one kind of broker; Open picks it by the policy.
+// Package backlog reads how much work waits. A Source knows one kind of broker.
 package backlog
 
 import (
 	"context"
-	"errors"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
@@ -16,6 +15,3 @@ type Source interface {
 	// Close gives back what the source holds.
 	Close() error
 }
-
-// ErrUnsupported is wrapped by errors that waiting does not mend: a stream, say, where a queue is needed.
-var ErrUnsupported = errors.New("unsupported")

@@ -250,10 +250,10 @@ func (b *broker) explain(name string, err error) error {
 	case amqp.NotFound:
 		return fmt.Errorf("queue %q: %w: declare it, or set onMissingQueue to Zero", name, errMissing)
 	case amqp.AccessRefused:
-		return fmt.Errorf("queue %q: the broker refuses access; the user needs the configure permission on it: %s: %w",
-			name, failure.Reason, backlog.ErrUnsupported)
+		return fmt.Errorf("queue %q: the broker refuses access; the user needs the configure permission on it: %s",
+			name, failure.Reason)
 	case amqp.ResourceLocked:
-		return fmt.Errorf("queue %q is exclusive to another connection and can't be scaled on: %w", name, backlog.ErrUnsupported)
+		return fmt.Errorf("queue %q is exclusive to another connection and can't be scaled on", name)
 	default:
 		b.drop()
 		return fmt.Errorf("queue %q: %s (%d)", name, failure.Reason, failure.Code)

@@ -281,6 +281,9 @@ func (c *Cluster) path(elements ...string) string {
 
 func (c *Cluster) apiServer() string { return fmt.Sprintf("https://127.0.0.1:%d", c.ports.APIServer) }
 
+// Kubectl is the path of a kubectl of the cluster's version.
+func (c *Cluster) Kubectl() string { return c.tools.Bin("kubectl") }
+
 // ScalerAddress is where KEDA finds the scaler.
 func (c *Cluster) ScalerAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.Scaler) }
 
@@ -298,7 +301,7 @@ func (c *Cluster) DecisionsURL() string {
 func (c *Cluster) WriteState() error {
 	text, err := json.MarshalIndent(State{
 		PID: proc.OuterPID(), Started: c.started, APIServer: c.apiServer(), Kubeconfig: c.Kubeconfig("admin"),
-		Kubectl: c.tools.Bin("kubectl"), AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(),
+		Kubectl: c.Kubectl(), AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(),
 		Scaler: c.ScalerAddress(), ScalerMetrics: c.ScalerMetricsURL(),
 		SchedulerHTTPS: fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler),
 	}, "", "  ")

@@ -82,7 +82,7 @@ func (v *view) draw(ctx context.Context) {
 	slices.Sort(names)
 	lines = append(lines, fmt.Sprintf("%-10s %d", "nodes", len(names)))
 	for _, name := range names {
-		lines = append(lines, fmt.Sprintf("  %-28s %s", name, strings.Repeat("█", s.podsOnNode[name])))
+		lines = append(lines, fmt.Sprintf("  %-56s %s", name, strings.Repeat("█", s.podsOnNode[name])))
 	}
 	if v.drawn > 0 {
 		fmt.Fprintf(v.out, "\x1b[%dA", v.drawn)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"time"
 
@@ -49,10 +50,13 @@ func demoCommand() *cobra.Command {
 		if err == nil {
 			err = summary.Check()
 		}
-		if err == nil && temporary {
+		if err != nil {
+			return fmt.Errorf("%w\nthe cluster's folder stays, with its logs: %s", err, *dir)
+		}
+		if temporary {
 			return os.RemoveAll(*dir)
 		}
-		return err
+		return nil
 	}
 	return cmd
 }

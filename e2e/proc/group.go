@@ -194,7 +194,7 @@ func (p *Process) stop() {
 
 const explainLines = 15
 
-// explain returns the end of the child's log, preferring lines that look like the cause.
+// explain returns the end of the child's log, which tells more of a failed start than its exit status.
 func (p *Process) explain() string {
 	tail, err := Tail(p.Log, 64<<10)
 	if err != nil {

@@ -63,6 +63,17 @@ func (c *Cluster) writePKI() error {
 	if err := keda.issue("tls", subject{commonName: "keda-operator", dnsNames: []string{"keda-operator"}}); err != nil {
 		return err
 	}
+	// Who may call the scaler is a matter of its own, not of the cluster's users.
+	scaler, err := newAuthority(dir, ScalerCA)
+	if err != nil {
+		return err
+	}
+	if err := scaler.issue("scaler-serving", subject{commonName: "ebbtide-scaler", dnsNames: []string{"ebbtide-scaler"}}); err != nil {
+		return err
+	}
+	if err := scaler.issue(ScalerClient, subject{commonName: "keda-operator"}); err != nil {
+		return err
+	}
 	if err := c.certificateUser("admin", subject{commonName: "admin", organization: []string{"system:masters"}}); err != nil {
 		return err
 	}
@@ -165,6 +176,17 @@ func (c *Cluster) install(ctx context.Context) error {
 	return nil
 }
 
+// Certificates of the scaler's gRPC service: NAME.crt and NAME.key in the folder pki.
+const (
+	// ScalerCA is the authority on both sides of a connection.
+	ScalerCA = "scaler-ca"
+	// ScalerClient is what KEDA presents.
+	ScalerClient = "scaler-client"
+)
+
+// PKI reads a file of the folder pki.
+func (c *Cluster) PKI(file string) ([]byte, error) { return os.ReadFile(c.pki(file)) }
+
 // PodRunner is the user that runs pods on the nodes that KWOK keeps.
 const PodRunner = "pod-runner"
 
@@ -245,6 +267,8 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 			Args: []string{
 				"--kubeconfig=" + c.Kubeconfig("scaler"), "--listen=" + c.ScalerAddress(),
 				"--metrics-listen=" + loopback(c.ports.ScalerMetrics),
+				"--tls-cert=" + c.pki("scaler-serving.crt"), "--tls-key=" + c.pki("scaler-serving.key"),
+				"--tls-client-ca=" + c.pki(ScalerCA+".crt"),
 			},
 			Env:   []string{"POD_NAMESPACE=ebbtide-system"},
 			Ready: proc.HTTPReady("http://"+loopback(c.ports.ScalerMetrics)+"/readyz", nil),

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -75,8 +76,9 @@ type scanJob struct {
 	// GraceSeconds a pod gets when it is deleted.
 	GraceSeconds int
 
-	// Where things are; filled in by installScans.
+	// Where things are, and what KEDA presents to the scaler, in base64; filled in by installScans.
 	AMQP, Management, Queue, Scaler string
+	CACert, ClientCert, ClientKey   string
 }
 
 // installScans makes a ScaledJob, its policy and their credentials.
@@ -84,6 +86,16 @@ func installScans(ctx context.Context, c *cluster.Cluster, job scanJob) error {
 	job.AMQP, job.Management, job.Queue, job.Scaler = c.Broker.AMQPURL("/"), c.Broker.ManagementURL(), queueScans, c.ScalerAddress()
 	if job.GraceSeconds == 0 {
 		job.GraceSeconds = 60
+	}
+	for field, file := range map[*string]string{
+		&job.CACert: cluster.ScalerCA + ".crt", &job.ClientCert: cluster.ScalerClient + ".crt",
+		&job.ClientKey: cluster.ScalerClient + ".key",
+	} {
+		content, err := c.PKI(file)
+		if err != nil {
+			return err
+		}
+		*field = base64.StdEncoding.EncodeToString(content)
 	}
 	text, err := template.ParseFS(manifests, "manifests/scans.yaml")
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -197,6 +198,25 @@ func (b *bench) config(command ...string) Config {
 	return c
 }
 
+// onceStarted is a command that sleeps, and calls f once it runs: a fixed delay would race with a busy machine.
+func onceStarted(t *testing.T, seconds string, f func()) []string {
+	t.Helper()
+	started := filepath.Join(t.TempDir(), "started")
+	done := make(chan struct{})
+	t.Cleanup(func() { <-done })
+	go func() {
+		defer close(done)
+		for t.Context().Err() == nil {
+			if _, err := os.Stat(started); err == nil {
+				f()
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	return []string{"sh", "-c", "touch " + started + "; exec sleep " + seconds}
+}
+
 func TestIntegrationRun(t *testing.T) {
 	b := newBench(t)
 	run := func(t *testing.T, c Config, want Summary) {
@@ -291,9 +311,8 @@ func TestIntegrationRun(t *testing.T) {
 		"asked to stop, and the scan finishes": func(t *testing.T) {
 			b.publish(t, "one", "two")
 			ctx, stop := context.WithCancel(t.Context())
-			c := b.config("sleep", "1")
+			c := b.config(onceStarted(t, "1", stop)...)
 			c.MaxMessages = 0
-			time.AfterFunc(500*time.Millisecond, stop)
 			got, err := Run(ctx, c)
 			if want := (Summary{Messages: 1, Succeeded: 1, Ended: "stopped"}); err != nil || got != want {
 				t.Errorf("%+v, %v; want %+v", got, err, want)
@@ -303,9 +322,8 @@ func TestIntegrationRun(t *testing.T) {
 		"asked to stop, and the scan does not finish": func(t *testing.T) {
 			b.publish(t, "one")
 			ctx, stop := context.WithCancel(t.Context())
-			c := b.config("sleep", "60")
+			c := b.config(onceStarted(t, "60", stop)...)
 			c.GracePeriod = 200 * time.Millisecond
-			time.AfterFunc(300*time.Millisecond, stop)
 			_, err := Run(ctx, c)
 			if !errors.Is(err, ErrGivenBack) || !strings.Contains(err.Error(), "200ms later the command still ran") {
 				t.Errorf("error %v", err)
@@ -315,8 +333,13 @@ func TestIntegrationRun(t *testing.T) {
 		"a consumer while it works": func(t *testing.T) {
 			b.publish(t, "one")
 			done := make(chan error, 1)
-			go func() { _, err := Run(t.Context(), b.config("sleep", "1")); done <- err }()
+			finish := filepath.Join(t.TempDir(), "finish")
+			command := []string{"sh", "-c", "until [ -e " + finish + " ]; do sleep 0.05; done"}
+			go func() { _, err := Run(t.Context(), b.config(command...)); done <- err }()
 			b.await(t, "scans", 0, 1)
+			if err := os.WriteFile(finish, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			if err := <-done; err != nil {
 				t.Error(err)
 			}
@@ -341,9 +364,8 @@ func TestIntegrationRun(t *testing.T) {
 	t.Run("the broker goes away", func(t *testing.T) {
 		b.declare(t)
 		b.publish(t, "one")
-		time.AfterFunc(500*time.Millisecond, b.broker.Crash)
 		begin := time.Now()
-		_, err := Run(t.Context(), b.config("sleep", "60"))
+		_, err := Run(t.Context(), b.config(onceStarted(t, "60", b.broker.Crash)...))
 		if !errors.Is(err, ErrGivenBack) || !strings.Contains(err.Error(), "the connection to the broker was lost") {
 			t.Errorf("error %v", err)
 		}

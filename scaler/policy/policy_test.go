@@ -142,7 +142,7 @@ func TestDirectoryErrors(t *testing.T) {
 	}
 }
 
-// An edit is in force within a second.
+// An edit is in force soon; the deadline leaves room for a busy machine.
 func TestDirectoryRun(t *testing.T) {
 	b := newBundle(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -150,9 +150,9 @@ func TestDirectoryRun(t *testing.T) {
 	go func() { ended <- b.directory.Run(ctx, func() { close(loaded) }) }()
 	<-loaded
 	write(t, filepath.Join(b.dir, "scans.yaml"), scans)
-	for deadline := time.Now().Add(time.Second); b.limit("scans") != 7; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); b.limit("scans") != 7; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("not in force within a second")
+			t.Fatal("not in force within five seconds")
 		}
 	}
 	cancel()

@@ -78,7 +78,8 @@ type session struct {
 	channel    *amqp.Channel
 	publishing *publishing
 	deliveries <-chan amqp.Delivery
-	closed     chan *amqp.Error
+	closed     chan struct{} // closed once the connection has ended
+	closedBy   error         // why, from then on
 	begin      time.Time
 	consuming  bool
 	summary    Summary
@@ -96,8 +97,15 @@ func Run(ctx context.Context, config Config) (Summary, error) {
 		return Summary{Ended: "error"}, err
 	}
 	defer connection.Close()
-	s := &session{config: &config, connection: connection, begin: begin, closed: make(chan *amqp.Error, 1)}
-	connection.NotifyClose(s.closed)
+	s := &session{config: &config, connection: connection, begin: begin, closed: make(chan struct{})}
+	ends := connection.NotifyClose(make(chan *amqp.Error, 1))
+	go func() {
+		s.closedBy = amqp.ErrClosed // by intent, of which the library says nothing
+		if end := <-ends; end != nil {
+			s.closedBy = end
+		}
+		close(s.closed)
+	}()
 	if err := s.consume(); err != nil {
 		return Summary{Ended: "error"}, err
 	}
@@ -222,19 +230,11 @@ func (s *session) next(ctx context.Context) (delivery *amqp.Delivery, why string
 // lost is why the broker stopped delivering.
 func (s *session) lost() error {
 	select {
-	case err := <-s.closed:
-		return fmt.Errorf("the connection to the broker was lost: %w", errOf(err))
+	case <-s.closed:
+		return fmt.Errorf("the connection to the broker was lost: %w", s.closedBy)
 	case <-time.After(100 * time.Millisecond):
 	}
 	return fmt.Errorf("the broker ended the consumer: was queue %q deleted?", s.config.Queue)
-}
-
-// errOf is a connection's end as an error; closing it by intent is none to the library.
-func errOf(err *amqp.Error) error {
-	if err == nil {
-		return amqp.ErrClosed
-	}
-	return err
 }
 
 // handle runs the command on a message and settles it. Last is not empty when the worker is to leave, and says why.
@@ -278,9 +278,9 @@ func (s *session) watch(ctx, running context.Context, kill context.CancelCauseFu
 				return
 			case <-running.Done():
 				return
-			case err := <-s.closed:
-				s.closed <- err // for lost
-				kill(fmt.Errorf("the connection to the broker was lost: %w", errOf(err)))
+			case <-s.closed:
+				kill(fmt.Errorf("the connection to the broker was lost: %w", s.closedBy))
+				return
 			case <-stopping:
 				stopping = nil
 				grace = time.After(s.config.GracePeriod)

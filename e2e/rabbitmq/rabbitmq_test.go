@@ -33,7 +33,7 @@ func publish(t *testing.T, b *Broker, queue string) {
 	if err := channel.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
-	// Not a quorum queue: a node that crashes within seconds of its declaration forgets its name.
+	// Not a quorum queue: one declared seconds before its node crashed came back empty.
 	if _, err := channel.QueueDeclare(queue, true, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}

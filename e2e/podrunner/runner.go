@@ -87,7 +87,7 @@ func (r *Runner) Run(ctx context.Context) error {
 
 	r.mu.Lock()
 	for _, run := range r.running {
-		go run.end(0)
+		run.end(0)
 	}
 	r.mu.Unlock()
 	r.wait.Wait()
@@ -104,7 +104,7 @@ func (r *Runner) sync(ctx context.Context, pod *corev1.Pod) {
 	current := r.running[pod.UID]
 	switch {
 	case pod.DeletionTimestamp != nil && current != nil && !current.finished:
-		go current.end(gracePeriod(pod))
+		current.end(gracePeriod(pod))
 	case pod.DeletionTimestamp != nil:
 		r.wait.Go(func() { r.remove(ctx, pod) })
 	case pod.Status.Phase == corev1.PodRunning && current == nil:
@@ -149,19 +149,21 @@ func (r *Runner) run(ctx context.Context, pod *corev1.Pod, current *run) {
 func (r *Runner) execute(ctx context.Context, pod *corev1.Pod, current *run) corev1.ContainerStateTerminated {
 	outcome := corev1.ContainerStateTerminated{StartedAt: metav1.Now(), ExitCode: 128, Reason: "StartError"}
 	terminationLog := filepath.Join(r.dir, string(pod.UID)+".termination")
+	var process *proc.Process
 	spec, err := r.spec(ctx, pod, terminationLog)
 	if err == nil {
 		r.mu.Lock()
-		current.process, err = r.group.Start(ctx, spec)
+		process, err = r.group.Start(ctx, spec)
+		current.process = process
 		r.mu.Unlock()
 	}
 	if err != nil {
 		outcome.FinishedAt, outcome.Message = metav1.Now(), err.Error()
 		return outcome
 	}
-	<-current.process.Done()
+	<-process.Done()
 	outcome.FinishedAt = metav1.Now()
-	outcome.ExitCode, outcome.Reason = int32(current.process.ExitCode()), "Completed"
+	outcome.ExitCode, outcome.Reason = int32(process.ExitCode()), "Completed"
 	if outcome.ExitCode != 0 {
 		outcome.Reason = "Error"
 	}
@@ -218,18 +220,22 @@ func (r *Runner) spec(ctx context.Context, pod *corev1.Pod, terminationLog strin
 	}, nil
 }
 
-// end sends SIGTERM, and SIGKILL to the whole group once grace is over.
+// end sends SIGTERM, and, without being waited for, SIGKILL to the whole group once grace is over. The runner's lock
+// must be held.
 func (run *run) end(grace time.Duration) {
-	if run.process == nil {
+	process := run.process
+	if process == nil {
 		return
 	}
 	run.once.Do(func() {
-		_ = run.process.Signal(syscall.SIGTERM)
-		select {
-		case <-run.process.Done():
-		case <-time.After(grace):
-		}
-		_ = syscall.Kill(-run.process.PID(), syscall.SIGKILL)
+		_ = process.Signal(syscall.SIGTERM)
+		go func() {
+			select {
+			case <-process.Done():
+			case <-time.After(grace):
+			}
+			_ = syscall.Kill(-process.PID(), syscall.SIGKILL)
+		}()
 	})
 }
 

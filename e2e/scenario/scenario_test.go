@@ -137,20 +137,15 @@ func TestNode(t *testing.T) {
 	}
 	t.Logf("%d pods, %d of them failed", report.Pods, report.FailedPods)
 
-	want := map[string]struct {
-		reason     string // part of a dead letter's; empty: a result
-		deliveries int64  // before the one that ended it, at least
-	}{
-		"crash": {"", 1}, "given-back": {"", 1}, "finishes": {"", 0}, "third-time": {"", 2},
-		"fails-1": {"the command exited with 3: the order asks for exit code 3", 0},
-		"fails-2": {"the command exited with 65", 0},
-		"never":   {"", 0}, // the broker dead-letters it past the delivery limit, without a reason of ours
+	// Deliveries are those before the one that ended a message, at least; the reason is a part of it.
+	want := map[string]end{
+		"crash": {Deliveries: 1}, "given-back": {Deliveries: 1}, "finishes": {}, "third-time": {Deliveries: 2},
+		"fails-1": {Dead: true, Reason: "the command exited with 3: the order asks for exit code 3"},
+		"fails-2": {Dead: true, Reason: "the command exited with 65"},
+		"never":   {Dead: true}, // by the broker, past the delivery limit
 	}
 	for i := range OrdinaryScans {
-		want[fmt.Sprintf("scan-%02d", i)] = struct {
-			reason     string
-			deliveries int64
-		}{}
+		want[fmt.Sprintf("scan-%02d", i)] = end{}
 	}
 	for id, w := range want {
 		ends := report.Ends[id]
@@ -158,7 +153,8 @@ func TestNode(t *testing.T) {
 			t.Errorf("%s ended %d times: %+v", id, len(ends), ends)
 			continue
 		}
-		if got := ends[0]; !strings.Contains(got.Reason, w.reason) || (w.reason == "") != (got.Reason == "") || got.Deliveries < w.deliveries {
+		if got := ends[0]; got.Dead != w.Dead || !strings.Contains(got.Reason, w.Reason) || (w.Reason == "") != (got.Reason == "") ||
+			got.Deliveries < w.Deliveries {
 			t.Errorf("%s ended with %+v, want %+v", id, got, w)
 		}
 	}

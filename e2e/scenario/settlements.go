@@ -18,7 +18,9 @@ type settlements struct {
 
 // end is one end of a message.
 type end struct {
-	// Reason of a dead letter; empty for a result.
+	// Dead is true of a dead letter, false of a result.
+	Dead bool
+	// Reason that a worker gave for a dead letter; the broker gives none.
 	Reason string
 	// Deliveries before the one that ended it.
 	Deliveries int64
@@ -45,19 +47,19 @@ func collect(connection *amqp.Connection) (*settlements, error) {
 		}
 		go func() {
 			for delivery := range deliveries {
-				s.settle(delivery)
+				s.settle(delivery, queue == queueDead)
 			}
 		}()
 	}
 	return s, nil
 }
 
-func (s *settlements) settle(delivery amqp.Delivery) {
+func (s *settlements) settle(delivery amqp.Delivery, dead bool) {
 	var o outcome
 	if err := json.Unmarshal(delivery.Body, &o); err != nil || o.ID == "" {
 		o.ID = delivery.MessageId
 	}
-	var e end
+	e := end{Dead: dead}
 	e.Reason, _ = delivery.Headers["ebbtide-reason"].(string)
 	e.Deliveries, _ = delivery.Headers["ebbtide-delivery-count"].(int64)
 	s.mu.Lock()

@@ -6,6 +6,7 @@ export GOFLAGS ?= -buildvcs=false
 
 E2E  := go run ./e2e/cmd/ebbtide-e2e
 TOOL := go tool -modfile=hack/lint/go.mod
+PROTO := go tool -modfile=hack/proto/go.mod
 TEST := $(TOOL) gotestsum --format=pkgname --hide-summary=skipped --
 
 # Packages whose tests are worth the race detector's price.
@@ -43,8 +44,9 @@ build: ## Build the programs into bin/
 images: ## Build the container images into bin/images (ARCH=amd64|arm64)
 	go run ./images/build $(if $(ARCH),-arch $(ARCH))
 
-generate: ## Generate code and manifests from the API types
+generate: ## Generate code, manifests and reference pages from the API's types and protobuf files
 	go generate ./api/...
+	$(PROTO) buf generate
 
 ##@ Test
 .PHONY: test lint generated unit race e2e-demo e2e-node
@@ -52,9 +54,11 @@ test: tools lint generated race unit e2e-node e2e-demo ## Everything: lint, unit
 
 lint: ## Lint and check the formatting
 	$(TOOL) golangci-lint run ./...
+	$(PROTO) buf lint
+	$(PROTO) buf breaking --against proto/baseline.binpb
 
 generated: generate ## Check that generated files are current
-	@git diff --exit-code -- api manifests/crd || { echo "generated files are not current: run make generate and commit"; exit 1; }
+	@git diff --exit-code -- api manifests/crd proto docs/reference || { echo "generated files are not current: run make generate and commit"; exit 1; }
 
 race: tools ## Unit and integration tests of the concurrent packages, with the race detector
 	CGO_ENABLED=1 $(TEST) -race $(RACE)

@@ -26,7 +26,16 @@ func SetDefaults(p *ScalingPolicy) {
 	if calendar := p.Spec.Calendar; calendar != nil && calendar.TimeZone == "" {
 		calendar.TimeZone = "UTC"
 	}
+	if group := p.Spec.Target.MaxReplicasGroup; group != nil && group.Weight == 0 {
+		group.Weight = 1
+	}
 	if rabbitmq := p.Spec.Backlog.RabbitMQ; rabbitmq != nil && rabbitmq.OnMissingQueue == "" {
 		rabbitmq.OnMissingQueue = MissingQueueZero
+	}
+	if kafka := p.Spec.Backlog.Kafka; kafka != nil && kafka.OnMissingOffset == "" {
+		kafka.OnMissingOffset = MissingOffsetEarliest
+	}
+	if prometheus := p.Spec.Backlog.Prometheus; prometheus != nil && prometheus.OnNoData == "" {
+		prometheus.OnNoData = NoDataError
 	}
 }

@@ -7,6 +7,7 @@ import (
 )
 
 //go:generate go tool -modfile=../../hack/tools/go.mod controller-gen object crd paths=. output:crd:dir=../../manifests/crd
+//go:generate go tool -modfile=../../hack/tools/go.mod crd-ref-docs --source-path=. --config=../../hack/tools/crd-ref-docs.yaml --renderer=markdown --output-path=../../docs/reference/scalingpolicy.md
 
 // GroupVersion of the API.
 var GroupVersion = schema.GroupVersion{Group: "ebbtide.dev", Version: "v1alpha1"}

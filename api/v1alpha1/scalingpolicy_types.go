@@ -36,6 +36,8 @@ type ScalingPolicyList struct {
 }
 
 // ScalingPolicySpec is what the user writes.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.target) || !has(self.target.drainWithin) || has(self.target.serviceTime) || has(self.backlog.kafka) || has(self.backlog.rabbitmq) && has(self.backlog.rabbitmq.managementURI)",message="drainWithin must know the service time, and this backlog does not count finished work: set target.serviceTime, or rabbitmq.managementURI"
 type ScalingPolicySpec struct {
 	// Backlog is where the waiting work is counted. Exactly one source must be set.
 	Backlog Backlog `json:"backlog"`
@@ -53,11 +55,17 @@ type ScalingPolicySpec struct {
 
 // Backlog names one source of waiting work.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.rabbitmq)",message="set a source: rabbitmq"
+// +kubebuilder:validation:XValidation:rule="[has(self.rabbitmq), has(self.kafka), has(self.prometheus)].exists_one(set, set)",message="set exactly one source: rabbitmq, kafka or prometheus"
 type Backlog struct {
 	// RabbitMQ counts the messages and consumers of one or more queues of a broker.
 	// +optional
 	RabbitMQ *RabbitMQBacklog `json:"rabbitmq,omitempty"`
+	// Kafka counts the messages that a consumer group has not committed yet.
+	// +optional
+	Kafka *KafkaBacklog `json:"kafka,omitempty"`
+	// Prometheus takes the value of an instant query, for whatever else counts work.
+	// +optional
+	Prometheus *PrometheusBacklog `json:"prometheus,omitempty"`
 }
 
 // MissingQueue says what a queue that does not exist means.
@@ -75,10 +83,21 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.queue) != has(self.queues)",message="set either queue or queues"
 type RabbitMQBacklog struct {
-	// URI of the broker, amqp:// or amqps://. The path is the virtual host.
+	// URI of the broker, amqp:// or amqps://. The path is the virtual host. Several hosts of one cluster are separated by
+	// commas (amqp://user:password@one:5672,two:5672/vhost) and tried in turn.
 	URI ValueSource `json:"uri"`
+	// Username takes the place of the URI's, for brokers whose address and credentials are kept apart.
+	// +optional
+	Username *ValueSource `json:"username,omitempty"`
+	// Password takes the place of the URI's.
+	// +optional
+	Password *ValueSource `json:"password,omitempty"`
+	// TLS of amqps:// and https://. Without it the system's certificate authorities are trusted.
+	// +optional
+	TLS *TLS `json:"tls,omitempty"`
 	// ManagementURI of the broker's management API, http:// or https://. Without it unacknowledged messages are not
-	// known and consumers stand in for them.
+	// known and consumers stand in for them, service times are not observed, and a stream is not told from a queue.
+	// Credentials that it does not hold are those of uri.
 	// +optional
 	ManagementURI *ValueSource `json:"managementURI,omitempty"`
 	// Queue is the name of the queue. Set either queue or queues.
@@ -103,10 +122,121 @@ type RabbitMQBacklog struct {
 	OtherConsumers int32 `json:"otherConsumers,omitempty"`
 }
 
-// ValueSource is a value in place or a key of a Secret in the policy's namespace. Exactly one must be set.
+// KafkaBacklog counts what a consumer group has still to commit.
+type KafkaBacklog struct {
+	// Brokers to start from, host:port each.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=255
+	// +listType=set
+	Brokers []string `json:"brokers"`
+	// ConsumerGroup whose committed offsets count.
+	// +kubebuilder:validation:MinLength=1
+	ConsumerGroup string `json:"consumerGroup"`
+	// Topics whose lag is added up.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=249
+	// +listType=set
+	Topics []string `json:"topics"`
+	// OnMissingOffset says where a group without a committed offset starts, as its consumers' auto.offset.reset does:
+	// Earliest counts everything that a partition holds, Latest nothing. Default: Earliest.
+	// +kubebuilder:default=Earliest
+	// +optional
+	OnMissingOffset MissingOffset `json:"onMissingOffset,omitempty"`
+	// SASL credentials, if the brokers ask for them.
+	// +optional
+	SASL *KafkaSASL `json:"sasl,omitempty"`
+	// TLS to the brokers. Unset: plain text. An empty object trusts the system's certificate authorities.
+	// +optional
+	TLS *TLS `json:"tls,omitempty"`
+}
+
+// MissingOffset says what a partition without a committed offset counts.
+// +kubebuilder:validation:Enum=Earliest;Latest
+type MissingOffset string
+
+const (
+	// MissingOffsetEarliest counts all messages of the partition.
+	MissingOffsetEarliest MissingOffset = "Earliest"
+	// MissingOffsetLatest counts none.
+	MissingOffsetLatest MissingOffset = "Latest"
+)
+
+// KafkaSASL are credentials for Kafka brokers.
+type KafkaSASL struct {
+	// Mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+	Mechanism SASLMechanism `json:"mechanism"`
+	Username  ValueSource   `json:"username"`
+	Password  ValueSource   `json:"password"`
+}
+
+// SASLMechanism is how a client proves who it is.
+// +kubebuilder:validation:Enum=PLAIN;SCRAM-SHA-256;SCRAM-SHA-512
+type SASLMechanism string
+
+// The mechanisms.
+const (
+	SASLPlain       SASLMechanism = "PLAIN"
+	SASLScramSHA256 SASLMechanism = "SCRAM-SHA-256"
+	SASLScramSHA512 SASLMechanism = "SCRAM-SHA-512"
+)
+
+// PrometheusBacklog is the value of an instant query.
+type PrometheusBacklog struct {
+	// URL of the server, as for a data source: https://prometheus.example:9090. Credentials in it are used as basic
+	// authentication.
+	URL ValueSource `json:"url"`
+	// Query whose value is the work that is not finished: what waits and what is worked on. A vector's samples are
+	// added up.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Query string `json:"query"`
+	// OnNoData says what an empty answer means: Zero or Error. Default: Error.
+	// +kubebuilder:default=Error
+	// +optional
+	OnNoData NoData `json:"onNoData,omitempty"`
+	// BearerToken is sent along.
+	// +optional
+	BearerToken *ValueSource `json:"bearerToken,omitempty"`
+	// TLS of https://. Without it the system's certificate authorities are trusted.
+	// +optional
+	TLS *TLS `json:"tls,omitempty"`
+}
+
+// NoData says what an answer without samples means.
+// +kubebuilder:validation:Enum=Zero;Error
+type NoData string
+
+const (
+	// NoDataZero counts it as no work.
+	NoDataZero NoData = "Zero"
+	// NoDataError reports it as a failure: a metric that vanished is not a queue that is empty.
+	NoDataError NoData = "Error"
+)
+
+// TLS says whom to trust and who to be.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.value) != has(self.secretKeyRef)",message="set either value or secretKeyRef"
-// +kubebuilder:validation:XValidation:rule="!has(self.env)",message="env is for policies read from files: use secretKeyRef"
+// +kubebuilder:validation:XValidation:rule="has(self.certificate) == has(self.key)",message="set certificate and key together"
+type TLS struct {
+	// CA holds the PEM certificates of the authorities to trust. Unset: the system's.
+	// +optional
+	CA *ValueSource `json:"ca,omitempty"`
+	// Certificate is the PEM certificate to present.
+	// +optional
+	Certificate *ValueSource `json:"certificate,omitempty"`
+	// Key of the certificate, in PEM.
+	// +optional
+	Key *ValueSource `json:"key,omitempty"`
+	// ServerName that the server's certificate must be for. Default: the host that is connected to.
+	// +optional
+	ServerName string `json:"serverName,omitempty"`
+}
+
+// ValueSource is a value in place or a key of a Secret or ConfigMap in the policy's namespace. Exactly one must be set.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.value), has(self.secretKeyRef), has(self.configMapKeyRef)].exists_one(set, set)",message="set exactly one of value, secretKeyRef and configMapKeyRef"
+// +kubebuilder:validation:XValidation:rule="!has(self.env) && !has(self.file)",message="env and file are for policies read from files: use secretKeyRef"
 type ValueSource struct {
 	// Value in place. Meant for values without credentials, and for policies read from files.
 	// +optional
@@ -114,23 +244,67 @@ type ValueSource struct {
 	// SecretKeyRef names a key of a Secret in the policy's namespace.
 	// +optional
 	SecretKeyRef *corev1.SecretKeySelector `json:"secretKeyRef,omitempty"`
+	// ConfigMapKeyRef names a key of a ConfigMap in the policy's namespace.
+	// +optional
+	ConfigMapKeyRef *corev1.ConfigMapKeySelector `json:"configMapKeyRef,omitempty"`
 	// Env names an environment variable of the scaler. Only policies read from files may use it.
 	// +optional
 	Env string `json:"env,omitempty"`
+	// File is a path, relative to the directory of policies. Only policies read from files may use it.
+	// +optional
+	File string `json:"file,omitempty"`
 }
 
 // Target turns a backlog into replicas.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.serviceTime) || has(self.drainWithin)",message="serviceTime is used by drainWithin only: set both, or neither"
 type Target struct {
 	// MessagesPerReplica is how many waiting messages one new replica is for. Default: 1.
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
 	// +optional
 	MessagesPerReplica int32 `json:"messagesPerReplica,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0s"
+	// DrainWithin sizes for draining what waits in this time, where that takes fewer replicas than one for every
+	// messagesPerReplica messages. The workers must go on with the next message (--max-messages 0) for it to work.
+	// +optional
+	DrainWithin *metav1.Duration `json:"drainWithin,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0s"
+	// ServiceTime is the mean time that a replica takes for a message. Unset: observed from finished work, which takes a
+	// source that counts it (RabbitMQ with managementURI, Kafka).
+	// +optional
+	ServiceTime *metav1.Duration `json:"serviceTime,omitempty"`
 	// MaxReplicas caps the target at all times. Default: 100.
 	// +kubebuilder:default=100
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	MaxReplicas *int32 `json:"maxReplicas,omitempty"`
+	// MaxReplicasGroup shares a cap with other policies of the namespace.
+	// +optional
+	MaxReplicasGroup *MaxReplicasGroup `json:"maxReplicasGroup,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('1h')",message="must be from 0s to 1h"
+	// ScaleInStabilization is for a ScaledObject only: the target does not fall below the highest one of this long ago
+	// until now, so that a short pause does not end workers. Leave it unset for a ScaledJob, whose jobs end by themselves.
+	// +optional
+	ScaleInStabilization *metav1.Duration `json:"scaleInStabilization,omitempty"`
+}
+
+// MaxReplicasGroup is a cap that several policies share, such as the seats of a licence. Each gets its weighted fair
+// share, and what others leave unused.
+type MaxReplicasGroup struct {
+	// Name of the group. Policies of a namespace that name the same group share its cap.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+	// MaxReplicas of the whole group. Where its policies differ, the smallest counts.
+	// +kubebuilder:validation:Minimum=0
+	MaxReplicas int32 `json:"maxReplicas"`
+	// Weight of this policy in the group. Default: 1.
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	Weight int32 `json:"weight,omitempty"`
 }
 
 // Limits bound the target while a period is in force. An unset field leaves that bound as the default limits (or the
@@ -152,7 +326,10 @@ type Limits struct {
 	MaxReplicas *int32 `json:"maxReplicas,omitempty"`
 }
 
-// Calendar maps instants to limits: an exception beats a period beats the default.
+// Calendar maps instants to limits: an exception beats a holiday beats a period beats the default.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.exceptions) || self.exceptions.all(e, !has(e.use) || e.use == 'default' || has(self.periods) && self.periods.exists(p, p.name == e.use))",message="use of an exception must name a period of the calendar, or default"
+// +kubebuilder:validation:XValidation:rule="!has(self.holidays) || !has(self.holidays.use) || self.holidays.use == 'default' || has(self.periods) && self.periods.exists(p, p.name == self.holidays.use)",message="use of holidays must name a period of the calendar, or default"
 type Calendar struct {
 	// TimeZone is an IANA name such as Europe/Prague. All times of the calendar are wall-clock times in it. Default: UTC.
 	// +kubebuilder:default=UTC
@@ -161,20 +338,47 @@ type Calendar struct {
 	// Default limits hold outside every period.
 	// +optional
 	Default Limits `json:"default,omitempty"`
-	// Periods of the week. Where several overlap, floors and idle reserves take the maximum and caps the minimum.
+	// Periods of the week or month. Where several overlap, floors and idle reserves take the maximum and caps the minimum.
+	// +kubebuilder:validation:MaxItems=64
 	// +optional
 	Periods []Period `json:"periods,omitempty"`
 	// Exceptions are dates on which one period's limits hold all day, whatever the weekday.
+	// +kubebuilder:validation:MaxItems=128
 	// +optional
 	Exceptions []Exception `json:"exceptions,omitempty"`
+	// Holidays are the dates of an iCalendar file. They are no business days either.
+	// +optional
+	Holidays *Holidays `json:"holidays,omitempty"`
 }
 
-// Period is a part of the week with limits of its own.
+// Holidays are dates on which one period's limits hold all day.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.use) != has(self.limits)",message="set either use or limits"
+type Holidays struct {
+	// ICS is an iCalendar file (RFC 5545). Every date that one of its events touches is a holiday; recurrences count,
+	// cancelled events do not.
+	ICS ValueSource `json:"ics"`
+	// Use names the period whose limits hold. Set either use or limits.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Use string `json:"use,omitempty"`
+	// Limits that hold. Set either use or limits.
+	// +optional
+	Limits *Limits `json:"limits,omitempty"`
+}
+
+// Period is a part of the week, or of the month, with limits of its own.
 type Period struct {
 	// Name of the period, unique in the calendar.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
-	// Days on which the period starts: day names (Mon) and ranges (Mon-Fri; they may wrap: Fri-Mon). Empty: every day.
+	// Days on which the period starts, any of: a weekday (Mon or Monday); a range of them (Mon-Fri; it may wrap: Fri-Mon);
+	// a day of the month (day 15); first, second, third, fourth, fifth or last followed by a weekday (first Monday), by
+	// day (last day) or by business day (last business day), which is one from Monday to Friday that is no holiday.
+	// Empty: every day.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=32
 	// +optional
 	Days []string `json:"days,omitempty"`
 	// From is the local time HH:MM at which the period starts. Default: 00:00.
@@ -186,6 +390,7 @@ type Period struct {
 	// +kubebuilder:validation:Pattern=`^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$`
 	// +optional
 	To string `json:"to,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="must be from 0s to 24h"
 	// LeadTime starts the period this much earlier, so that its floor is there when it starts.
 	// +optional
 	LeadTime *metav1.Duration `json:"leadTime,omitempty"`
@@ -208,6 +413,7 @@ type Exception struct {
 	// +optional
 	To string `json:"to,omitempty"`
 	// Use names the period whose limits hold. Set either use or limits.
+	// +kubebuilder:validation:MaxLength=63
 	// +optional
 	Use string `json:"use,omitempty"`
 	// Limits that hold. Set either use or limits.
@@ -217,6 +423,7 @@ type Exception struct {
 
 // Outage says what holds while the backlog can't be read.
 type Outage struct {
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="must not be negative"
 	// HoldFor is how long the last observation stays in force. After it only the calendar speaks. Default: 5m.
 	// +optional
 	HoldFor *metav1.Duration `json:"holdFor,omitempty"`

@@ -1,6 +1,10 @@
 package v1alpha1
 
 import (
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -9,70 +13,187 @@ import (
 func Validate(p *ScalingPolicy) field.ErrorList {
 	spec := field.NewPath("spec")
 	errs := validateBacklog(&p.Spec.Backlog, spec.Child("backlog"))
-	target := spec.Child("target")
-	if n := p.Spec.Target.MessagesPerReplica; n < 1 {
-		errs = append(errs, field.Invalid(target.Child("messagesPerReplica"), n, "must be at least 1"))
-	}
-	if n := *p.Spec.Target.MaxReplicas; n < 0 {
-		errs = append(errs, field.Invalid(target.Child("maxReplicas"), n, "must not be negative"))
-	}
+	errs = append(errs, validateTarget(p, spec.Child("target"))...)
 	if hold := p.Spec.Outage.HoldFor.Duration; hold < 0 {
 		errs = append(errs, field.Invalid(spec.Child("outage", "holdFor"), hold.String(), "must not be negative"))
 	}
 	return errs
 }
 
-func validateBacklog(b *Backlog, path *field.Path) field.ErrorList {
-	if b.RabbitMQ == nil {
-		return field.ErrorList{field.Required(path, "set a source: rabbitmq")}
+// maxStabilization is the longest that a HorizontalPodAutoscaler allows, too.
+const maxStabilization = time.Hour
+
+func validateTarget(p *ScalingPolicy, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	t := &p.Spec.Target
+	if t.MessagesPerReplica < 1 {
+		errs = append(errs, field.Invalid(path.Child("messagesPerReplica"), t.MessagesPerReplica, "must be at least 1"))
 	}
-	return validateRabbitMQ(b.RabbitMQ, path.Child("rabbitmq"))
+	if *t.MaxReplicas < 0 {
+		errs = append(errs, field.Invalid(path.Child("maxReplicas"), *t.MaxReplicas, "must not be negative"))
+	}
+	for name, duration := range map[string]*metav1.Duration{"drainWithin": t.DrainWithin, "serviceTime": t.ServiceTime} {
+		if duration != nil && duration.Duration <= 0 {
+			errs = append(errs, field.Invalid(path.Child(name), duration.Duration.String(), "must be more than 0s"))
+		}
+	}
+	switch {
+	case t.ServiceTime != nil && t.DrainWithin == nil:
+		errs = append(errs, field.Required(path.Child("drainWithin"), "serviceTime is used by drainWithin only"))
+	case t.DrainWithin != nil && t.ServiceTime == nil && !countsFinishedWork(&p.Spec.Backlog):
+		errs = append(errs, field.Required(path.Child("serviceTime"), "drainWithin must know it, and this backlog does not count "+
+			"finished work: state it, or give rabbitmq its managementURI"))
+	}
+	if w := t.ScaleInStabilization; w != nil && (w.Duration < 0 || w.Duration > maxStabilization) {
+		errs = append(errs, field.Invalid(path.Child("scaleInStabilization"), w.Duration.String(), "must be from 0s to 1h"))
+	}
+	if g := t.MaxReplicasGroup; g != nil {
+		path := path.Child("maxReplicasGroup")
+		if g.Name == "" {
+			errs = append(errs, field.Required(path.Child("name"), "name the group"))
+		}
+		if g.MaxReplicas < 0 {
+			errs = append(errs, field.Invalid(path.Child("maxReplicas"), g.MaxReplicas, "must not be negative"))
+		}
+		if g.Weight < 1 || g.Weight > 1000 {
+			errs = append(errs, field.Invalid(path.Child("weight"), g.Weight, "must be from 1 to 1000"))
+		}
+	}
+	return errs
+}
+
+func countsFinishedWork(b *Backlog) bool {
+	return b.Kafka != nil || b.RabbitMQ != nil && b.RabbitMQ.ManagementURI != nil
+}
+
+func validateBacklog(b *Backlog, path *field.Path) field.ErrorList {
+	const sources = "set exactly one source: rabbitmq, kafka or prometheus"
+	switch r, k, p := b.RabbitMQ, b.Kafka, b.Prometheus; {
+	case r == nil && k == nil && p == nil:
+		return field.ErrorList{field.Required(path, sources)}
+	case r != nil && k == nil && p == nil:
+		return validateRabbitMQ(r, path.Child("rabbitmq"))
+	case r == nil && k != nil && p == nil:
+		return validateKafka(k, path.Child("kafka"))
+	case r == nil && k == nil && p != nil:
+		return validatePrometheus(p, path.Child("prometheus"))
+	default:
+		return field.ErrorList{field.Forbidden(path, sources)}
+	}
 }
 
 func validateRabbitMQ(r *RabbitMQBacklog, path *field.Path) field.ErrorList {
-	errs := validateValueSource(&r.URI, path.Child("uri"))
-	if r.ManagementURI != nil {
-		errs = append(errs, validateValueSource(r.ManagementURI, path.Child("managementURI"))...)
+	errs := ValidateValueSource(&r.URI, path.Child("uri"))
+	for name, value := range map[string]*ValueSource{
+		"username": r.Username, "password": r.Password, "managementURI": r.ManagementURI,
+	} {
+		if value != nil {
+			errs = append(errs, ValidateValueSource(value, path.Child(name))...)
+		}
 	}
+	errs = append(errs, validateTLS(r.TLS, path.Child("tls"))...)
 	if (r.Queue == "") == (len(r.Queues) == 0) {
 		errs = append(errs, field.Invalid(path.Child("queue"), r.Queue, "set either queue or queues"))
 	}
-	seen := map[string]bool{}
-	for i, queue := range r.Queues {
-		switch at := path.Child("queues").Index(i); {
-		case queue == "":
-			errs = append(errs, field.Required(at, "name a queue"))
-		case seen[queue]:
-			errs = append(errs, field.Duplicate(at, queue))
-		}
-		seen[queue] = true
-	}
-	switch r.OnMissingQueue {
-	case MissingQueueZero, MissingQueueError:
-	default:
-		errs = append(errs, field.NotSupported(path.Child("onMissingQueue"), r.OnMissingQueue,
-			[]MissingQueue{MissingQueueZero, MissingQueueError}))
-	}
+	errs = append(errs, validateSet(r.Queues, "queue", path.Child("queues"))...)
+	errs = append(errs, validateEnum(r.OnMissingQueue, path.Child("onMissingQueue"), MissingQueueZero, MissingQueueError)...)
 	if r.OtherConsumers < 0 {
 		errs = append(errs, field.Invalid(path.Child("otherConsumers"), r.OtherConsumers, "must not be negative"))
 	}
 	return errs
 }
 
-func validateValueSource(v *ValueSource, path *field.Path) field.ErrorList {
+func validateKafka(k *KafkaBacklog, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if len(k.Brokers) == 0 {
+		errs = append(errs, field.Required(path.Child("brokers"), "name a broker, host:port"))
+	}
+	errs = append(errs, validateSet(k.Brokers, "broker", path.Child("brokers"))...)
+	if k.ConsumerGroup == "" {
+		errs = append(errs, field.Required(path.Child("consumerGroup"), "name the group that the workers consume in"))
+	}
+	if len(k.Topics) == 0 {
+		errs = append(errs, field.Required(path.Child("topics"), "name a topic"))
+	}
+	errs = append(errs, validateSet(k.Topics, "topic", path.Child("topics"))...)
+	errs = append(errs,
+		validateEnum(k.OnMissingOffset, path.Child("onMissingOffset"), MissingOffsetEarliest, MissingOffsetLatest)...)
+	if sasl := k.SASL; sasl != nil {
+		path := path.Child("sasl")
+		errs = append(errs, validateEnum(sasl.Mechanism, path.Child("mechanism"), SASLPlain, SASLScramSHA256, SASLScramSHA512)...)
+		errs = append(errs, ValidateValueSource(&sasl.Username, path.Child("username"))...)
+		errs = append(errs, ValidateValueSource(&sasl.Password, path.Child("password"))...)
+	}
+	return append(errs, validateTLS(k.TLS, path.Child("tls"))...)
+}
+
+func validatePrometheus(p *PrometheusBacklog, path *field.Path) field.ErrorList {
+	errs := ValidateValueSource(&p.URL, path.Child("url"))
+	if p.Query == "" {
+		errs = append(errs, field.Required(path.Child("query"), "write a query whose value is the unfinished work"))
+	}
+	errs = append(errs, validateEnum(p.OnNoData, path.Child("onNoData"), NoDataZero, NoDataError)...)
+	if p.BearerToken != nil {
+		errs = append(errs, ValidateValueSource(p.BearerToken, path.Child("bearerToken"))...)
+	}
+	return append(errs, validateTLS(p.TLS, path.Child("tls"))...)
+}
+
+func validateTLS(t *TLS, path *field.Path) field.ErrorList {
+	if t == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	for name, value := range map[string]*ValueSource{"ca": t.CA, "certificate": t.Certificate, "key": t.Key} {
+		if value != nil {
+			errs = append(errs, ValidateValueSource(value, path.Child(name))...)
+		}
+	}
+	if (t.Certificate == nil) != (t.Key == nil) {
+		errs = append(errs, field.Required(path.Child("key"), "set certificate and key together"))
+	}
+	return errs
+}
+
+// ValidateValueSource returns what is wrong with a value source.
+func ValidateValueSource(v *ValueSource, path *field.Path) field.ErrorList {
 	set := 0
-	for _, is := range []bool{v.Value != "", v.SecretKeyRef != nil, v.Env != ""} {
+	for _, is := range []bool{v.Value != "", v.SecretKeyRef != nil, v.ConfigMapKeyRef != nil, v.Env != "", v.File != ""} {
 		if is {
 			set++
 		}
 	}
 	if set != 1 {
-		return field.ErrorList{field.Required(path, "set exactly one of value, secretKeyRef and env")}
+		return field.ErrorList{field.Required(path, "set exactly one of value, secretKeyRef, configMapKeyRef, env and file")}
 	}
 	if ref := v.SecretKeyRef; ref != nil && (ref.Name == "" || ref.Key == "") {
 		return field.ErrorList{field.Required(path.Child("secretKeyRef"), "name a Secret and a key of it")}
 	}
+	if ref := v.ConfigMapKeyRef; ref != nil && (ref.Name == "" || ref.Key == "") {
+		return field.ErrorList{field.Required(path.Child("configMapKeyRef"), "name a ConfigMap and a key of it")}
+	}
 	return nil
+}
+
+// validateSet rejects empty names and names that stand twice.
+func validateSet(names []string, what string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, name := range names {
+		switch {
+		case name == "":
+			errs = append(errs, field.Required(path.Index(i), "name a "+what))
+		case slices.Contains(names[:i], name):
+			errs = append(errs, field.Duplicate(path.Index(i), name))
+		}
+	}
+	return errs
+}
+
+func validateEnum[T ~string](value T, path *field.Path, allowed ...T) field.ErrorList {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return field.ErrorList{field.NotSupported(path, value, allowed)}
 }
 
 // QueueNames are the queues of a source, whichever field names them.

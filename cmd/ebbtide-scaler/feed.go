@@ -9,13 +9,17 @@ import (
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -45,6 +49,7 @@ func feed(
 			return err
 		}
 	}
+	config.QPS, config.Burst = 100, 200 // a start-up reads one Secret for each queue, at worst
 	informers, err := cache.New(config, cache.Options{Scheme: scheme})
 	if err != nil {
 		return err
@@ -53,8 +58,16 @@ func feed(
 	if err != nil {
 		return err
 	}
+	clientset, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	events := record.NewBroadcaster()
+	defer events.Shutdown()
+	events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: clientset.CoreV1().Events("")})
 	writer := &status.Writer{
 		Reader: informers, Client: direct, Policies: store, Ledger: ledger, Now: time.Now, Log: log,
+		Events: events.NewRecorder(scheme, corev1.EventSource{Component: "ebbtide-scaler"}),
 	}
 	work, workCtx := errgroup.WithContext(ctx)
 	work.Go(func() error { return informers.Start(workCtx) })

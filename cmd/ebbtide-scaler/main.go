@@ -21,16 +21,19 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ebbtide-dev/ebbtide/scaler/backlog/rabbitmq"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/externalscaler"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 )
 
 const (
-	ledgerSize = 256
+	// ledgerSize is how many decisions of each policy are kept; repeated ones count once.
+	ledgerSize = 64
 	// stopWithin is how long calls may go on after SIGTERM.
 	stopWithin = 5 * time.Second
 )
@@ -41,6 +44,7 @@ type options struct {
 	namespace                   string
 	listen, metricsListen       string
 	tlsCert, tlsKey, tlsClients string
+	allowClients                []string
 	sampleMaxAge, timeout       time.Duration
 	logLevel                    string
 }
@@ -77,6 +81,8 @@ func command() *cobra.Command {
 	flags.StringVar(&o.tlsCert, "tls-cert", "", "certificate file of the gRPC service; it is read again when it changes")
 	flags.StringVar(&o.tlsKey, "tls-key", "", "key file of the gRPC service")
 	flags.StringVar(&o.tlsClients, "tls-client-ca", "", "CA file of the clients that may call; without it any client may")
+	flags.StringArrayVar(&o.allowClients, "allow-client", nil, "client that may ask: NAME, its certificate's common or DNS name, or "+
+		"NAME=NAMESPACE,NAMESPACE; may be repeated; without it any client with a certificate may")
 	flags.DurationVar(&o.sampleMaxAge, "sample-max-age", 500*time.Millisecond, "a queue is asked again only when its last answer is older")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "bound of a call, and of a question to a broker")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -93,25 +99,42 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	if len(o.allowClients) > 0 && o.tlsClients == "" {
+		return errors.New("--allow-client needs --tls-client-ca: without it clients have no names")
+	}
+	authorize, err := authorizer(o.allowClients)
+	if err != nil {
+		return err
+	}
+	stopTracing, err := startTracing(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	recorder := decision.NewRecorder(decision.NewLedger(ledgerSize), registry, log)
 
-	var service *externalscaler.Service
-	brokers := rabbitmq.NewBrokers(o.sampleMaxAge, o.timeout, time.Now)
-	store := policy.NewStore(policy.Sources{RabbitMQ: brokers, Now: time.Now}, log, func(name types.NamespacedName) {
-		service.Forget(name)
-		recorder.Forget(name)
+	watch := &watcher{recorder: recorder}
+	sources := policy.NewSources(backlog.Limits{MaxAge: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now})
+	store := policy.NewStore(sources, watch, log)
+	watch.service = externalscaler.New(externalscaler.Config{
+		Policies: store, Recorder: recorder, RepeatFailure: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now, Authorize: authorize,
 	})
-	service = externalscaler.New(externalscaler.Config{
-		Policies: store, Recorder: recorder, MaxAge: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now,
-	})
+	decisions := &decision.API{Ledger: recorder.Ledger, Policies: store, Now: time.Now, Authorize: authorize}
 
 	healthServer := health.NewServer()
 	healthServer.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
-	server := grpc.NewServer(grpc.Creds(credentials))
-	service.Register(server)
+	server := grpc.NewServer(
+		grpc.Creds(credentials),
+		// A client that vanished is noticed; one that pings more often than this is not one of KEDA's.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	)
+	watch.service.Register(server)
+	decisions.Register(server)
 	healthpb.RegisterHealthServer(server, healthServer)
+	reflection.Register(server)
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
@@ -130,6 +153,7 @@ func run(ctx context.Context, o options) error {
 			log.Info("ready", "listen", listener.Addr().String(), "metricsListen", web.listener.Addr().String())
 		})
 	})
+	work.Go(func() error { store.FollowHolidays(workCtx); return nil })
 	work.Go(func() error { return server.Serve(listener) })
 	work.Go(func() error {
 		if err := web.server.Serve(web.listener); !errors.Is(err, http.ErrServerClosed) {
@@ -146,4 +170,17 @@ func run(ctx context.Context, o options) error {
 		return web.server.Close()
 	})
 	return work.Wait()
+}
+
+// watcher is told of policies that change, and tells those who keep something of them.
+type watcher struct {
+	recorder *decision.Recorder
+	service  *externalscaler.Service
+}
+
+func (w *watcher) Validated(name types.NamespacedName, err error) { w.recorder.Validated(name, err) }
+
+func (w *watcher) Forget(name types.NamespacedName) {
+	w.service.Forget(name)
+	w.recorder.Forget(name)
 }

@@ -2,14 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,55 +17,9 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/testcert"
 )
-
-// testCA signs certificates for 127.0.0.1 that serve and authenticate.
-type testCA struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  []byte
-}
-
-func newTestCA(t *testing.T) *testCA {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
-		NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &testCA{cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
-}
-
-func (ca *testCA) issue(t *testing.T) (certPEM, keyPEM []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, ca.cert, key.Public(), ca.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
-}
 
 func write(t *testing.T, path string, content []byte) {
 	t.Helper()
@@ -82,15 +30,15 @@ func write(t *testing.T, path string, content []byte) {
 
 // Only clients of the CA get an answer, and a rotated certificate serves new connections without a restart.
 func TestServerCredentials(t *testing.T) {
-	ca, stranger, dir := newTestCA(t), newTestCA(t), t.TempDir()
+	ca, stranger, dir := testcert.New(t), testcert.New(t), t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
-	rotate := func(by *testCA) {
-		cert, key := by.issue(t)
+	rotate := func(by *testcert.Authority) {
+		cert, key := by.Issue(t, "client")
 		write(t, file("tls.crt"), cert)
 		write(t, file("tls.key"), key)
 	}
 	rotate(ca)
-	write(t, file("ca.crt"), ca.pem)
+	write(t, file("ca.crt"), ca.PEM)
 	serving, err := serverCredentials(file("tls.crt"), file("tls.key"), file("ca.crt"))
 	if err != nil {
 		t.Fatal(err)
@@ -104,11 +52,11 @@ func TestServerCredentials(t *testing.T) {
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 
-	call := func(trusts, presents *testCA) error {
+	call := func(trusts, presents *testcert.Authority) error {
 		config := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
-		config.RootCAs.AddCert(trusts.cert)
+		config.RootCAs.AddCert(trusts.Certificate)
 		if presents != nil {
-			pair, err := tls.X509KeyPair(presents.issue(t))
+			pair, err := tls.X509KeyPair(presents.Issue(t, "client"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +75,7 @@ func TestServerCredentials(t *testing.T) {
 	if err := call(ca, ca); err != nil {
 		t.Errorf("a client of the CA: %v", err)
 	}
-	for name, client := range map[string]*testCA{"without a certificate": nil, "of another CA": stranger} {
+	for name, client := range map[string]*testcert.Authority{"without a certificate": nil, "of another CA": stranger} {
 		if err := call(ca, client); status.Code(err) != codes.Unavailable {
 			t.Errorf("a client %s: %v, want that it is refused", name, err)
 		}
@@ -140,7 +88,7 @@ func TestServerCredentials(t *testing.T) {
 
 func TestServerCredentialsErrors(t *testing.T) {
 	dir := t.TempDir()
-	cert, key := newTestCA(t).issue(t)
+	cert, key := testcert.New(t).Issue(t, "client")
 	write(t, filepath.Join(dir, "tls.crt"), cert)
 	write(t, filepath.Join(dir, "tls.key"), key)
 	write(t, filepath.Join(dir, "empty"), nil)

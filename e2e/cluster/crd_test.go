@@ -71,7 +71,7 @@ spec:
 		"queue and queues":           {`queue: scans`, `queue: scans, queues: [more]`, "set either queue or queues", false},
 		"queues":                     {`queue: scans`, `queues: [scans, more]`, "", false},
 		"a queue twice":              {`queue: scans`, `queues: [scans, scans]`, "duplicate entries", false},
-		"two URIs":                   {`uri: {secretKeyRef: {name: mq, key: uri}}`, `uri: {value: "amqp://x", secretKeyRef: {name: mq, key: uri}}`, "set either value or secretKeyRef", false},
+		"two URIs":                   {`uri: {secretKeyRef: {name: mq, key: uri}}`, `uri: {value: "amqp://x", secretKeyRef: {name: mq, key: uri}}`, "set exactly one of value, secretKeyRef", false},
 		"onMissingQueue":             {`queue: scans`, `queue: scans, onMissingQueue: Ignore`, `supported values: "Zero", "Error"`, false},
 		"otherConsumers":             {`queue: scans`, `queue: scans, otherConsumers: -1`, "should be greater than or equal to 0", false},
 		"messagesPerReplica":         {`maxReplicas: 50`, `messagesPerReplica: -1`, "should be greater than or equal to 1", false},
@@ -84,8 +84,24 @@ spec:
 		"exception's use and limits": {`use: night`, `use: night, limits: {}`, "set either use or limits", false},
 		"no name":                    {`name: workday`, `name: ""`, "spec.calendar.periods[0].name", false},
 		"time zone":                  {`Europe/Prague`, `Prague`, "", true},
-		"day":                        {`[Mon-Fri]`, `[Monday]`, "", true},
-		"no such period":             {`use: night`, `use: holiday`, "", true},
+		"day":                        {`[Mon-Fri]`, `[Mo]`, "", true},
+		"days of the month":          {`[Mon-Fri]`, `[first Monday, last business day, day 15]`, "", false},
+		"no such period":             {`use: night`, `use: holiday`, "use of an exception must name a period", false},
+		"kafka":                      {`{rabbitmq: {uri: {secretKeyRef: {name: mq, key: uri}}, queue: scans}}`, `{kafka: {brokers: ["k:9092"], consumerGroup: scans, topics: [scans], sasl: {mechanism: PLAIN, username: {value: u}, password: {secretKeyRef: {name: k, key: p}}}}}`, "", false},
+		"kafka's mechanism":          {`{rabbitmq: {uri: {secretKeyRef: {name: mq, key: uri}}, queue: scans}}`, `{kafka: {brokers: ["k:9092"], consumerGroup: scans, topics: [scans], sasl: {mechanism: LDAP, username: {value: u}, password: {value: p}}}}`, "supported values", false},
+		"prometheus":                 {`{rabbitmq: {uri: {secretKeyRef: {name: mq, key: uri}}, queue: scans}}`, `{prometheus: {url: {value: "http://p:9090"}, query: "sum(work)"}}`, "", false},
+		"two sources":                {`queue: scans}`, `queue: scans}, prometheus: {url: {value: "http://p:9090"}, query: "sum(work)"}`, "set exactly one source", false},
+		"certificate without key":    {`queue: scans`, `queue: scans, tls: {certificate: {value: x}}`, "set certificate and key together", false},
+		"drainWithin":                {`{maxReplicas: 50}`, `{maxReplicas: 50, drainWithin: 10m, serviceTime: 30s}`, "", false},
+		"serviceTime alone":          {`{maxReplicas: 50}`, `{maxReplicas: 50, serviceTime: 30s}`, "serviceTime is used by drainWithin only", false},
+		"drainWithin, not observed":  {`{maxReplicas: 50}`, `{maxReplicas: 50, drainWithin: 10m}`, "drainWithin must know the service time", false},
+		"group":                      {`{maxReplicas: 50}`, `{maxReplicas: 50, maxReplicasGroup: {name: seats, maxReplicas: 20, weight: 2}}`, "", false},
+		"group's weight":             {`{maxReplicas: 50}`, `{maxReplicas: 50, maxReplicasGroup: {name: seats, maxReplicas: 20, weight: 1001}}`, "should be less than or equal to 1000", false},
+		"stabilisation":              {`{maxReplicas: 50}`, `{maxReplicas: 50, scaleInStabilization: 2h}`, "must be from 0s to 1h", false},
+		"holdFor":                    {`  calendar:`, "  outage: {holdFor: -1m}\n  calendar:", "must not be negative", false},
+		"lead time":                  {`leadTime: 10m`, `leadTime: 25h`, "must be from 0s to 24h", false},
+		"holidays":                   {`    exceptions:`, "    holidays: {ics: {configMapKeyRef: {name: holidays, key: cz.ics}}, use: night}\n    exceptions:", "", false},
+		"holidays of no period":      {`    exceptions:`, "    holidays: {ics: {configMapKeyRef: {name: holidays, key: cz.ics}}, use: feast}\n    exceptions:", "use of holidays must name a period", false},
 		"floor above another's cap":  {`minReplicas: 5, maxReplicas: 40`, `minReplicas: 21`, "", false},
 		"overlap":                    {`to: "19:00", leadTime: 10m, limits: {minReplicas: 5, maxReplicas: 40}`, `to: "23:00", limits: {minReplicas: 21}`, "", true},
 	}
@@ -115,7 +131,7 @@ func validate(text string) error {
 	}
 	v1alpha1.SetDefaults(p)
 	errs := v1alpha1.Validate(p)
-	_, more := calendar.New(p.Spec.Calendar, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
+	_, more := calendar.New(p.Spec.Calendar, nil, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
 	if errs = append(errs, more...); len(errs) > 0 {
 		return fmt.Errorf("%w", errs.ToAggregate())
 	}

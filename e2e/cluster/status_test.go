@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/ptr"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
@@ -25,11 +26,17 @@ import (
 // noSource opens backlogs that nobody reads.
 type noSource struct{}
 
-func (noSource) Open(string, v1alpha1.Backlog, policy.Resolver) backlog.Source { return noSource{} }
+func (noSource) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Source { return noSource{} }
 func (noSource) Observe(context.Context) (target.Observation, error) {
 	return target.Observation{}, errors.New("not to be read")
 }
 func (noSource) Close() error { return nil }
+
+// nobody is told what becomes of policies.
+type nobody struct{}
+
+func (nobody) Validated(types.NamespacedName, error) {}
+func (nobody) Forget(types.NamespacedName)           {}
 
 func TestIntegrationStatus(t *testing.T) {
 	c := startControlPlane(t)
@@ -48,11 +55,23 @@ func TestIntegrationStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	store, ledger := policy.NewStore(noSource{}, log, func(types.NamespacedName) {}), decision.NewLedger(4)
-	store.Set(object, nil)
+	store, ledger := policy.NewStore(noSource{}, nobody{}, log), decision.NewLedger(4)
+	store.Set(t.Context(), object, nil)
 	monday := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	events := record.NewFakeRecorder(10)
 	writer := &status.Writer{
-		Reader: api, Client: api, Policies: store, Ledger: ledger, Now: func() time.Time { return monday }, Log: log,
+		Reader: api, Client: api, Policies: store, Ledger: ledger, Now: func() time.Time { return monday }, Log: log, Events: events,
+	}
+	event := func(want string) {
+		t.Helper()
+		select {
+		case got := <-events.Events:
+			if !strings.Contains(got, want) {
+				t.Errorf("event %q, want one with %q", got, want)
+			}
+		default:
+			t.Errorf("no event, want one with %q", want)
+		}
 	}
 	// Each run of the writer begins with a round over the policies.
 	written := func() v1alpha1.ScalingPolicyStatus {
@@ -84,24 +103,27 @@ func TestIntegrationStatus(t *testing.T) {
 	check(s, v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, "no trigger has asked")
 
 	limits := calendar.Limits{Period: "workday", MinReplicas: 5, MaxReplicas: 100}
-	ledger.Add(name, target.Decide(monday, target.Observation{Time: monday, Ready: 7, Consumers: 2}, nil, limits, target.Policy{MessagesPerReplica: 1}))
+	ledger.Add(name, target.Decide(monday, target.Observation{Time: monday, Ready: 7, Consumers: 2}, nil, limits, target.Policy{MessagesPerReplica: 1}, 0))
 	s = written()
 	if d := s.LastDecision; d == nil || d.Target != 9 || d.Ready != 7 || d.InFlight != 2 || d.Constraint != "backlog" {
 		t.Errorf("last decision %+v, want a target of 9", d)
 	}
 	check(s, v1alpha1.ConditionReady, metav1.ConditionTrue, "")
+	event("Normal BoundByBacklog target 9: 7 ready and 2 in flight ask for 9")
 
 	ledger.Add(name, target.Decide(monday, target.Observation{Time: monday, Ready: 7}, errors.New("connection refused"), limits,
-		target.Policy{MessagesPerReplica: 1, HoldFor: time.Minute}))
+		target.Policy{MessagesPerReplica: 1, HoldFor: time.Minute}, 0))
 	s = written()
 	check(s, v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, "connection refused")
+	event("Warning BacklogHeld target 7: ")
 
 	broken := object.DeepCopy()
 	broken.Spec.Calendar.TimeZone, broken.Generation = "Prague", 2
-	store.Set(broken, nil)
+	store.Set(t.Context(), broken, nil)
 	s = written()
 	check(s, v1alpha1.ConditionValid, metav1.ConditionFalse, "generation 1 stays in force")
 	check(s, v1alpha1.ConditionReady, metav1.ConditionFalse, "not valid")
+	event("Warning Invalid ScalingPolicy default/scans: spec.calendar.timeZone")
 	if s.ObservedGeneration != 1 {
 		t.Errorf("observed generation %d, want that of the version in force", s.ObservedGeneration)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -139,6 +140,16 @@ func (b *Broker) Crash() {
 
 // Restart starts a node again that Crash ended, on the same ports and data.
 func (b *Broker) Restart(ctx context.Context) error { return b.startNode(ctx) }
+
+// Control runs rabbitmqctl on the node.
+func (b *Broker) Control(ctx context.Context, args ...string) error {
+	command := exec.CommandContext(ctx, "/usr/lib/rabbitmq/bin/rabbitmqctl", args...)
+	command.Env = append(os.Environ(), b.env...)
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("rabbitmqctl %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
 
 // AMQPURL is the broker's URL for a virtual host; "/" is the default one.
 func (b *Broker) AMQPURL(vhost string) string {

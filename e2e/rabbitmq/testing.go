@@ -3,13 +3,14 @@ package rabbitmq
 import (
 	"context"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
 
 // StartForTest starts a broker that ends with the test. The test is skipped in short mode and where RabbitMQ is not
-// installed; in CI, where it can be, that is a failure.
-func StartForTest(t testing.TB) *Broker {
+// installed; in CI, where it can be, that is a failure. Config is added to rabbitmq.conf.
+func StartForTest(t testing.TB, config ...string) *Broker {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts a real broker")
@@ -22,7 +23,7 @@ func StartForTest(t testing.TB) *Broker {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	b, err := Start(ctx, Options{Dir: t.TempDir()})
+	b, err := Start(ctx, Options{Dir: t.TempDir(), Config: strings.Join(config, "\n")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-// Package calendar turns a weekly calendar into the limits in force at an instant.
+// Package calendar turns a calendar of periods, exceptions and holidays into the limits in force at an instant.
 //
 // It is pure: no clock is read and nothing is done but arithmetic. Times of a calendar are wall-clock times in a named
 // zone; instants are absolute. Invariants:
@@ -7,13 +7,17 @@
 //     neither overlap nor leave a gap;
 //   - a wall-clock time that a clock change skips means the instant of the change; one that happens twice means the
 //     first for a start and the second for an end, so that a change never loses or doubles a period;
-//   - an exception beats a period beats the default; where periods overlap, floors and idle reserves take the maximum
-//     and caps the minimum.
+//   - an exception beats a holiday beats a period beats the default; where periods overlap, floors and idle reserves
+//     take the maximum and caps the minimum.
+//
+// Limits do not change but at a few instants of a day. Those of the day asked for last are kept, so that asking again
+// costs some nanoseconds.
 package calendar
 
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	_ "time/tzdata" // the scaler's image holds no time-zone database
 
@@ -33,19 +37,24 @@ type Limits struct {
 // DefaultPeriod is the name of the limits that hold outside every period.
 const DefaultPeriod = "default"
 
-// Calendar is an immutable, compiled calendar. Make one with New.
+// Calendar is a compiled calendar, safe for concurrent use. Make one with New.
 type Calendar struct {
 	zone       *time.Location
 	base       Limits
 	periods    []period
 	exceptions []exception
+	holidays   *Holidays // nil: none
+	onHoliday  v1alpha1.Limits
+
+	today  atomic.Pointer[spans]  // of the day that Limits was asked for last
+	change atomic.Pointer[change] // that NextChange found last
 }
 
-// period is one part of the week.
+// period is one part of the week or month.
 type period struct {
 	name     string
-	weekdays [7]bool // on which it starts
-	from, to int     // minutes after the midnight that the day starts with; to > from, past 1440 on the next day
+	days     days // on which it starts
+	from, to int  // minutes after the midnight that the day starts with; to > from, past 1440 on the next day
 	lead     time.Duration
 	limits   v1alpha1.Limits
 }
@@ -60,16 +69,39 @@ type exception struct {
 
 // Limits returns the limits in force at t.
 func (c *Calendar) Limits(t time.Time) Limits {
+	if known := c.today.Load(); known != nil {
+		if limits, ok := known.at(t); ok {
+			return limits
+		}
+	}
+	day := dateOf(t.In(c.zone))
+	today := c.spansOf(day)
+	limits, ok := today.at(t)
+	if !ok { // clocks were put back over midnight: the date showed twice
+		today = c.spansOf(day.add(1))
+		if limits, ok = today.at(t); !ok {
+			return c.compute(t)
+		}
+	}
+	c.today.Store(today)
+	return limits
+}
+
+// compute works the limits at t out.
+func (c *Calendar) compute(t time.Time) Limits {
 	today := dateOf(t.In(c.zone))
 	for i := range c.exceptions {
 		if e := &c.exceptions[i]; e.holds(today) {
 			return c.base.with(e.name, e.limits)
 		}
 	}
+	if name, is := c.holidays.on(today); is {
+		return c.base.with(name, c.onHoliday)
+	}
 	limits, some := c.base, false
 	for i := range c.periods {
 		p := &c.periods[i]
-		if !p.inForce(t, today, c.zone) {
+		if !c.inForce(p, t, today) {
 			continue
 		}
 		if !some {
@@ -81,74 +113,182 @@ func (c *Calendar) Limits(t time.Time) Limits {
 	return limits
 }
 
-// searchDays is how far NextChange looks: two leap days can be eight years apart.
-const searchDays = 8*366 + 2
-
-// NextChange returns the first instant after t at which the limits, or the period they come from, differ from those at
-// t, and the limits from then on. It returns false when nothing changes within eight years.
-func (c *Calendar) NextChange(t time.Time) (time.Time, Limits, bool) {
-	if len(c.periods) == 0 && len(c.exceptions) == 0 {
-		return time.Time{}, Limits{}, false
-	}
-	now := c.Limits(t)
-	day := dateOf(t.In(c.zone))
-	var buffer []time.Time
-	for range searchDays {
-		buffer = c.boundaries(buffer[:0], day)
-		for _, at := range buffer {
-			if at.After(t) {
-				if next := c.Limits(at); next != now {
-					return at, next, true
-				}
-			}
-		}
-		day = day.add(1)
-	}
-	return time.Time{}, Limits{}, false
-}
-
 // Span is a time with constant limits: [From, To).
 type Span struct {
 	From, To time.Time
 	Limits   Limits
 }
 
-// Timeline returns the spans that make up [from, to).
-func (c *Calendar) Timeline(from, to time.Time) []Span {
-	var spans []Span
-	for at := from; at.Before(to); {
-		span := Span{From: at, To: to, Limits: c.Limits(at)}
-		if next, _, ok := c.NextChange(at); ok && next.Before(to) {
-			span.To = next
+// spans are those of a day, one after the other.
+type spans []Span
+
+func (s spans) at(t time.Time) (Limits, bool) {
+	for i := range s {
+		if t.Before(s[i].To) {
+			return s[i].Limits, !t.Before(s[i].From)
 		}
-		spans = append(spans, span)
-		at = span.To
 	}
-	return spans
+	return Limits{}, false
 }
 
-// boundaries appends, in the order of time, the instants of a day at which limits may change: its start, and where
-// periods begin and end that start on it, on the day before (overnight) or on the day after (lead time).
-func (c *Calendar) boundaries(at []time.Time, day date) []time.Time {
+// spansOf returns the spans between a day's first midnight and the next day's.
+func (c *Calendar) spansOf(day date) *spans {
+	instants := c.boundaries(day)
+	var list spans
+	for i := range len(instants) - 1 {
+		from, to := instants[i], instants[i+1]
+		if !from.Before(to) {
+			continue
+		}
+		limits := c.compute(from)
+		if n := len(list); n > 0 && list[n-1].Limits == limits {
+			list[n-1].To = to
+			continue
+		}
+		list = append(list, Span{From: from, To: to, Limits: limits})
+	}
+	return &list
+}
+
+// boundaries returns, in the order of time, the instants of a day at which limits may change: its start, where periods
+// begin and end that start on it, on the day before (overnight) or on the day after (lead time), where clocks change,
+// and last the next day's start.
+func (c *Calendar) boundaries(day date) []time.Time {
 	midnight, nextMidnight := wall(c.zone, day, 0, first), wall(c.zone, day.add(1), 0, first)
-	at = append(at, midnight)
+	at := []time.Time{midnight, nextMidnight}
+	add := func(instant time.Time) {
+		if instant.After(midnight) && instant.Before(nextMidnight) {
+			at = append(at, instant)
+		}
+	}
+	// Where clocks are put back over midnight, a date ends twice.
+	add(wall(c.zone, day, 0, last))
+	if _, jump := midnight.In(c.zone).ZoneBounds(); !jump.IsZero() {
+		add(jump)
+	}
 	for i := range c.periods {
 		p := &c.periods[i]
 		for offset := -1; offset <= 1; offset++ {
-			d := day.add(offset)
-			if !p.weekdays[d.weekday()] {
-				continue
-			}
-			start, end := p.bounds(d, c.zone)
-			for _, instant := range [2]time.Time{start, end} {
-				if instant.After(midnight) && instant.Before(nextMidnight) {
-					at = append(at, instant)
-				}
+			if d := day.add(offset); p.days.include(d, c.holidays) {
+				start, end := p.bounds(d, c.zone)
+				add(start)
+				add(end)
 			}
 		}
 	}
 	slices.SortFunc(at, time.Time.Compare)
 	return at
+}
+
+// change is the next change after any instant of [from, at).
+type change struct {
+	from, at time.Time
+	limits   Limits
+	exists   bool // false: no change until at
+}
+
+// NextChange returns the first instant after t at which limits change, and the limits from then on; false when they do
+// not change within eight years.
+func (c *Calendar) NextChange(t time.Time) (time.Time, Limits, bool) {
+	known := c.change.Load()
+	if known == nil || t.Before(known.from) || !t.Before(known.at) {
+		known = c.findChange(t)
+		c.change.Store(known)
+	}
+	if !known.exists {
+		return time.Time{}, Limits{}, false
+	}
+	return known.at, known.limits, true
+}
+
+// findChange looks at every day of a cycle of the periods, and then only at those that exceptions and holidays touch:
+// what did not change in a whole cycle can't change without them.
+func (c *Calendar) findChange(t time.Time) *change {
+	now, day := c.Limits(t), dateOf(t.In(c.zone))
+	found := func(d date) *change {
+		day := *c.spansOf(d)
+		if len(day) == 0 { // clocks skipped it
+			day = *c.spansOf(d.add(1))
+		}
+		for _, span := range day {
+			if span.From.After(t) && span.Limits != now {
+				return &change{from: t, at: span.From, limits: span.Limits, exists: true}
+			}
+		}
+		return nil
+	}
+	horizon := day.add(searchDays)
+	if len(c.periods) > 0 {
+		for i := range c.cycleDays() {
+			if next := found(day.add(i)); next != nil {
+				return next
+			}
+		}
+	}
+	for _, d := range c.specialDays(day, horizon) {
+		if next := found(d); next != nil {
+			return next
+		}
+	}
+	return &change{from: t, at: wall(c.zone, horizon, 0, first)}
+}
+
+// searchDays is how far NextChange looks: two leap days can be eight years apart.
+const searchDays = 8*366 + 2
+
+// cycleDays is how long it takes until periods have been in force in every way that they can be: a week and a day, and
+// with days of the month the three months until a fifth weekday comes, and a day.
+func (c *Calendar) cycleDays() int {
+	for i := range c.periods {
+		if len(c.periods[i].days.monthly) > 0 {
+			return 94
+		}
+	}
+	return 8
+}
+
+// specialDays returns, in order and from a day before the first given one, the days on which an exception or a holiday
+// starts or has just ended.
+func (c *Calendar) specialDays(from, to date) []date {
+	var list []date
+	add := func(begin, end date) {
+		for _, d := range [2]date{begin, end.add(1)} {
+			if !d.before(from) && d.before(to) {
+				list = append(list, d)
+			}
+		}
+	}
+	for i := range c.exceptions {
+		e := &c.exceptions[i]
+		if !e.yearly {
+			add(e.from, e.to)
+			continue
+		}
+		for year := from.year - 1; year <= to.year; year++ {
+			add(e.from.in(year), e.to.in(year))
+		}
+	}
+	if c.holidays != nil {
+		for d := range c.holidays.names {
+			add(d, d)
+		}
+	}
+	slices.SortFunc(list, date.compare)
+	return list
+}
+
+// Timeline returns the spans that make up [from, to).
+func (c *Calendar) Timeline(from, to time.Time) []Span {
+	var list []Span
+	for at := from; at.Before(to); {
+		span := Span{From: at, To: to, Limits: c.Limits(at)}
+		if next, _, ok := c.NextChange(at); ok && next.Before(to) {
+			span.To = next
+		}
+		list = append(list, span)
+		at = span.To
+	}
+	return list
 }
 
 // with returns the limits that hold when fields that are set replace the receiver's. No cap goes beyond the receiver's.
@@ -171,18 +311,18 @@ func (l Limits) and(other Limits) Limits {
 	}
 }
 
-// inForce reports whether the period covers t, which lies on the local date today. A period that covers it starts on
-// the day before (overnight), on the day, or on the day after (lead time).
-func (p *period) inForce(t time.Time, today date, zone *time.Location) bool {
+// inForce reports whether a period covers t, which lies on the local date today. A period that covers it starts on the
+// day before (overnight), on the day, or on the day after (lead time).
+func (c *Calendar) inForce(p *period, t time.Time, today date) bool {
 	for offset := -1; offset <= 1; offset++ {
 		if offset == 1 && p.lead == 0 {
 			continue
 		}
 		day := today.add(offset)
-		if !p.weekdays[day.weekday()] {
+		if !p.days.include(day, c.holidays) {
 			continue
 		}
-		if start, end := p.bounds(day, zone); !t.Before(start) && t.Before(end) {
+		if start, end := p.bounds(day, c.zone); !t.Before(start) && t.Before(end) {
 			return true
 		}
 	}

@@ -1,7 +1,6 @@
 package calendar
 
 import (
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +17,7 @@ const maxReplicas = 200
 
 func compile(t *testing.T, spec *v1alpha1.Calendar) *Calendar {
 	t.Helper()
-	c, errs := New(spec, maxReplicas, field.NewPath("spec", "calendar"))
+	c, errs := New(spec, nil, maxReplicas, field.NewPath("spec", "calendar"))
 	if len(errs) > 0 {
 		t.Fatal(errs.ToAggregate())
 	}
@@ -123,58 +122,6 @@ func TestWall(t *testing.T) {
 	}
 }
 
-// NextChange and Timeline against a walk minute by minute, in zones with odd clock changes.
-func TestNextChangeAgainstWalk(t *testing.T) {
-	random := rand.New(rand.NewPCG(3, 1))
-	clock := func(limit int) string {
-		minutes := random.IntN(limit) * 15
-		return time.Date(2000, 1, 1, 0, minutes, 0, 0, time.UTC).Format("15:04")
-	}
-	days := []string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
-	starts := map[string]time.Time{
-		"Europe/Prague":       time.Date(2026, 3, 24, 0, 0, 0, 0, time.UTC),
-		"America/New_York":    time.Date(2026, 10, 28, 0, 0, 0, 0, time.UTC),
-		"Australia/Lord_Howe": time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC),
-		"Pacific/Apia":        time.Date(2011, 12, 26, 0, 0, 0, 0, time.UTC),
-		"Africa/Cairo":        time.Date(2026, 4, 20, 0, 0, 0, 0, time.UTC),
-		"America/Havana":      time.Date(2026, 10, 28, 0, 0, 0, 0, time.UTC),
-		"Asia/Kathmandu":      time.Date(2026, 2, 25, 0, 0, 0, 0, time.UTC),
-	}
-	for zone, start := range starts {
-		for range 12 {
-			spec := &v1alpha1.Calendar{TimeZone: zone}
-			for i := range 1 + random.IntN(3) {
-				from, to := clock(96), clock(96)
-				if from == to {
-					continue
-				}
-				spec.Periods = append(spec.Periods, v1alpha1.Period{
-					Name: days[i] + "-period", Days: []string{days[random.IntN(7)] + "-" + days[random.IntN(7)]}, From: from, To: to,
-					LeadTime: &metav1.Duration{Duration: time.Duration(random.IntN(90)) * time.Minute}, Limits: floor(int32(i + 1)),
-				})
-			}
-			spec.Exceptions = []v1alpha1.Exception{{
-				Name: "odd", From: start.AddDate(0, 0, 1+random.IntN(7)).Format(time.DateOnly), Limits: ptr.To(floor(9)),
-			}}
-			c := compile(t, spec)
-			end := start.AddDate(0, 0, 10)
-			spans := c.Timeline(start, end)
-			for at := start; at.Before(end); at = at.Add(time.Minute) {
-				for !at.Before(spans[0].To) {
-					spans = spans[1:]
-				}
-				if got := c.Limits(at); got != spans[0].Limits {
-					t.Fatalf("%s: at %s the limits are %v, the timeline has %v from %s to %s\n%+v",
-						zone, at, got, spans[0].Limits, spans[0].From, spans[0].To, spec.Periods)
-				}
-			}
-			if len(spans) != 1 {
-				t.Fatalf("%s: the timeline has %d spans past the end", zone, len(spans)-1)
-			}
-		}
-	}
-}
-
 // A period's length in wall-clock minutes is what the policy says on every day without a clock change, and a change
 // neither loses nor doubles a period: it starts exactly once on each of its days.
 func TestPeriodsStartOncePerDay(t *testing.T) {
@@ -214,16 +161,18 @@ func TestErrors(t *testing.T) {
 		change func(*v1alpha1.Calendar)
 		want   string
 	}{
-		"zone":     {func(c *v1alpha1.Calendar) { c.TimeZone = "Prague" }, `spec.calendar.timeZone: Invalid value: "Prague": must be an IANA`},
-		"day":      {func(c *v1alpha1.Calendar) { c.Periods[0].Days = []string{"Monday"} }, `periods[0].days: Invalid value: "Monday": "Monday" must be a day (Mon,`},
-		"from":     {func(c *v1alpha1.Calendar) { c.Periods[0].From = "7:00" }, `periods[0].from: Invalid value: "7:00": must be a time HH:MM`},
-		"to":       {func(c *v1alpha1.Calendar) { c.Periods[0].To = "24:01" }, `periods[0].to: Invalid value: "24:01"`},
-		"from 24":  {func(c *v1alpha1.Calendar) { c.Periods[0].From = "24:00" }, `periods[0].from: Invalid value: "24:00"`},
-		"empty":    {func(c *v1alpha1.Calendar) { c.Periods[0].To = "07:00" }, `must differ from from`},
-		"lead":     {func(c *v1alpha1.Calendar) { c.Periods[0].LeadTime.Duration = 25 * time.Hour }, `periods[0].leadTime: Invalid value: "25h0m0s": must be from 0s to 24h`},
-		"twice":    {func(c *v1alpha1.Calendar) { c.Periods[1].Name = "workday" }, `periods[1].name: Duplicate value: "workday"`},
-		"floor":    {func(c *v1alpha1.Calendar) { c.Periods[0].Limits.MinReplicas = ptr.To[int32](201) }, `must not exceed the cap, which is 200 here`},
-		"negative": {func(c *v1alpha1.Calendar) { c.Periods[0].Limits.IdleReplicas = ptr.To[int32](-1) }, `periods[0].limits.idleReplicas: Invalid value: -1`},
+		"zone":      {func(c *v1alpha1.Calendar) { c.TimeZone = "Prague" }, `spec.calendar.timeZone: Invalid value: "Prague": must be an IANA`},
+		"day":       {func(c *v1alpha1.Calendar) { c.Periods[0].Days = []string{"Mo"} }, `periods[0].days: Invalid value: "Mo": "Mo" must be a day (Mon,`},
+		"month day": {func(c *v1alpha1.Calendar) { c.Periods[0].Days = []string{"day 32"} }, `"day 32": a month has days 1 to 31`},
+		"sixth":     {func(c *v1alpha1.Calendar) { c.Periods[0].Days = []string{"sixth Mon"} }, `"sixth Mon" must be a day`},
+		"from":      {func(c *v1alpha1.Calendar) { c.Periods[0].From = "7:00" }, `periods[0].from: Invalid value: "7:00": must be a time HH:MM`},
+		"to":        {func(c *v1alpha1.Calendar) { c.Periods[0].To = "24:01" }, `periods[0].to: Invalid value: "24:01"`},
+		"from 24":   {func(c *v1alpha1.Calendar) { c.Periods[0].From = "24:00" }, `periods[0].from: Invalid value: "24:00"`},
+		"empty":     {func(c *v1alpha1.Calendar) { c.Periods[0].To = "07:00" }, `must differ from from`},
+		"lead":      {func(c *v1alpha1.Calendar) { c.Periods[0].LeadTime.Duration = 25 * time.Hour }, `periods[0].leadTime: Invalid value: "25h0m0s": must be from 0s to 24h`},
+		"twice":     {func(c *v1alpha1.Calendar) { c.Periods[1].Name = "workday" }, `periods[1].name: Duplicate value: "workday"`},
+		"floor":     {func(c *v1alpha1.Calendar) { c.Periods[0].Limits.MinReplicas = ptr.To[int32](201) }, `must not exceed the cap, which is 200 here`},
+		"negative":  {func(c *v1alpha1.Calendar) { c.Periods[0].Limits.IdleReplicas = ptr.To[int32](-1) }, `periods[0].limits.idleReplicas: Invalid value: -1`},
 		"overlap": {
 			func(c *v1alpha1.Calendar) { c.Periods[2].Limits = floor(21) },
 			`period "backup" overlaps "weekend", whose cap is 20`,
@@ -239,7 +188,7 @@ func TestErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			spec := workweek()
 			tc.change(spec)
-			_, errs := New(spec, maxReplicas, field.NewPath("spec", "calendar"))
+			_, errs := New(spec, nil, maxReplicas, field.NewPath("spec", "calendar"))
 			if err := errs.ToAggregate(); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want one with %q", err, tc.want)
 			}
@@ -248,14 +197,18 @@ func TestErrors(t *testing.T) {
 }
 
 func BenchmarkLimits(b *testing.B) {
-	c, errs := New(workweek(), maxReplicas, nil)
-	if len(errs) > 0 {
-		b.Fatal(errs)
-	}
-	at := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
-	b.ReportAllocs()
-	for b.Loop() {
-		at = at.Add(37 * time.Minute)
-		c.Limits(at)
+	for name, step := range map[string]time.Duration{"next second": time.Second, "another day": 25 * time.Hour} {
+		b.Run(name, func(b *testing.B) {
+			c, errs := New(workweek(), nil, maxReplicas, nil)
+			if len(errs) > 0 {
+				b.Fatal(errs)
+			}
+			at := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+			b.ReportAllocs()
+			for b.Loop() {
+				at = at.Add(step)
+				c.Limits(at)
+			}
+		})
 	}
 }

@@ -1,7 +1,10 @@
 package calendar
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,18 +19,19 @@ const maxLead = 24 * time.Hour
 
 const minutesOfDay = 24 * 60
 
-// New compiles a calendar; path is where it stands in its policy, for the errors. A nil spec has no periods. No limits
-// of the calendar go beyond maxReplicas.
-func New(spec *v1alpha1.Calendar, maxReplicas int32, path *field.Path) (*Calendar, field.ErrorList) {
-	c := &Calendar{zone: time.UTC, base: Limits{Period: DefaultPeriod, MaxReplicas: maxReplicas}}
+// New compiles a calendar; path is where it stands in its policy, for the errors. A nil spec has no periods. Holidays
+// are those of the spec's iCalendar file, nil without one. No limits of the calendar go beyond maxReplicas.
+func New(
+	spec *v1alpha1.Calendar, holidays *Holidays, maxReplicas int32, path *field.Path,
+) (*Calendar, field.ErrorList) {
+	c := &Calendar{zone: time.UTC, base: Limits{Period: DefaultPeriod, MaxReplicas: maxReplicas}, holidays: holidays}
 	if spec == nil {
 		return c, nil
 	}
 	var errs field.ErrorList
-	zone, err := time.LoadLocation(spec.TimeZone)
-	if err != nil || spec.TimeZone == "Local" {
-		errs = append(errs, field.Invalid(path.Child("timeZone"), spec.TimeZone,
-			"must be an IANA time zone such as Europe/Prague"))
+	zone, err := LoadZone(spec.TimeZone)
+	if err != nil {
+		errs = append(errs, field.Invalid(path.Child("timeZone"), spec.TimeZone, err.Error()))
 	} else {
 		c.zone = zone
 	}
@@ -53,10 +57,26 @@ func New(spec *v1alpha1.Calendar, maxReplicas int32, path *field.Path) (*Calenda
 		errs = append(errs, c.checkLimits(e.limits, at.Child("limits"))...)
 		c.exceptions = append(c.exceptions, e)
 	}
+	if h := spec.Holidays; h != nil {
+		at := path.Child("holidays")
+		limits, more := limitsOf(h.Use, h.Limits, byName, at)
+		errs = append(errs, more...)
+		errs = append(errs, c.checkLimits(limits, at.Child("limits"))...)
+		c.onHoliday = limits
+	}
 	if len(errs) == 0 {
 		errs = c.checkOverlaps(path.Child("periods"))
 	}
 	return c, errs
+}
+
+// LoadZone returns an IANA time zone; no name means UTC.
+func LoadZone(name string) (*time.Location, error) {
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "Local" {
+		return nil, errors.New("must be an IANA time zone such as Europe/Prague")
+	}
+	return zone, nil
 }
 
 // checkLimits returns what is wrong with limits on top of the defaults.
@@ -82,7 +102,7 @@ func (c *Calendar) checkOverlaps(path *field.Path) field.ErrorList {
 	for i := range c.periods {
 		for j := range c.periods {
 			floor, limit := c.base.with("", c.periods[i].limits), c.base.with("", c.periods[j].limits)
-			if i == j || floor.MinReplicas <= limit.MaxReplicas || !overlap(&c.periods[i], &c.periods[j]) {
+			if i == j || floor.MinReplicas <= limit.MaxReplicas || !c.overlap(&c.periods[i], &c.periods[j]) {
 				continue
 			}
 			errs = append(errs, field.Invalid(path.Index(i).Child("limits", "minReplicas"), floor.MinReplicas, fmt.Sprintf(
@@ -93,19 +113,21 @@ func (c *Calendar) checkOverlaps(path *field.Path) field.ErrorList {
 	return errs
 }
 
-// overlap reports whether two periods are ever in force together, by the wall clock of a week without clock changes.
-func overlap(a, b *period) bool {
-	const week = 7 * minutesOfDay
-	for dayA, startsA := range a.weekdays {
-		for dayB, startsB := range b.weekdays {
-			if !startsA || !startsB {
-				continue
-			}
-			fromA := dayA*minutesOfDay + a.from - int(a.lead/time.Minute)
-			fromB := dayB*minutesOfDay + b.from - int(b.lead/time.Minute)
-			lengthA, lengthB := dayA*minutesOfDay+a.to-fromA, dayB*minutesOfDay+b.to-fromB
-			// On the circle of the week, one starts while the other is in force.
-			if mod(fromB-fromA, week) < lengthA || mod(fromA-fromB, week) < lengthB {
+// overlap reports whether two periods are ever in force together, by the wall clock of days without clock changes.
+func (c *Calendar) overlap(a, b *period) bool {
+	from, length := date{2024, time.January, 1}, 14
+	if len(a.days.monthly)+len(b.days.monthly) > 0 {
+		length = 28 * 366 // after 28 years the weekdays of dates repeat
+	}
+	for i := range length {
+		day := from.add(i)
+		if !a.days.include(day, c.holidays) {
+			continue
+		}
+		for offset := -2; offset <= 2; offset++ {
+			shift := offset * minutesOfDay
+			if b.days.include(day.add(offset), c.holidays) &&
+				a.from-leadMinutes(a) < b.to+shift && b.from-leadMinutes(b)+shift < a.to {
 				return true
 			}
 		}
@@ -113,7 +135,7 @@ func overlap(a, b *period) bool {
 	return false
 }
 
-func mod(a, n int) int { return (a%n + n) % n }
+func leadMinutes(p *period) int { return int(p.lead / time.Minute) }
 
 func compilePeriod(spec *v1alpha1.Period, path *field.Path) (period, field.ErrorList) {
 	var errs field.ErrorList
@@ -122,7 +144,7 @@ func compilePeriod(spec *v1alpha1.Period, path *field.Path) (period, field.Error
 		errs = append(errs, field.Invalid(path.Child("name"), spec.Name, "must be a name, and not \"default\""))
 	}
 	var err error
-	if p.weekdays, err = parseDays(spec.Days); err != nil {
+	if p.days, err = parseDays(spec.Days); err != nil {
 		errs = append(errs, field.Invalid(path.Child("days"), strings.Join(spec.Days, ", "), err.Error()))
 	}
 	if p.from, err = parseClock(spec.From, 0, minutesOfDay-1); err != nil {
@@ -171,51 +193,26 @@ func compileException(
 			errs = append(errs, field.Invalid(path.Child("to"), spec.To, "must not be before from, "+spec.From))
 		}
 	}
-	limits, known := periods[spec.Use]
+	var more field.ErrorList
+	e.limits, more = limitsOf(spec.Use, spec.Limits, periods, path)
+	return e, append(errs, more...)
+}
+
+// limitsOf are the limits that hold on a special day: those of the period that use names, or its own.
+func limitsOf(
+	use string, own *v1alpha1.Limits, periods map[string]v1alpha1.Limits, path *field.Path,
+) (v1alpha1.Limits, field.ErrorList) {
+	limits, known := periods[use]
 	switch {
-	case (spec.Use == "") == (spec.Limits == nil):
-		errs = append(errs, field.Invalid(path.Child("use"), spec.Use, "set either use or limits"))
-	case spec.Limits != nil:
-		limits = *spec.Limits
-	case !known && spec.Use != DefaultPeriod:
-		names := []string{DefaultPeriod}
-		for name := range periods {
-			names = append(names, name)
-		}
-		errs = append(errs, field.NotSupported(path.Child("use"), spec.Use, names))
+	case (use == "") == (own == nil):
+		return limits, field.ErrorList{field.Invalid(path.Child("use"), use, "set either use or limits")}
+	case own != nil:
+		return *own, nil
+	case !known && use != DefaultPeriod:
+		names := slices.Sorted(maps.Keys(periods))
+		return limits, field.ErrorList{field.NotSupported(path.Child("use"), use, append(names, DefaultPeriod))}
 	}
-	e.limits = limits
-	return e, errs
-}
-
-var dayNames = map[string]time.Weekday{
-	"Sun": time.Sunday, "Mon": time.Monday, "Tue": time.Tuesday, "Wed": time.Wednesday,
-	"Thu": time.Thursday, "Fri": time.Friday, "Sat": time.Saturday,
-}
-
-// parseDays reads day names and ranges of them, which may wrap over the week's end. None means every day.
-func parseDays(days []string) (set [7]bool, err error) {
-	if len(days) == 0 {
-		return [7]bool{true, true, true, true, true, true, true}, nil
-	}
-	for _, text := range days {
-		from, to, isRange := strings.Cut(text, "-")
-		if !isRange {
-			to = from
-		}
-		start, okStart := dayNames[from]
-		end, okEnd := dayNames[to]
-		if !okStart || !okEnd {
-			return set, fmt.Errorf("%q must be a day (Mon, Tue, Wed, Thu, Fri, Sat, Sun) or a range of days (Mon-Fri)", text)
-		}
-		for day := start; ; day = (day + 1) % 7 {
-			set[day] = true
-			if day == end {
-				break
-			}
-		}
-	}
-	return set, nil
+	return limits, nil
 }
 
 // parseClock reads HH:MM as minutes after midnight, at most limit.

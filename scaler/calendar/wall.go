@@ -1,6 +1,9 @@
 package calendar
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // date is a day of the calendar, of no zone.
 type date struct {
@@ -20,7 +23,14 @@ func (d date) add(days int) date { return dateOf(d.midnightUTC().AddDate(0, 0, d
 
 func (d date) weekday() time.Weekday { return d.midnightUTC().Weekday() }
 
-func (d date) before(other date) bool { return d.midnightUTC().Before(other.midnightUTC()) }
+func (d date) compare(other date) int {
+	return cmp.Or(cmp.Compare(d.year, other.year), cmp.Compare(d.month, other.month), cmp.Compare(d.day, other.day))
+}
+
+func (d date) before(other date) bool { return d.compare(other) < 0 }
+
+// in is the same day of another year; February 29th of a year without one is March 1st.
+func (d date) in(year int) date { return date{year, d.month, d.day}.add(0) }
 
 // monthDay orders the days of any year.
 func (d date) monthDay() int { return int(d.month)*100 + d.day }

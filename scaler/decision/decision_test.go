@@ -41,17 +41,19 @@ func TestLedgerKeepsTheNewest(t *testing.T) {
 func TestMetricsFollowAndForget(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	recorder := NewRecorder(NewLedger(3), registry, slog.New(slog.NewTextHandler(io.Discard, nil)))
-	recorder.Record(scans, target.Decide(time.Unix(100, 0), target.Observation{Time: time.Unix(100, 0), Ready: 7, Consumers: 2},
-		nil, calendar.Limits{Period: "day", MaxReplicas: 5}, target.Policy{MessagesPerReplica: 1}))
+	recorder.Record(t.Context(), scans, target.Decide(time.Unix(100, 0), target.Observation{Time: time.Unix(100, 0), Ready: 7, Consumers: 2},
+		nil, calendar.Limits{Period: "day", MaxReplicas: 5}, target.Policy{MessagesPerReplica: 1}, 0), time.Unix(99, 0))
 	want := `
-# HELP ebbtide_target_constraint 1 for the constraint that decided the target: backlog, floor, idle, cap, hold, outage; 0 for the others.
+# HELP ebbtide_target_constraint 1 for the constraint that decided the target: backlog, drain, floor, idle, cap, scale-in, hold, outage; 0 for the others.
 # TYPE ebbtide_target_constraint gauge
 ebbtide_target_constraint{constraint="backlog",namespace="scan",policy="scans"} 0
 ebbtide_target_constraint{constraint="cap",namespace="scan",policy="scans"} 1
+ebbtide_target_constraint{constraint="drain",namespace="scan",policy="scans"} 0
 ebbtide_target_constraint{constraint="floor",namespace="scan",policy="scans"} 0
 ebbtide_target_constraint{constraint="hold",namespace="scan",policy="scans"} 0
 ebbtide_target_constraint{constraint="idle",namespace="scan",policy="scans"} 0
 ebbtide_target_constraint{constraint="outage",namespace="scan",policy="scans"} 0
+ebbtide_target_constraint{constraint="scale-in",namespace="scan",policy="scans"} 0
 # HELP ebbtide_target_replicas Unfinished jobs, or pods, that should exist.
 # TYPE ebbtide_target_replicas gauge
 ebbtide_target_replicas{namespace="scan",policy="scans"} 5
@@ -59,8 +61,9 @@ ebbtide_target_replicas{namespace="scan",policy="scans"} 5
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "ebbtide_target_constraint", "ebbtide_target_replicas"); err != nil {
 		t.Error(err)
 	}
+	recorder.Validated(scans, nil)
 	recorder.Forget(scans)
-	if n, err := testutil.GatherAndCount(registry); n != 0 || err != nil {
+	if n, err := testutil.GatherAndCount(registry); n != 1 || err != nil { // the histogram of all decisions
 		t.Errorf("%d series of a deleted policy are left (%v)", n, err)
 	}
 }

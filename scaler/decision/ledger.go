@@ -1,6 +1,8 @@
 package decision
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -14,6 +16,7 @@ type Ledger struct {
 
 	mu       sync.RWMutex
 	policies map[types.NamespacedName]*ring
+	watchers map[*Watcher]struct{}
 }
 
 // ring holds the last decisions; next is where the following one goes.
@@ -22,22 +25,35 @@ type ring struct {
 	next    int
 }
 
-// NewLedger keeps size decisions of each policy.
-func NewLedger(size int) *Ledger {
-	return &Ledger{size: size, policies: map[types.NamespacedName]*ring{}}
+func (r *ring) newest() *target.Decision {
+	return &r.entries[(r.next+len(r.entries)-1)%len(r.entries)]
 }
 
-// Add appends a decision and returns the one before it, if there was any.
+// NewLedger keeps size decisions of each policy.
+func NewLedger(size int) *Ledger {
+	return &Ledger{size: size, policies: map[types.NamespacedName]*ring{}, watchers: map[*Watcher]struct{}{}}
+}
+
+// Add appends a decision and returns the one before it, if there was any. One that says nothing new takes the place of the
+// one before it, so that the ledger of a quiet queue reaches back far.
 func (l *Ledger) Add(policy types.NamespacedName, d target.Decision) (previous target.Decision, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for w := range l.watchers {
+		w.send(Entry{policy, d})
+	}
 	r := l.policies[policy]
 	if r == nil {
 		r = &ring{}
 		l.policies[policy] = r
 	}
 	if len(r.entries) > 0 {
-		previous, ok = r.entries[(r.next+len(r.entries)-1)%len(r.entries)], true
+		newest := r.newest()
+		previous, ok = *newest, true
+		if previous.Target == d.Target && previous.Constraint == d.Constraint && previous.Reason == d.Reason {
+			*newest = d
+			return previous, ok
+		}
 	}
 	if len(r.entries) < l.size {
 		r.entries = append(r.entries, d)
@@ -64,15 +80,11 @@ func (l *Ledger) Last(policy types.NamespacedName, n int) []target.Decision {
 	return last
 }
 
-// Policies lists the policies that have decisions.
+// Policies lists the policies that have decisions, in the order of namespace and name.
 func (l *Ledger) Policies() []types.NamespacedName {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	names := make([]types.NamespacedName, 0, len(l.policies))
-	for name := range l.policies {
-		names = append(names, name)
-	}
-	return names
+	return slices.SortedFunc(maps.Keys(l.policies), compareNames)
 }
 
 // Forget drops a deleted policy's decisions.
@@ -80,4 +92,48 @@ func (l *Ledger) Forget(policy types.NamespacedName) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.policies, policy)
+}
+
+// Entry is a decision and whose it is.
+type Entry struct {
+	Policy   types.NamespacedName
+	Decision target.Decision
+}
+
+// Watcher receives decisions as they are taken.
+type Watcher struct {
+	entries chan Entry
+	ledger  *Ledger
+}
+
+// Watch returns a watcher that can fall behind by some decisions. Close it.
+func (l *Ledger) Watch() *Watcher {
+	w := &Watcher{entries: make(chan Entry, 1024), ledger: l}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.watchers[w] = struct{}{}
+	return w
+}
+
+// Entries is closed when the watcher fell too far behind, or was closed.
+func (w *Watcher) Entries() <-chan Entry { return w.entries }
+
+// send is called with the ledger locked.
+func (w *Watcher) send(e Entry) {
+	select {
+	case w.entries <- e:
+	default: // nobody waits for a watcher that is too slow
+		delete(w.ledger.watchers, w)
+		close(w.entries)
+	}
+}
+
+// Close ends the watcher.
+func (w *Watcher) Close() {
+	w.ledger.mu.Lock()
+	defer w.ledger.mu.Unlock()
+	if _, open := w.ledger.watchers[w]; open {
+		delete(w.ledger.watchers, w)
+		close(w.entries)
+	}
 }

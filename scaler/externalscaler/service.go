@@ -8,6 +8,7 @@ package externalscaler
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,18 +27,22 @@ const (
 	// metricName is the same for every policy: KEDA tells triggers apart by itself.
 	metricName = "ebbtide-target-replicas"
 	// pushEvery is how often a stream looks for work to announce.
-	pushEvery = 500 * time.Millisecond
+	pushEvery = 250 * time.Millisecond
+	// memberAge is how old the decision of another policy of a group may be before it is taken anew.
+	memberAge = 5 * time.Second
 )
 
 // Config of a service.
 type Config struct {
 	Policies *policy.Store
 	Recorder *decision.Recorder
-	// MaxAge is how long a decision answers further calls; about as long as an observation stays fresh.
-	MaxAge time.Duration
+	// RepeatFailure is how long the decision after a failed observation answers further calls.
+	RepeatFailure time.Duration
 	// Timeout bounds a call.
 	Timeout time.Duration
 	Now     func() time.Time
+	// Authorize returns an error, a gRPC status, for a caller that may not ask about a namespace's policies. Nil: all may.
+	Authorize func(ctx context.Context, namespace string) error
 }
 
 // Service implements KEDA's external scaler. Make one with New.
@@ -45,22 +50,32 @@ type Service struct {
 	pb.UnimplementedExternalScalerServer
 	config Config
 
-	mu   sync.Mutex
-	last map[types.NamespacedName]held
+	mu     sync.Mutex
+	states map[types.NamespacedName]*state
 }
 
-// held is what is kept of a policy from call to call.
-type held struct {
-	policy      *policy.Policy
+// state is what is kept of a policy from call to call.
+type state struct {
+	mu sync.Mutex
+	memory
+	refreshing bool // a decision that nobody asked for is being taken
+}
+
+// memory is what is forgotten when a policy gets another backlog.
+type memory struct {
+	policy      *policy.Policy     // that the rest is of
+	observation target.Observation // the last good one
 	decision    target.Decision
-	observation target.Observation
+	wanted      int64 // the target before a group's cap
+	serviceTime target.ServiceTime
+	peaks       target.Peaks
 }
 
 var _ pb.ExternalScalerServer = &Service{}
 
 // New returns a service.
 func New(config Config) *Service {
-	return &Service{config: config, last: map[types.NamespacedName]held{}}
+	return &Service{config: config, states: map[types.NamespacedName]*state{}}
 }
 
 // Register adds the service to a gRPC server.
@@ -70,10 +85,22 @@ func (s *Service) Register(server grpc.ServiceRegistrar) { pb.RegisterExternalSc
 func (s *Service) Forget(name types.NamespacedName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.last, name)
+	delete(s.states, name)
 }
 
-// Decide takes a decision for a policy, or returns the one taken a moment ago. Its errors are gRPC statuses.
+func (s *Service) state(name types.NamespacedName) *state {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.states[name]
+	if st == nil {
+		st = &state{}
+		s.states[name] = st
+	}
+	return st
+}
+
+// Decide takes a decision for a policy, or returns the last one while the sample and the limits that it was taken by are
+// those of the moment. Its errors are gRPC statuses.
 func (s *Service) Decide(ctx context.Context, name types.NamespacedName) (target.Decision, error) {
 	p, invalid, known := s.config.Policies.Get(name)
 	switch {
@@ -83,26 +110,102 @@ func (s *Service) Decide(ctx context.Context, name types.NamespacedName) (target
 	case p == nil:
 		return target.Decision{}, status.Error(codes.FailedPrecondition, invalid.Error())
 	}
-	s.mu.Lock()
-	last, again := s.last[name]
-	s.mu.Unlock()
-	now := s.config.Now()
-	if again && last.policy == p && now.Sub(last.decision.Time) < s.config.MaxAge {
-		return last.decision, nil
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.config.Timeout, fmt.Errorf("no answer within %s", s.config.Timeout))
 	defer cancel()
+	begin := s.config.Now()
 	observation, failure := p.Source.Observe(ctx)
-	if failure != nil {
-		observation = last.observation
+	others := s.others(p)
+	st := s.state(name)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	now := s.config.Now()
+	limits := p.Calendar.Limits(now)
+	if last := &st.decision; st.policy == p && last.Limits == limits {
+		sameSample := failure == nil && last.Failure == nil && last.Observation.Time.Equal(observation.Time)
+		sameFailure := failure != nil && last.Failure != nil && now.Sub(last.Time).Abs() < s.config.RepeatFailure
+		if sameSample || sameFailure {
+			return *last, nil
+		}
 	}
-	now = s.config.Now()
-	d := target.Decide(now, observation, failure, p.Calendar.Limits(now), p.Target)
-	s.mu.Lock()
-	s.last[name] = held{policy: p, decision: d, observation: observation}
-	s.mu.Unlock()
-	s.config.Recorder.Record(name, d)
+	if st.policy == nil || st.policy.Source != p.Source {
+		st.memory = memory{}
+	}
+	st.policy = p
+	if failure != nil {
+		observation = st.observation
+	} else {
+		st.observation = observation
+		st.serviceTime.Observe(observation)
+	}
+	d := target.Decide(now, observation, failure, limits, p.Target, st.serviceTime.Mean())
+	if window := p.Target.ScaleInStabilization; window > 0 {
+		d = st.peaks.Stabilize(d, window)
+	}
+	st.wanted = int64(d.Target)
+	if p.Group != nil {
+		own := target.Member{Name: name.Name, Weight: p.Group.Weight, Wanted: st.wanted, Running: observation.Consumers}
+		limit := others.limit(p.Group.MaxReplicas)
+		d = d.Within(p.Group.Name, target.Split(limit, append(others.members, own))[name.Name], limit)
+	}
+	st.decision = d
+	s.config.Recorder.Record(ctx, name, d, begin)
+	if _, _, still := s.config.Policies.Get(name); !still { // it was deleted meanwhile: leave nothing behind
+		s.config.Recorder.Forget(name)
+		s.Forget(name)
+	}
 	return d, nil
+}
+
+// others are the other policies of a group.
+type others struct {
+	members  []target.Member
+	smallest *int64 // cap that one of them states
+}
+
+func (o others) limit(own int64) int64 {
+	if o.smallest != nil {
+		return min(own, *o.smallest)
+	}
+	return own
+}
+
+// others returns what the other policies of p's group want, as far as it is known. Those that were not asked for a while
+// are asked in the background: nobody waits for the broker of another policy. One that never answered counts as wanting
+// all that it may have.
+func (s *Service) others(p *policy.Policy) (o others) {
+	if p.Group == nil {
+		return o
+	}
+	for _, member := range s.config.Policies.Group(p) {
+		if member.Name == p.Name {
+			continue
+		}
+		if o.smallest == nil || member.Group.MaxReplicas < *o.smallest {
+			o.smallest = &member.Group.MaxReplicas
+		}
+		now := s.config.Now()
+		m := target.Member{
+			Name: member.Name.Name, Weight: member.Group.Weight, Wanted: int64(member.Calendar.Limits(now).MaxReplicas),
+		}
+		st := s.state(member.Name)
+		st.mu.Lock()
+		if st.policy == member {
+			m.Wanted, m.Running = st.wanted, st.observation.Consumers
+		}
+		refresh := !st.refreshing && (st.policy != member || now.Sub(st.decision.Time).Abs() > memberAge)
+		st.refreshing = st.refreshing || refresh
+		st.mu.Unlock()
+		if refresh {
+			go func() {
+				_, _ = s.Decide(context.Background(), member.Name) // its own triggers report what is wrong with it
+				st.mu.Lock()
+				st.refreshing = false
+				st.mu.Unlock()
+			}()
+		}
+		o.members = append(o.members, m)
+	}
+	return o
 }
 
 // answer is Decide, with an outage in which the calendar asks for nothing as an error: it would create no job anyway,
@@ -111,6 +214,11 @@ func (s *Service) answer(ctx context.Context, ref *pb.ScaledObjectRef) (target.D
 	name, err := policyName(ref)
 	if err != nil {
 		return target.Decision{}, err
+	}
+	if s.config.Authorize != nil {
+		if err := s.config.Authorize(ctx, name.Namespace); err != nil {
+			return target.Decision{}, err
+		}
 	}
 	d, err := s.Decide(ctx, name)
 	if err == nil && d.Constraint == target.Outage && d.Target == 0 {
@@ -126,7 +234,18 @@ func policyName(ref *pb.ScaledObjectRef) (types.NamespacedName, error) {
 		return name, status.Errorf(codes.InvalidArgument,
 			"the trigger of %s/%s has no `policy` in its metadata: name a ScalingPolicy of its namespace", ref.GetNamespace(), ref.GetName())
 	}
+	for key := range ref.GetScalerMetadata() {
+		if !slices.Contains(metadataKeys, key) {
+			return name, status.Errorf(codes.InvalidArgument, "the trigger of %s/%s has %q in its metadata, which means nothing here: "+
+				"limits and schedules belong in ScalingPolicy %s, where an edit does not restart jobs", ref.GetNamespace(), ref.GetName(), key, name)
+		}
+	}
 	return name, nil
+}
+
+// metadataKeys are our own key and those of KEDA's external scaler.
+var metadataKeys = []string{
+	"policy", "scalerAddress", "enableTLS", "unsafeSsl", "tlsCertFile", "caCert", "tlsClientCert", "tlsClientKey",
 }
 
 // GetMetricSpec implements ExternalScaler. KEDA divides the metric by the target size: with 1 the metric is the number

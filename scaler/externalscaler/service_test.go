@@ -36,7 +36,7 @@ type source struct {
 	failure  atomic.Pointer[error]
 }
 
-func (s *source) Open(string, v1alpha1.Backlog, policy.Resolver) backlog.Source { return s }
+func (s *source) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Source { return s }
 
 func (s *source) Observe(context.Context) (target.Observation, error) {
 	s.observed.Add(1)
@@ -47,6 +47,12 @@ func (s *source) Observe(context.Context) (target.Observation, error) {
 }
 
 func (*source) Close() error { return nil }
+
+// nobody is told what becomes of policies.
+type nobody struct{}
+
+func (nobody) Validated(types.NamespacedName, error) {}
+func (nobody) Forget(types.NamespacedName)           {}
 
 // testBundle is a service with one policy, scan/scans, behind a real gRPC connection.
 type testBundle struct {
@@ -64,10 +70,10 @@ func newBundle(t *testing.T) *testBundle {
 	b.clock.Store(1000)
 	b.source = &source{now: now}
 	log := slog.New(slog.DiscardHandler)
-	b.store = policy.NewStore(b.source, log, func(types.NamespacedName) {})
+	b.store = policy.NewStore(b.source, nobody{}, log)
 	service := New(Config{
 		Policies: b.store, Recorder: decision.NewRecorder(b.ledger, prometheus.NewRegistry(), log),
-		MaxAge: time.Second, Timeout: time.Second, Now: now,
+		RepeatFailure: time.Second, Timeout: time.Second, Now: now,
 	})
 	listener := bufconn.Listen(1 << 16)
 	server := grpc.NewServer()
@@ -86,7 +92,7 @@ func newBundle(t *testing.T) *testBundle {
 
 // set puts a policy in force, with a floor for when the broker is away.
 func (b *testBundle) set(maxReplicas, floor int32) {
-	b.store.Set(&v1alpha1.ScalingPolicy{
+	b.store.Set(context.Background(), &v1alpha1.ScalingPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "scans"},
 		Spec: v1alpha1.ScalingPolicySpec{
 			Backlog:  v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: v1alpha1.ValueSource{Value: "amqp://x"}, Queue: "q"}},
@@ -130,14 +136,11 @@ func TestCallsAnswerFromOneDecision(t *testing.T) {
 	}
 	b.source.ready.Store(7)
 	if b.active(t) {
-		t.Error("a call within a decision's age took another one")
+		t.Error("a second decision was taken by the same sample")
 	}
 	b.clock.Add(2)
 	if !b.active(t) || b.value(t) != 7 {
 		t.Errorf("value %v, want 7", b.value(t))
-	}
-	if n := b.source.observed.Load(); n != 2 {
-		t.Errorf("%d observations for two decisions", n)
 	}
 	if n := len(b.ledger.Last(types.NamespacedName{Namespace: "scan", Name: "scans"}, 10)); n != 2 {
 		t.Errorf("%d decisions in the ledger, want 2", n)
@@ -180,14 +183,14 @@ func TestOutage(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	b := newBundle(t)
-	b.store.Set(&v1alpha1.ScalingPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "broken"}}, nil)
+	b.store.Set(t.Context(), &v1alpha1.ScalingPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "broken"}}, nil)
 	for name, tc := range map[string]struct {
 		policy string
 		code   codes.Code
 		want   string
 	}{
 		"unknown": {"nope", codes.NotFound, "ScalingPolicy scan/nope does not exist: create it"},
-		"invalid": {"broken", codes.FailedPrecondition, "spec.backlog: Required value: set a source"},
+		"invalid": {"broken", codes.FailedPrecondition, "spec.backlog: Required value: set exactly one source"},
 		"unnamed": {"", codes.InvalidArgument, "the trigger of scan/job has no `policy` in its metadata"},
 	} {
 		t.Run(name, func(t *testing.T) {

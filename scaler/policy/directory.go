@@ -44,7 +44,7 @@ type Directory struct {
 func NewDirectory(path string, store *Store, log *slog.Logger) *Directory {
 	return &Directory{
 		path: path, store: store, log: log, seen: map[types.NamespacedName][]byte{}, faults: map[string]string{},
-		resolver: environment{},
+		resolver: environment{path},
 	}
 }
 
@@ -58,7 +58,7 @@ func (d *Directory) Run(ctx context.Context, loaded func()) error {
 	if err := watcher.Add(d.path); err != nil {
 		return fmt.Errorf("watch --policy-dir %s: %w", d.path, err)
 	}
-	d.Load()
+	d.Load(ctx)
 	loaded()
 	rescan := time.NewTicker(rescanEvery)
 	defer rescan.Stop()
@@ -67,13 +67,13 @@ func (d *Directory) Run(ctx context.Context, loaded func()) error {
 		case <-ctx.Done():
 			return nil
 		case <-rescan.C:
-			d.Load()
+			d.Load(ctx)
 		case <-watcher.Events:
 			time.Sleep(settle)
 			for len(watcher.Events) > 0 {
 				<-watcher.Events
 			}
-			d.Load()
+			d.Load(ctx)
 		case err := <-watcher.Errors:
 			d.log.Warn("watch of the policy directory; it is read again every "+rescanEvery.String(), "error", err)
 		}
@@ -82,7 +82,7 @@ func (d *Directory) Run(ctx context.Context, loaded func()) error {
 
 // Load reads the directory once and applies what changed. A file that can't be read or parsed keeps its policies as
 // they were.
-func (d *Directory) Load() {
+func (d *Directory) Load(ctx context.Context) {
 	files, err := os.ReadDir(d.path)
 	if err != nil {
 		d.fault(d.path, err)
@@ -96,7 +96,7 @@ func (d *Directory) Load() {
 			continue
 		}
 		path := filepath.Join(d.path, file.Name())
-		err := d.loadFile(path, found)
+		err := d.loadFile(ctx, path, found)
 		d.fault(path, err)
 		broken = broken || err != nil
 	}
@@ -112,7 +112,7 @@ func (d *Directory) Load() {
 }
 
 // loadFile applies a file's documents and adds them to found.
-func (d *Directory) loadFile(path string, found map[types.NamespacedName][]byte) error {
+func (d *Directory) loadFile(ctx context.Context, path string, found map[types.NamespacedName][]byte) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func (d *Directory) loadFile(path string, found map[types.NamespacedName][]byte)
 		found[name] = document
 		if !bytes.Equal(d.seen[name], document) {
 			d.seen[name] = slices.Clone(document)
-			d.store.Set(policy, d.resolver)
+			d.store.Set(ctx, policy, d.resolver)
 		}
 	}
 }
@@ -175,23 +175,5 @@ func (d *Directory) fault(path string, err error) {
 	case err != nil && was != err.Error():
 		d.log.Error("policy file is not valid; its policies stay as they were", "file", path, "error", err)
 		d.faults[path] = err.Error()
-	}
-}
-
-// environment resolves values of policies that come from files.
-type environment struct{}
-
-func (environment) Resolve(_ context.Context, _ string, value v1alpha1.ValueSource) (string, error) {
-	switch {
-	case value.SecretKeyRef != nil:
-		return "", errors.New("secretKeyRef: a policy read from a file can't refer to a Secret: use env")
-	case value.Env != "":
-		text, ok := os.LookupEnv(value.Env)
-		if !ok {
-			return "", fmt.Errorf("env: the scaler has no environment variable %s", value.Env)
-		}
-		return text, nil
-	default:
-		return value.Value, nil
 	}
 }

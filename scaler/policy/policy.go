@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -22,35 +23,88 @@ type Policy struct {
 	Generation int64
 	Calendar   *calendar.Calendar
 	Target     target.Policy
-	Source     backlog.Source
+	// Group whose cap the policy shares, or nil.
+	Group  *Group
+	Source backlog.Source
+
+	spec v1alpha1.ScalingPolicySpec // defaulted
+}
+
+// Group is a policy's part in a cap shared by several.
+type Group struct {
+	Name                string
+	MaxReplicas, Weight int64
 }
 
 // Resolver finds the text of a value that a policy refers to.
 type Resolver interface {
-	Resolve(ctx context.Context, namespace string, value v1alpha1.ValueSource) (string, error)
+	Resolve(ctx context.Context, namespace string, value *v1alpha1.ValueSource) (string, error)
+}
+
+// valuesOf resolves the values of a namespace's policies. An error begins with the field.
+func valuesOf(namespace string, resolver Resolver) backlog.Values {
+	return func(ctx context.Context, at string, value *v1alpha1.ValueSource) (string, error) {
+		if value == nil {
+			return "", nil
+		}
+		text, err := resolver.Resolve(ctx, namespace, value)
+		if err != nil {
+			return "", fmt.Errorf("%s.%w", at, err)
+		}
+		return text, nil
+	}
 }
 
 // Opener opens the source of a policy's backlog.
 type Opener interface {
-	Open(namespace string, spec v1alpha1.Backlog, resolver Resolver) backlog.Source
+	Open(spec *v1alpha1.ScalingPolicySpec, values backlog.Values) backlog.Source
 }
 
-// compile validates a policy, fills in defaults and compiles it. It does not change p.
-func compile(p *v1alpha1.ScalingPolicy, opener Opener, resolver Resolver) (*Policy, error) {
+// compile validates a policy, fills in defaults and compiles it. It does not change p. The source of an earlier version
+// goes on if it reads the same backlog.
+func (s *Store) compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile, resolver Resolver, old *Policy) (*Policy, error) {
 	p = p.DeepCopy()
 	v1alpha1.SetDefaults(p)
 	errs := v1alpha1.Validate(p)
-	compiled, more := calendar.New(p.Spec.Calendar, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
+	var days *calendar.Holidays
+	if holidays != nil {
+		days, errs = holidays.days, append(errs, holidays.errs...)
+	}
+	compiled, more := calendar.New(p.Spec.Calendar, days, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
 	if errs = append(errs, more...); len(errs) > 0 {
 		return nil, fmt.Errorf("ScalingPolicy %s/%s: %w", p.Namespace, p.Name, errs.ToAggregate())
 	}
-	return &Policy{
+	t := &p.Spec.Target
+	policy := &Policy{
 		Name:       types.NamespacedName{Namespace: p.Namespace, Name: p.Name},
 		Generation: p.Generation,
 		Calendar:   compiled,
-		Target: target.Policy{
-			MessagesPerReplica: int64(p.Spec.Target.MessagesPerReplica), HoldFor: p.Spec.Outage.HoldFor.Duration,
-		},
-		Source: opener.Open(p.Namespace, p.Spec.Backlog, resolver),
-	}, nil
+		Target:     target.Policy{MessagesPerReplica: int64(t.MessagesPerReplica), HoldFor: p.Spec.Outage.HoldFor.Duration},
+		spec:       p.Spec,
+	}
+	if t.DrainWithin != nil {
+		policy.Target.DrainWithin = t.DrainWithin.Duration
+	}
+	if t.ServiceTime != nil {
+		policy.Target.ServiceTime = t.ServiceTime.Duration
+	}
+	if t.ScaleInStabilization != nil {
+		policy.Target.ScaleInStabilization = t.ScaleInStabilization.Duration
+	}
+	if g := t.MaxReplicasGroup; g != nil {
+		policy.Group = &Group{Name: g.Name, MaxReplicas: int64(g.MaxReplicas), Weight: int64(g.Weight)}
+	}
+	if old != nil && sameBacklog(&old.spec, &p.Spec) {
+		policy.Source = old.Source
+	} else {
+		policy.Source = s.opener.Open(&policy.spec, valuesOf(p.Namespace, resolver))
+	}
+	return policy, nil
+}
+
+// sameBacklog reports whether two versions of a policy read the same backlog in the same way.
+func sameBacklog(a, b *v1alpha1.ScalingPolicySpec) bool {
+	return equality.Semantic.DeepEqual(a.Backlog, b.Backlog) &&
+		equality.Semantic.DeepEqual(a.Target.DrainWithin, b.Target.DrainWithin) &&
+		equality.Semantic.DeepEqual(a.Target.ServiceTime, b.Target.ServiceTime)
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
-	"github.com/ebbtide-dev/ebbtide/scaler/backlog/rabbitmq"
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
 
@@ -23,16 +22,16 @@ type sources struct{ opened, closed int }
 
 type countedSource struct{ of *sources }
 
-func (s *sources) Open(string, v1alpha1.Backlog, Resolver) backlog.Source {
+func (s *sources) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Source {
 	s.opened++
-	return countedSource{s}
+	return &countedSource{s}
 }
 
-func (countedSource) Observe(context.Context) (target.Observation, error) {
+func (*countedSource) Observe(context.Context) (target.Observation, error) {
 	return target.Observation{}, nil
 }
 
-func (c countedSource) Close() error { c.of.closed++; return nil }
+func (c *countedSource) Close() error { c.of.closed++; return nil }
 
 const scans = `apiVersion: ebbtide.dev/v1alpha1
 kind: ScalingPolicy
@@ -66,10 +65,13 @@ func newBundle(t *testing.T) *testBundle {
 	t.Helper()
 	b := &testBundle{dir: t.TempDir(), sources: &sources{}, log: &strings.Builder{}}
 	log := slog.New(slog.NewTextHandler(b.log, nil))
-	b.store = NewStore(b.sources, log, func(name types.NamespacedName) { b.forgotten = append(b.forgotten, name) })
+	b.store = NewStore(b.sources, b, log)
 	b.directory = NewDirectory(b.dir, b.store, log)
 	return b
 }
+
+func (b *testBundle) Validated(types.NamespacedName, error) {}
+func (b *testBundle) Forget(name types.NamespacedName)      { b.forgotten = append(b.forgotten, name) }
 
 // limit is the cap of the policy in force; -1 when there is none.
 func (b *testBundle) limit(name string) int32 {
@@ -85,21 +87,29 @@ func TestDirectoryLoad(t *testing.T) {
 	file := filepath.Join(b.dir, "scans.yaml")
 	other := strings.ReplaceAll(scans, "name: scans, ", "name: other, ")
 	write(t, file, scans+"---\n"+other)
-	b.directory.Load()
+	b.directory.Load(t.Context())
 	if b.limit("scans") != 7 || b.limit("other") != 7 {
 		t.Fatalf("caps %d and %d, want 7\n%s", b.limit("scans"), b.limit("other"), b.log)
 	}
 
 	write(t, file, strings.Replace(scans, "maxReplicas: 7", "maxReplicas: 9", 1)+"---\n"+other)
-	b.directory.Load()
-	if b.limit("scans") != 9 || b.sources.opened != 3 || b.sources.closed != 1 {
-		t.Errorf("cap %d, %d sources opened, %d closed; want 9, 3 and 1: only the edited policy is compiled again",
+	b.directory.Load(t.Context())
+	if b.limit("scans") != 9 || b.sources.opened != 2 || b.sources.closed != 0 {
+		t.Errorf("cap %d, %d sources opened, %d closed; want 9, 2 and 0: an edit of a limit does not touch the backlog",
 			b.limit("scans"), b.sources.opened, b.sources.closed)
 	}
 
+	write(t, file, strings.Replace(scans, "queue: scans", "queue: more", 1)+"---\n"+other)
+	b.directory.Load(t.Context())
+	if b.sources.opened != 3 || b.sources.closed != 1 {
+		t.Errorf("%d sources opened, %d closed; want 3 and 1: only that of the edited policy", b.sources.opened, b.sources.closed)
+	}
+	write(t, file, strings.Replace(scans, "maxReplicas: 7", "maxReplicas: 9", 1)+"---\n"+other)
+	b.directory.Load(t.Context())
+
 	// An edit that does not validate keeps the last good version, and says why.
 	write(t, file, strings.Replace(scans, "maxReplicas: 7", "maxReplicas: -1", 1)+"---\n"+other)
-	b.directory.Load()
+	b.directory.Load(t.Context())
 	_, invalid, _ := b.store.Get(types.NamespacedName{Namespace: "scan", Name: "scans"})
 	if b.limit("scans") != 9 || invalid == nil || !strings.Contains(invalid.Error(), "spec.target.maxReplicas: Invalid value: -1") {
 		t.Errorf("cap %d, error %v; want 9 and the reason", b.limit("scans"), invalid)
@@ -107,13 +117,13 @@ func TestDirectoryLoad(t *testing.T) {
 
 	// A file that does not parse takes nothing away, not even policies that are not found any more.
 	write(t, file, "kind: [")
-	b.directory.Load()
+	b.directory.Load(t.Context())
 	if b.limit("scans") != 9 || b.limit("other") != 7 || !strings.Contains(b.log.String(), "policy file is not valid") {
 		t.Errorf("caps %d and %d after a broken file\n%s", b.limit("scans"), b.limit("other"), b.log)
 	}
 
 	write(t, file, other)
-	b.directory.Load()
+	b.directory.Load(t.Context())
 	if b.limit("scans") != -1 || b.limit("other") != 7 || len(b.forgotten) != 1 {
 		t.Errorf("caps %d and %d, forgotten %v; want the first policy gone", b.limit("scans"), b.limit("other"), b.forgotten)
 	}
@@ -129,12 +139,12 @@ func TestDirectoryErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBundle(t)
 			write(t, filepath.Join(b.dir, "p.yaml"), tc.text)
-			b.directory.Load()
+			b.directory.Load(t.Context())
 			if !strings.Contains(b.log.String(), tc.want) {
 				t.Errorf("log %s, want %q", b.log, tc.want)
 			}
 			before := b.log.Len()
-			b.directory.Load()
+			b.directory.Load(t.Context())
 			if b.log.Len() != before {
 				t.Error("the same error is logged again")
 			}
@@ -162,9 +172,9 @@ func TestDirectoryRun(t *testing.T) {
 }
 
 // resolverFunc resolves by a function.
-type resolverFunc func(v1alpha1.ValueSource) (string, error)
+type resolverFunc func(*v1alpha1.ValueSource) (string, error)
 
-func (f resolverFunc) Resolve(_ context.Context, _ string, value v1alpha1.ValueSource) (string, error) {
+func (f resolverFunc) Resolve(_ context.Context, _ string, value *v1alpha1.ValueSource) (string, error) {
 	return f(value)
 }
 
@@ -173,9 +183,9 @@ func TestSourceFollowsCredentials(t *testing.T) {
 	now := time.Unix(0, 0)
 	clock := func() time.Time { return now }
 	uri, failure, lookups := "", errors.New("secretKeyRef: no such Secret"), 0
-	opener := Sources{RabbitMQ: rabbitmq.NewBrokers(0, 100*time.Millisecond, clock), Now: clock}
-	source := opener.Open("scan", v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{Queue: "scans"}},
-		resolverFunc(func(v1alpha1.ValueSource) (string, error) { lookups++; return uri, failure }))
+	opener := NewSources(backlog.Limits{Timeout: 100 * time.Millisecond, Now: clock})
+	spec := &v1alpha1.ScalingPolicySpec{Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{Queue: "scans"}}}
+	source := opener.Open(spec, valuesOf("scan", resolverFunc(func(*v1alpha1.ValueSource) (string, error) { lookups++; return uri, failure })))
 	observe := func() string {
 		_, err := source.Observe(t.Context())
 		if err == nil {

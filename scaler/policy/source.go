@@ -2,70 +2,80 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog/kafka"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog/prometheus"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog/rabbitmq"
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
 
-// resolveEvery is how soon a rotated credential is taken up.
-const resolveEvery = 15 * time.Second
+const (
+	// resolveEvery is how soon a rotated credential, or a changed file of holidays, is taken up.
+	resolveEvery = 15 * time.Second
+	// resolveTimeout bounds the look-up of a value.
+	resolveTimeout = 5 * time.Second
+)
 
 // Sources opens the sources that policies name.
 type Sources struct {
-	RabbitMQ *rabbitmq.Brokers
-	Now      func() time.Time
+	limits   backlog.Limits
+	rabbitmq *rabbitmq.Brokers
 }
 
-// Open implements Opener. Nothing is resolved or connected yet: a Secret may come after its policy.
-func (s Sources) Open(namespace string, spec v1alpha1.Backlog, resolver Resolver) backlog.Source {
-	return &resolving{now: s.Now, open: func(ctx context.Context) (rabbitmq.Queues, error) {
-		return resolveRabbitMQ(ctx, namespace, spec.RabbitMQ, resolver)
-	}, brokers: s.RabbitMQ}
+// NewSources returns sources with samples within limits.
+func NewSources(limits backlog.Limits) *Sources {
+	return &Sources{limits: limits, rabbitmq: rabbitmq.NewBrokers(limits)}
 }
 
-func resolveRabbitMQ(
-	ctx context.Context, namespace string, spec *v1alpha1.RabbitMQBacklog, resolver Resolver,
-) (rabbitmq.Queues, error) {
-	queues := rabbitmq.Queues{
-		Names:          spec.QueueNames(),
-		FailIfMissing:  spec.OnMissingQueue == v1alpha1.MissingQueueError,
-		OtherConsumers: int64(spec.OtherConsumers),
+// Open implements Opener. Nothing is resolved or connected yet: a Secret may come after its policy. A new kind of source
+// is a line here.
+func (s *Sources) Open(spec *v1alpha1.ScalingPolicySpec, values backlog.Values) backlog.Source {
+	switch b := spec.Backlog; {
+	case b.Kafka != nil:
+		return resolved(s, spec, values, kafka.Resolve, kafka.Open)
+	case b.Prometheus != nil:
+		return resolved(s, spec, values, prometheus.Resolve, prometheus.Open)
+	default:
+		return resolved(s, spec, values, rabbitmq.Resolve, s.rabbitmq.Open)
 	}
-	uri, err := resolver.Resolve(ctx, namespace, spec.URI)
-	if err != nil {
-		return queues, fmt.Errorf("spec.backlog.rabbitmq.uri.%w", err)
+}
+
+// config is what a kind of source is opened with.
+type config[C any] interface{ Equal(other C) bool }
+
+// resolved returns a source whose values are looked up when it is first used, and again from time to time.
+func resolved[C config[C]](
+	s *Sources, spec *v1alpha1.ScalingPolicySpec, values backlog.Values,
+	resolve func(context.Context, *v1alpha1.ScalingPolicySpec, backlog.Values) (C, error), open func(C) (backlog.Reader, error),
+) backlog.Source {
+	return &resolving[C]{
+		limits:  s.limits,
+		resolve: func(ctx context.Context) (C, error) { return resolve(ctx, spec, values) },
+		open:    open,
 	}
-	queues.URI = strings.TrimSpace(uri)
-	if spec.ManagementURI != nil {
-		if uri, err = resolver.Resolve(ctx, namespace, *spec.ManagementURI); err != nil {
-			return queues, fmt.Errorf("spec.backlog.rabbitmq.managementURI.%w", err)
-		}
-		queues.ManagementURI = strings.TrimSpace(uri)
-	}
-	return queues, nil
 }
 
 // resolving is a source whose credentials are looked up again from time to time.
-type resolving struct {
-	now     func() time.Time
-	open    func(context.Context) (rabbitmq.Queues, error)
-	brokers *rabbitmq.Brokers
+type resolving[C config[C]] struct {
+	limits  backlog.Limits
+	resolve func(context.Context) (C, error)
+	open    func(C) (backlog.Reader, error)
 
 	mu         sync.Mutex
 	closed     bool
 	resolvedAt time.Time
-	queues     rabbitmq.Queues
+	config     C
 	source     backlog.Source
 }
 
 // Observe implements backlog.Source.
-func (r *resolving) Observe(ctx context.Context) (target.Observation, error) {
+func (r *resolving[C]) Observe(ctx context.Context) (target.Observation, error) {
 	source, err := r.current(ctx)
 	if err != nil {
 		return target.Observation{}, err
@@ -74,39 +84,43 @@ func (r *resolving) Observe(ctx context.Context) (target.Observation, error) {
 }
 
 // current is the source for the credentials of the moment. While they can't be looked up, the last ones serve.
-func (r *resolving) current(ctx context.Context) (backlog.Source, error) {
+func (r *resolving[C]) current(ctx context.Context) (backlog.Source, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil, fmt.Errorf("a newer version of the policy is in force")
+		return nil, errors.New("a newer version of the policy is in force")
 	}
-	if r.source != nil && r.now().Sub(r.resolvedAt) < resolveEvery {
+	now := r.limits.Now()
+	if age := now.Sub(r.resolvedAt); r.source != nil && age >= 0 && age < resolveEvery {
 		return r.source, nil
 	}
-	queues, err := r.open(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, resolveTimeout, fmt.Errorf("no answer within %s", resolveTimeout))
+	defer cancel()
+	config, err := r.resolve(ctx)
 	if err != nil {
 		if r.source != nil {
+			r.resolvedAt = now // ask again no sooner than if all were well
 			return r.source, nil
 		}
 		return nil, err
 	}
-	r.resolvedAt = r.now()
-	if r.source != nil && queues.URI == r.queues.URI && queues.ManagementURI == r.queues.ManagementURI {
+	r.resolvedAt = now
+	if r.source != nil && config.Equal(r.config) {
 		return r.source, nil
 	}
-	source, err := r.brokers.Open(queues)
+	reader, err := r.open(config)
 	if err != nil {
 		return nil, err
 	}
 	if r.source != nil {
 		_ = r.source.Close() // its connection is of no more use
 	}
-	r.queues, r.source = queues, source
-	return source, nil
+	r.config, r.source = config, backlog.NewSource(reader, r.limits)
+	return r.source, nil
 }
 
 // Close implements backlog.Source.
-func (r *resolving) Close() error {
+func (r *resolving[C]) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true

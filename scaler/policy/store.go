@@ -1,8 +1,12 @@
 package policy
 
 import (
+	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -11,23 +15,42 @@ import (
 
 // Store holds policies by name. It is safe for concurrent use.
 type Store struct {
-	opener Opener
-	log    *slog.Logger
-	forget func(types.NamespacedName)
+	opener   Opener
+	observer Observer
+	log      *slog.Logger
+	parsed   parsedFiles
+
+	// set is held while a policy is compiled and put in force, so that an older version never replaces a newer one.
+	set sync.Mutex
 
 	mu      sync.RWMutex
 	entries map[types.NamespacedName]entry
+	groups  map[types.NamespacedName]map[types.NamespacedName]*Policy // by namespace and name of a group
 }
 
-// entry is a policy's last good version, if any, and what is wrong with its newest.
+// Observer is told what becomes of policies. Calls for one policy come one after the other.
+type Observer interface {
+	// Validated tells whether a policy's newest version is valid.
+	Validated(name types.NamespacedName, err error)
+	// Forget is called for a policy that is deleted.
+	Forget(name types.NamespacedName)
+}
+
+// entry is a policy's last good version, if any, what is wrong with its newest, and where that came from.
 type entry struct {
-	policy *Policy
-	err    error
+	policy   *Policy
+	err      error
+	newest   *v1alpha1.ScalingPolicy
+	resolver Resolver
+	holidays *holidayFile // of the newest version; nil: it has none
 }
 
-// NewStore returns an empty store. Forget is called for every policy that is deleted.
-func NewStore(opener Opener, log *slog.Logger, forget func(types.NamespacedName)) *Store {
-	return &Store{opener: opener, log: log, forget: forget, entries: map[types.NamespacedName]entry{}}
+// NewStore returns an empty store.
+func NewStore(opener Opener, observer Observer, log *slog.Logger) *Store {
+	return &Store{
+		opener: opener, observer: observer, log: log, entries: map[types.NamespacedName]entry{},
+		groups: map[types.NamespacedName]map[types.NamespacedName]*Policy{},
+	}
 }
 
 // Get returns a policy's last good version, nil if there is none, and what is wrong with its newest version. Known is
@@ -39,49 +62,126 @@ func (s *Store) Get(name types.NamespacedName) (policy *Policy, err error, known
 	return e.policy, e.err, known
 }
 
+// Group returns the policies that share a cap with p, p included.
+func (s *Store) Group(p *Policy) []*Policy {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Collect(maps.Values(s.groups[p.groupKey()]))
+}
+
+// groupKey is the group of a policy; those of different namespaces never share one.
+func (p *Policy) groupKey() types.NamespacedName {
+	return types.NamespacedName{Namespace: p.Name.Namespace, Name: p.Group.Name}
+}
+
 // Set puts a policy in force, or keeps the last good version when it does not compile.
-func (s *Store) Set(p *v1alpha1.ScalingPolicy, resolver Resolver) {
+func (s *Store) Set(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) {
+	s.set.Lock()
+	defer s.set.Unlock()
+	s.put(ctx, p, resolver)
+}
+
+// put is Set with the lock held.
+func (s *Store) put(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) {
 	name := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
-	compiled, err := compile(p, s.opener, resolver)
-	s.mu.Lock()
-	old := s.entries[name]
+	old, _, _ := s.Get(name)
+	holidays := s.readHolidays(ctx, p, resolver)
+	compiled, err := s.compile(p, holidays, resolver, old)
+	inForce := compiled
 	if err != nil {
-		s.entries[name] = entry{policy: old.policy, err: err}
-	} else {
-		s.entries[name] = entry{policy: compiled}
+		inForce = old
 	}
+	s.mu.Lock()
+	s.entries[name] = entry{policy: inForce, err: err, newest: p, resolver: resolver, holidays: holidays}
+	s.regroup(old, inForce)
 	s.mu.Unlock()
+	s.observer.Validated(name, err)
 	if err != nil {
-		s.log.Error("policy is not valid", "policy", name.String(), "error", err, "lastGoodInForce", old.policy != nil)
+		s.log.Error("policy is not valid", "policy", name.String(), "error", err, "lastGoodInForce", old != nil)
 		return
 	}
 	s.log.Info("policy in force", "policy", name.String(), "generation", p.Generation)
-	s.close(old.policy)
+	if old != nil && old.Source != compiled.Source {
+		s.close(old)
+	}
+}
+
+// regroup moves a policy from its old version's group to its new one's. Either may be nil.
+func (s *Store) regroup(old, current *Policy) {
+	if old != nil && old.Group != nil {
+		key := old.groupKey()
+		if delete(s.groups[key], old.Name); len(s.groups[key]) == 0 {
+			delete(s.groups, key)
+		}
+	}
+	if current != nil && current.Group != nil {
+		key := current.groupKey()
+		if s.groups[key] == nil {
+			s.groups[key] = map[types.NamespacedName]*Policy{}
+		}
+		s.groups[key][current.Name] = current
+	}
 }
 
 // Delete removes a policy.
 func (s *Store) Delete(name types.NamespacedName) {
+	s.set.Lock()
+	defer s.set.Unlock()
 	s.mu.Lock()
 	old, known := s.entries[name]
 	delete(s.entries, name)
+	s.regroup(old.policy, nil)
 	s.mu.Unlock()
 	if !known {
 		return
 	}
 	s.log.Info("policy deleted", "policy", name.String())
 	s.close(old.policy)
-	s.forget(name)
+	s.observer.Forget(name)
+}
+
+// FollowHolidays takes up, until ctx ends, what changes in the files of holidays that policies refer to: a ConfigMap that
+// comes after its policy, or next year's dates.
+func (s *Store) FollowHolidays(ctx context.Context) {
+	tick := time.NewTicker(resolveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.refreshHolidays(ctx)
+		}
+	}
+}
+
+func (s *Store) refreshHolidays(ctx context.Context) {
+	for _, name := range s.Names() {
+		s.mu.RLock()
+		e := s.entries[name]
+		s.mu.RUnlock()
+		if e.holidays == nil {
+			continue
+		}
+		if now := s.readHolidays(ctx, e.newest, e.resolver); now.text == e.holidays.text && (now.errs == nil) == (e.holidays.errs == nil) {
+			continue
+		}
+		s.set.Lock()
+		s.mu.RLock()
+		same := s.entries[name].newest == e.newest // nothing newer came meanwhile
+		s.mu.RUnlock()
+		if same {
+			s.put(ctx, e.newest, e.resolver)
+		}
+		s.set.Unlock()
+	}
 }
 
 // Names lists the policies.
 func (s *Store) Names() []types.NamespacedName {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	names := make([]types.NamespacedName, 0, len(s.entries))
-	for name := range s.entries {
-		names = append(names, name)
-	}
-	return names
+	return slices.Collect(maps.Keys(s.entries))
 }
 
 func (s *Store) close(p *Policy) {

@@ -6,13 +6,18 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
@@ -35,16 +40,28 @@ type Writer struct {
 	Client   client.StatusClient
 	Policies *policy.Store
 	Ledger   *decision.Ledger
+	Events   record.EventRecorder
 	Now      func() time.Time
 	Log      *slog.Logger
+
+	told map[types.NamespacedName]told
+}
+
+// told is what the last events of a policy said.
+type told struct {
+	constraint target.Constraint
+	invalid    string
 }
 
 // Run writes until ctx ends.
 func (w *Writer) Run(ctx context.Context) {
 	tick := time.NewTicker(Every)
 	defer tick.Stop()
+	w.told = map[types.NamespacedName]told{}
 	for {
-		for _, name := range w.Policies.Names() {
+		names := w.Policies.Names()
+		maps.DeleteFunc(w.told, func(name types.NamespacedName, _ told) bool { return !slices.Contains(names, name) })
+		for _, name := range names {
 			err := w.write(ctx, name)
 			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
 				w.Log.Warn("write the status of a policy", "policy", name.String(), "error", err)
@@ -68,12 +85,52 @@ func (w *Writer) write(ctx context.Context, name types.NamespacedName) error {
 	if !known {
 		return nil
 	}
+	w.tell(&object, invalid)
 	before := object.DeepCopy()
 	w.render(&object, inForce, invalid)
 	if equality.Semantic.DeepEqual(before.Status, object.Status) || onlyTimeDiffers(&before.Status, &object.Status) {
 		return nil
 	}
 	return w.Client.Status().Patch(ctx, &object, client.MergeFrom(before))
+}
+
+// tell makes an event of a policy when what binds its target changed, and when a new version turned out not to be valid.
+func (w *Writer) tell(object *v1alpha1.ScalingPolicy, invalid error) {
+	name := types.NamespacedName{Namespace: object.Namespace, Name: object.Name}
+	before, known := w.told[name]
+	if !known { // the status says what the leader before this one has told
+		if last := object.Status.LastDecision; last != nil {
+			before.constraint = target.Constraint(last.Constraint)
+		}
+		if c := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionValid); c != nil && invalid != nil &&
+			strings.HasPrefix(c.Message, invalid.Error()) {
+			before.invalid = invalid.Error()
+		}
+	}
+	now := told{constraint: before.constraint}
+	if invalid != nil {
+		now.invalid = invalid.Error()
+	}
+	if last := w.Ledger.Last(name, 1); len(last) > 0 {
+		now.constraint = last[0].Constraint
+		if now.constraint != before.constraint {
+			kind := corev1.EventTypeNormal
+			if last[0].Failure != nil {
+				kind = corev1.EventTypeWarning
+			}
+			w.Events.Eventf(object, kind, eventReasons[now.constraint], "target %d: %s", last[0].Target, last[0].Reason)
+		}
+	}
+	if now.invalid != "" && now.invalid != before.invalid {
+		w.Events.Event(object, corev1.EventTypeWarning, "Invalid", now.invalid)
+	}
+	w.told[name] = now
+}
+
+// eventReasons are the reasons of events, in the form that Kubernetes gives them.
+var eventReasons = map[target.Constraint]string{
+	target.Backlog: "BoundByBacklog", target.Drain: "BoundByDrain", target.Floor: "BoundByFloor", target.Idle: "BoundByIdle",
+	target.Cap: "BoundByCap", target.ScaleIn: "BoundByScaleIn", target.Hold: "BacklogHeld", target.Outage: "BacklogOutage",
 }
 
 // onlyTimeDiffers reports whether a new status says nothing new but that the same decision was taken again just now.

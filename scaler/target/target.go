@@ -7,7 +7,9 @@
 package target
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
@@ -15,16 +17,28 @@ import (
 
 // Observation is a backlog at an instant, summed over its queues.
 type Observation struct {
-	// Time at which the broker was asked.
-	Time time.Time
+	// Time at which the broker was asked, and where: "rabbitmq broker:5672", say.
+	Time   time.Time
+	Source string
+	// Trace is the W3C traceparent of the sample, empty when it is not traced.
+	Trace string
 	// Ready messages wait to be delivered.
 	Ready int64
+	// ReadyHoldsInFlight is true of sources that can't tell waiting messages from those that are worked on: a Kafka
+	// group's lag ends with the commit. Ready is all of both then.
+	ReadyHoldsInFlight bool
 	// Consumers of the workload's own. With prefetch 1 each holds at most one message.
 	Consumers int64
 	// Unacknowledged messages, and whether they are known. They may lag some seconds behind Ready and Consumers, so
 	// they only ever tell how many consumers are idle.
 	Unacknowledged      int64
 	UnacknowledgedKnown bool
+	// Parallelism is how many consumers can work at once: a Kafka group's partitions. 0 means any number.
+	Parallelism int64
+	// Finished counts the messages that were ever worked off, and whether it is known. It may lag: only differences over
+	// minutes are used.
+	Finished      int64
+	FinishedKnown bool
 }
 
 // Policy is the part of a scaling policy that the arithmetic needs.
@@ -33,6 +47,12 @@ type Policy struct {
 	MessagesPerReplica int64
 	// HoldFor is how long the last observation stays in force when newer ones fail.
 	HoldFor time.Duration
+	// DrainWithin is the time in which what waits is to be worked off; 0 sizes by MessagesPerReplica alone.
+	DrainWithin time.Duration
+	// ServiceTime that a replica takes for a message; 0 where it is observed.
+	ServiceTime time.Duration
+	// ScaleInStabilization is how long the highest target stays in force; 0 for ScaledJobs.
+	ScaleInStabilization time.Duration
 }
 
 // Constraint is what decided a target.
@@ -47,11 +67,18 @@ const (
 	Idle Constraint = "idle"
 	// Cap means that maxReplicas is less than the work asks for.
 	Cap Constraint = "cap"
+	// Drain means that fewer replicas than one for every share of messages are enough for drainWithin.
+	Drain Constraint = "drain"
+	// ScaleIn means that a higher target of a moment ago still holds (scaleInStabilization).
+	ScaleIn Constraint = "scale-in"
 	// Hold means that the backlog can't be read and the last observation stays in force.
 	Hold Constraint = "hold"
 	// Outage means that it can't be read for longer than holdFor and the calendar speaks alone.
 	Outage Constraint = "outage"
 )
+
+// Constraints are all of them.
+var Constraints = []Constraint{Backlog, Floor, Idle, Cap, Drain, ScaleIn, Hold, Outage}
 
 // Decision is a target and why it is that.
 type Decision struct {
@@ -71,37 +98,40 @@ type Decision struct {
 	Reason     string
 
 	reserve int64 // replicas on top of the demand
+	drained bool  // drainWithin made the demand smaller
+	working string
 }
 
 // Decide turns an observation into a target:
 //
-//	busy   = consumers                       when messages wait: with prefetch 1 no consumer is idle then
-//	         min(unacknowledged, consumers)  otherwise; consumers when unacknowledged is not known
-//	demand = ceil(ready / messagesPerReplica) + busy
-//	target = min(max(demand + idleReplicas, minReplicas), maxReplicas)
+//	busy    = consumers                       when messages wait: with prefetch 1 no consumer is idle then
+//	          min(unacknowledged, consumers)  otherwise; consumers when unacknowledged is not known
+//	waiting = ceil(ready / messagesPerReplica), or ceil(ready * serviceTime / drainWithin) where that is less
+//	demand  = waiting + busy
+//	target  = min(max(demand + idleReplicas, minReplicas), maxReplicas)
+//
+// A source that counts what is worked on among what waits has demand = waiting, at most its parallelism.
 //
 // Where nothing waits and unacknowledged is not known, some of the consumers may be the idle reserve already, and
 // adding the reserve to them would start it anew with every decision: it only fills demand up to idleReplicas then.
 //
 // Failure is why there is no newer observation, or nil. It holds the last observation for policy.HoldFor; after that,
-// or when there never was one (observation.Time is zero), the calendar speaks alone.
-func Decide(now time.Time, observation Observation, failure error, limits calendar.Limits, policy Policy) Decision {
+// or when there never was one (observation.Time is zero), the calendar speaks alone. ServiceTime is what was observed, 0
+// when it is not known yet; policy.ServiceTime comes before it.
+func Decide(
+	now time.Time, observation Observation, failure error, limits calendar.Limits, policy Policy, serviceTime time.Duration,
+) Decision {
 	d := Decision{Time: now, Observation: observation, Failure: failure, Limits: limits}
 	age := now.Sub(observation.Time)
 	if failure != nil && (observation.Time.IsZero() || age > policy.HoldFor) {
-		d.Observation = Observation{Time: observation.Time}
+		d.Observation = Observation{Time: observation.Time, Source: observation.Source}
 		d.Target = min(max(limits.MinReplicas, limits.IdleReplicas), limits.MaxReplicas)
 		d.Constraint = Outage
 		d.Reason = fmt.Sprintf("the backlog can't be read (%v); the limits of period %s ask for %d", failure, limits.Period, d.Target)
 		return d
 	}
-	d.InFlight = busy(observation)
-	d.Demand = ceil(observation.Ready, policy.MessagesPerReplica) + d.InFlight
-	d.reserve = int64(limits.IdleReplicas)
-	if observation.Ready == 0 && !observation.UnacknowledgedKnown {
-		d.reserve = max(0, d.reserve-d.Demand)
-	}
-	d.Target, d.Constraint, d.Reason = bound(d)
+	d.measure(policy, cmp.Or(policy.ServiceTime, serviceTime))
+	d.bound()
 	if failure != nil {
 		d.Constraint = Hold
 		d.Reason = fmt.Sprintf("%s, as of %s ago: the backlog can't be read (%v)", d.Reason, age.Round(time.Second), failure)
@@ -109,29 +139,70 @@ func Decide(now time.Time, observation Observation, failure error, limits calend
 	return d
 }
 
-func busy(o Observation) int64 {
-	if o.Ready > 0 || !o.UnacknowledgedKnown {
-		return o.Consumers
+// measure works out the demand.
+func (d *Decision) measure(policy Policy, serviceTime time.Duration) {
+	o := d.Observation
+	d.InFlight = busy(o)
+	waiting := ceil(o.Ready, policy.MessagesPerReplica)
+	d.working = fmt.Sprintf("%d ready and %d in flight", o.Ready, d.InFlight)
+	if o.ReadyHoldsInFlight {
+		d.working = fmt.Sprintf("%d unfinished", o.Ready)
 	}
-	return min(o.Unacknowledged, o.Consumers)
+	if policy.DrainWithin > 0 && serviceTime > 0 {
+		fewer := int64(math.Ceil(float64(o.Ready) * serviceTime.Seconds() / policy.DrainWithin.Seconds()))
+		if fewer < waiting {
+			waiting, d.drained = fewer, true
+			d.working += fmt.Sprintf(", at %s each to be drained within %s,", serviceTime.Round(100*time.Millisecond), policy.DrainWithin)
+		}
+	}
+	d.Demand = waiting
+	if !o.ReadyHoldsInFlight {
+		d.Demand += d.InFlight
+	}
+	if o.Parallelism > 0 && d.Demand > o.Parallelism {
+		d.Demand = o.Parallelism
+		d.working += fmt.Sprintf(", on %d partitions,", o.Parallelism)
+	}
+	d.reserve = int64(d.Limits.IdleReplicas)
+	if !o.ReadyHoldsInFlight && o.Ready == 0 && !o.UnacknowledgedKnown {
+		d.reserve = max(0, d.reserve-d.Demand)
+	}
+}
+
+// busy is how many messages are worked on.
+func busy(o Observation) int64 {
+	switch {
+	case o.ReadyHoldsInFlight:
+		return min(o.Ready, o.Consumers)
+	case o.Ready > 0 || !o.UnacknowledgedKnown:
+		return o.Consumers
+	default:
+		return min(o.Unacknowledged, o.Consumers)
+	}
 }
 
 func ceil(a, b int64) int64 { return (a + b - 1) / b }
 
 // bound applies the limits to the demand.
-func bound(d Decision) (int32, Constraint, string) {
+func (d *Decision) bound() {
 	l := d.Limits
-	work := fmt.Sprintf("%d ready and %d in flight", d.Observation.Ready, d.InFlight)
 	wanted := max(d.Demand+d.reserve, int64(l.MinReplicas))
+	d.Target = int32(min(wanted, int64(l.MaxReplicas)))
 	switch {
 	case wanted > int64(l.MaxReplicas):
-		return l.MaxReplicas, Cap, fmt.Sprintf("%s ask for %d, capped at %d by period %s", work, wanted, l.MaxReplicas, l.Period)
+		d.Constraint = Cap
+		d.Reason = fmt.Sprintf("%s ask for %d, capped at %d by period %s", d.working, wanted, l.MaxReplicas, l.Period)
 	case d.Demand+d.reserve < int64(l.MinReplicas):
-		return int32(wanted), Floor, fmt.Sprintf("%s ask for %d, below the floor of %d of period %s",
-			work, d.Demand+d.reserve, l.MinReplicas, l.Period)
+		d.Constraint = Floor
+		d.Reason = fmt.Sprintf("%s ask for %d, below the floor of %d of period %s", d.working, d.Demand+d.reserve, l.MinReplicas, l.Period)
 	case d.reserve > 0:
-		return int32(wanted), Idle, fmt.Sprintf("%s ask for %d, and period %s keeps %d idle", work, d.Demand, l.Period, d.reserve)
+		d.Constraint = Idle
+		d.Reason = fmt.Sprintf("%s ask for %d, and period %s keeps %d idle", d.working, d.Demand, l.Period, d.reserve)
 	default:
-		return int32(wanted), Backlog, fmt.Sprintf("%s ask for %d", work, d.Demand)
+		d.Constraint = Backlog
+		if d.drained {
+			d.Constraint = Drain
+		}
+		d.Reason = fmt.Sprintf("%s ask for %d", d.working, d.Demand)
 	}
 }

@@ -2,7 +2,7 @@ package target
 
 import (
 	"errors"
-	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,7 +83,7 @@ func TestDecide(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got := Decide(now, tc.observation, tc.failure, tc.limits, Policy{tc.perReplica, 5 * time.Minute})
+			got := Decide(now, tc.observation, tc.failure, tc.limits, Policy{MessagesPerReplica: tc.perReplica, HoldFor: 5 * time.Minute}, 0)
 			if got.Target != tc.want || got.Constraint != tc.constraint {
 				t.Errorf("target %d by %s, want %d by %s", got.Target, got.Constraint, tc.want, tc.constraint)
 			}
@@ -94,67 +94,45 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// Replays random loads through KEDA's arithmetic for a ScaledJob (scaling strategy default, minReplicaCount 0): every
-// message gets a job, and no job finds no message. Jobs take seconds to start; a worker takes one message, leaves the
-// queue when it is done, and its Job counts as unfinished for a moment longer.
-func TestJobsMatchMessages(t *testing.T) {
-	for seed := range uint64(300) {
-		random := rand.New(rand.NewPCG(seed, 0))
-		const sending, horizon, poll = 600, 200_000, 2
-		limits := calendar.Limits{MaxReplicas: int32(1 + random.IntN(60))}
-		type job struct{ starts, leaves, finishes int }
-		var jobs []job
-		ready, sent, taken, idle := int64(0), 0, 0, 0
-		for second := range horizon {
-			if second < sending && random.IntN(4) == 0 {
-				burst := 1 + random.IntN(1+random.IntN(40))
-				ready += int64(burst)
-				sent += burst
+func TestDecideDrain(t *testing.T) {
+	open := calendar.Limits{Period: "default", MaxReplicas: 100}
+	cases := map[string]struct {
+		ready       int64
+		policy      Policy
+		observed    time.Duration
+		want        int32
+		constraint  Constraint
+		reasonHolds string
+	}{
+		// 60 * 30 s / 600 s = 3, and 2 are busy.
+		"fewer are enough":     {60, Policy{DrainWithin: 10 * time.Minute, ServiceTime: 30 * time.Second}, 0, 5, Drain, "60 ready and 2 in flight, at 30s each to be drained within 10m0s, ask for 5"},
+		"observed":             {60, Policy{DrainWithin: 10 * time.Minute}, 20 * time.Second, 4, Drain, "at 20s each"},
+		"given comes first":    {60, Policy{DrainWithin: 10 * time.Minute, ServiceTime: 30 * time.Second}, 20 * time.Second, 5, Drain, "at 30s each"},
+		"rounded up":           {1, Policy{DrainWithin: time.Hour, ServiceTime: time.Second}, 0, 3, Backlog, "ask for 3"},
+		"not observed yet":     {60, Policy{DrainWithin: 10 * time.Minute}, 0, 62, Backlog, "ask for 62"},
+		"more than a job each": {4, Policy{DrainWithin: time.Second, ServiceTime: time.Minute}, 0, 6, Backlog, "ask for 6"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			tc.policy.MessagesPerReplica = 1
+			got := Decide(now, Observation{Time: now, Ready: tc.ready, Consumers: 2}, nil, open, tc.policy, tc.observed)
+			if got.Target != tc.want || got.Constraint != tc.constraint || !strings.Contains(got.Reason, tc.reasonHolds) {
+				t.Errorf("%d by %s: %s; want %d by %s: %s", got.Target, got.Constraint, got.Reason, tc.want, tc.constraint, tc.reasonHolds)
 			}
-			var consumers, unfinished int64
-			for i := range jobs {
-				j := &jobs[i]
-				if j.starts == second {
-					if ready == 0 {
-						idle++
-						j.leaves, j.finishes = second, second
-					} else {
-						ready--
-						taken++
-						j.leaves = second + 1 + random.IntN(30)
-						j.finishes = j.leaves + 1 + random.IntN(2)
-					}
-				}
-				if j.starts <= second && second < j.leaves {
-					consumers++
-				}
-				if second < j.finishes {
-					unfinished++
-				}
-			}
-			if second > sending && ready == 0 && unfinished == 0 {
-				break
-			}
-			if second%poll != 0 {
-				continue
-			}
-			d := Decide(now, Observation{Time: now, Ready: ready, Consumers: consumers}, nil, limits, Policy{MessagesPerReplica: 1})
-			if int64(d.Target) > int64(limits.MaxReplicas) {
-				t.Fatalf("target %d above the cap %d", d.Target, limits.MaxReplicas)
-			}
-			for range kedaCreates(int64(d.Target), unfinished) {
-				jobs = append(jobs, job{starts: second + 2 + random.IntN(60), leaves: horizon, finishes: horizon})
-			}
-		}
-		if idle > 0 {
-			t.Fatalf("seed %d: %d of %d jobs found no message", seed, idle, len(jobs))
-		}
-		if taken != sent {
-			t.Fatalf("seed %d: %d of %d messages were taken", seed, taken, sent)
-		}
+		})
 	}
 }
 
-// kedaCreates is how many Jobs KEDA's strategy `default` creates for a metric value at target size 1, with
-// minReplicaCount 0 and a maxReplicaCount out of reach.
-func kedaCreates(value, unfinished int64) int64 { return max(0, value-unfinished) }
+// A Kafka group's lag holds what is worked on, and no more consumers than partitions can work.
+func TestDecideLag(t *testing.T) {
+	limits := calendar.Limits{Period: "default", IdleReplicas: 1, MaxReplicas: 100}
+	o := Observation{Time: now, Ready: 40, ReadyHoldsInFlight: true, Consumers: 6, Parallelism: 12}
+	got := Decide(now, o, nil, limits, Policy{MessagesPerReplica: 1}, 0)
+	if got.Target != 13 || got.InFlight != 6 || got.Reason != "40 unfinished, on 12 partitions, ask for 12, and period default keeps 1 idle" {
+		t.Errorf("%d, %d in flight: %s", got.Target, got.InFlight, got.Reason)
+	}
+	o.Ready = 5
+	if got := Decide(now, o, nil, limits, Policy{MessagesPerReplica: 1}, 0); got.Target != 6 || got.InFlight != 5 {
+		t.Errorf("%d, %d in flight: %s", got.Target, got.InFlight, got.Reason)
+	}
+}

@@ -3,69 +3,118 @@ package rabbitmq
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 )
 
-// management asks a broker's management API for what AMQP does not tell.
+const (
+	// totalsAge is how old the totals of a virtual host may be. Those of quorum queues lag by five seconds anyway.
+	totalsAge = time.Second
+	// finishedAge is how old counts of acknowledged messages may be: only differences over minutes are used.
+	finishedAge = 10 * time.Second
+	// maxAnswer bounds an answer of the management API: some hundred thousand queues.
+	maxAnswer = 64 << 20
+)
+
+// management asks a broker's management API for what AMQP does not tell, of all queues of a virtual host at once.
 type management struct {
-	url, user, password string
-	client              *http.Client
+	base, user, password string
+	client               *http.Client
+
+	totals   *backlog.Fresh[map[string]totals]
+	finished *backlog.Fresh[map[string]int64]
 }
 
-func newManagement(uri, vhost string) (*management, error) {
-	u, err := url.Parse(uri)
+// totals of a queue.
+type totals struct {
+	Name           string `json:"name"`
+	Type           string `json:"type"`
+	Unacknowledged int64  `json:"messages_unacknowledged"`
+}
+
+func newManagement(config Config, vhost, user, password string, limits backlog.Limits) (*management, error) {
+	u, err := url.Parse(config.ManagementURI)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("managementURI must look like http://user:password@host:15672")
+		return nil, errors.New("managementURI must look like https://user:password@host:15671")
 	}
-	m := &management{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}}}
-	m.user = u.User.Username()
-	m.password, _ = u.User.Password()
+	tlsConfig, err := config.TLS.Config()
+	if err != nil {
+		return nil, err
+	}
+	m := &management{user: user, password: password, client: &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: 2, TLSClientConfig: tlsConfig, Proxy: http.ProxyFromEnvironment},
+	}}
+	if u.User != nil {
+		m.user = u.User.Username()
+		m.password, _ = u.User.Password()
+	}
 	u.User = nil
-	// Totals come from the queues themselves; with statistics disabled the call costs the broker little.
-	m.url = strings.TrimSuffix(u.String(), "/") + "/api/queues/" + url.PathEscape(vhost) +
-		"?disable_stats=true&enable_queue_totals=true"
+	m.base = strings.TrimSuffix(u.String(), "/") + "/api/queues/" + url.PathEscape(vhost)
+	m.totals = backlog.NewFresh(totalsAge, limits, m.readTotals)
+	m.finished = backlog.NewFresh(finishedAge, limits, m.readFinished)
 	return m, nil
 }
 
-// unacknowledged sums the messages that consumers of the queues hold.
-func (m *management) unacknowledged(ctx context.Context, names []string) (int64, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url, nil)
+// readTotals reads what kind each queue is and how many messages its consumers hold. With statistics disabled the queues
+// themselves are asked, and the call costs the broker little.
+func (m *management) readTotals(ctx context.Context) (map[string]totals, error) {
+	var queues []totals
+	err := m.get(ctx, "?disable_stats=true&enable_queue_totals=true&columns=name,type,messages_unacknowledged", &queues)
+	byName := make(map[string]totals, len(queues))
+	for _, queue := range queues {
+		byName[queue.Name] = queue
+	}
+	return byName, err
+}
+
+// readFinished reads how many messages were ever acknowledged; queues without statistics are left out.
+func (m *management) readFinished(ctx context.Context) (map[string]int64, error) {
+	var queues []struct {
+		Name  string          `json:"name"`
+		Stats json.RawMessage `json:"message_stats"`
+	}
+	err := m.get(ctx, "?columns=name,message_stats.ack", &queues)
+	byName := map[string]int64{}
+	for _, queue := range queues {
+		var stats struct {
+			Acknowledged *int64 `json:"ack"`
+		}
+		// Where there are no statistics yet the API has an empty list in the object's place.
+		if json.Unmarshal(queue.Stats, &stats) == nil && stats.Acknowledged != nil {
+			byName[queue.Name] = *stats.Acknowledged
+		}
+	}
+	return byName, err
+}
+
+func (m *management) get(ctx context.Context, query string, answer any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+query, nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	request.SetBasicAuth(m.user, m.password)
 	response, err := m.client.Do(request)
 	if err != nil {
-		return 0, fmt.Errorf("management API: %w", withoutURI(err))
+		return fmt.Errorf("management API: %w", withoutURI(err))
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("management API: %s; the user needs the tag monitoring or management", response.Status)
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized:
+		return errors.New("management API: wrong user or password, or the user lacks the tag monitoring or management")
+	case http.StatusNotFound:
+		return errors.New("management API: no such virtual host, or managementURI is not that of a management API")
+	default:
+		return fmt.Errorf("management API: %s", response.Status)
 	}
-	var queues []struct {
-		Name           string `json:"name"`
-		Unacknowledged int64  `json:"messages_unacknowledged"`
+	if err := json.NewDecoder(http.MaxBytesReader(nil, response.Body, maxAnswer)).Decode(answer); err != nil {
+		return fmt.Errorf("management API: %w", err)
 	}
-	if err := json.NewDecoder(response.Body).Decode(&queues); err != nil {
-		return 0, fmt.Errorf("management API: %w", err)
-	}
-	wanted := map[string]bool{}
-	for _, name := range names {
-		wanted[name] = true
-	}
-	var total int64
-	for _, queue := range queues {
-		if wanted[queue.Name] {
-			total += queue.Unacknowledged
-		}
-	}
-	return total, nil
+	return nil
 }
-
-// jitter spreads d over its upper half, so that clients of a broker that comes back do not all come at once.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }

@@ -2,6 +2,9 @@ package rabbitmq
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -10,13 +13,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/ebbtide-dev/ebbtide/e2e/proc"
 	"github.com/ebbtide-dev/ebbtide/e2e/rabbitmq"
+	"github.com/ebbtide-dev/ebbtide/e2e/testcert"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
-
-// fresh asks the broker every time.
-const fresh = time.Duration(0)
 
 func channel(t *testing.T, b *rabbitmq.Broker) *amqp.Channel {
 	t.Helper()
@@ -37,7 +39,11 @@ func channel(t *testing.T, b *rabbitmq.Broker) *amqp.Channel {
 
 func declare(t *testing.T, ch *amqp.Channel, queue, kind string) {
 	t.Helper()
-	if _, err := ch.QueueDeclare(queue, true, false, false, false, amqp.Table{amqp.QueueTypeArg: kind}); err != nil {
+	arguments := amqp.Table{amqp.QueueTypeArg: kind}
+	if kind == "priority" {
+		arguments = amqp.Table{"x-max-priority": 5}
+	}
+	if _, err := ch.QueueDeclare(queue, true, false, false, false, arguments); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -53,55 +59,72 @@ func publish(t *testing.T, ch *amqp.Channel, queue string, n int) {
 	}
 }
 
-func open(t *testing.T, maxAge time.Duration, queues Queues) backlog.Source {
+// limits of readers in tests.
+func limits(timeout time.Duration) backlog.Limits {
+	return backlog.Limits{Timeout: timeout, Now: time.Now}
+}
+
+func at(uri string) Identity { return Identity{URI: uri} }
+
+func open(t *testing.T, brokers *Brokers, config Config) backlog.Reader {
 	t.Helper()
-	source, err := NewBrokers(maxAge, 5*time.Second, time.Now).Open(queues)
+	reader, err := brokers.Open(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeSource(t, source) })
-	return source
+	t.Cleanup(func() {
+		if err := reader.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return reader
 }
 
-func closeSource(t *testing.T, source backlog.Source) {
+// observe waits until the reader sees want, leaving the source aside.
+func observe(t *testing.T, reader backlog.Reader, want target.Observation) {
 	t.Helper()
-	if err := source.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-// observe waits until the source sees want, leaving the time aside.
-func observe(t *testing.T, source backlog.Source, want target.Observation) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		got, err := source.Observe(t.Context())
+	eventually(t, func() error {
+		got, err := reader.Read(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		got.Time = time.Time{}
-		if got == want {
+		got.Source = ""
+		if got != want {
+			return fmt.Errorf("observation (-want +got):\n%s", cmp.Diff(want, got))
+		}
+		return nil
+	})
+}
+
+// eventually waits until f has no error.
+func eventually(t *testing.T, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(40 * time.Second)
+	for {
+		err := f()
+		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("observation (-want +got):\n%s", cmp.Diff(want, got))
+			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 }
 
-func TestIntegrationObserve(t *testing.T) {
+func TestIntegrationRead(t *testing.T) {
 	b := rabbitmq.StartForTest(t)
 	ch := channel(t, b)
-	for _, kind := range []string{amqp.QueueTypeClassic, amqp.QueueTypeQuorum} {
+	brokers := NewBrokers(limits(5 * time.Second))
+	for _, kind := range []string{amqp.QueueTypeClassic, amqp.QueueTypeQuorum, "priority"} {
 		t.Run(kind, func(t *testing.T) {
 			declare(t, ch, kind, kind)
 			declare(t, ch, kind+"-2", kind)
 			publish(t, ch, kind, 5)
 			publish(t, ch, kind+"-2", 2)
-			one := open(t, fresh, Queues{URI: b.AMQPURL("/"), Names: []string{kind}})
-			both := open(t, fresh, Queues{
-				URI: b.AMQPURL("/"), ManagementURI: b.ManagementURL(), Names: []string{kind, kind + "-2", "not-declared"}, OtherConsumers: 1,
+			one := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{kind}})
+			both := open(t, brokers, Config{
+				Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{kind, kind + "-2", "not-declared"}, OtherConsumers: 1,
 			})
 			observe(t, one, target.Observation{Ready: 5})
 			observe(t, both, target.Observation{Ready: 7})
@@ -123,39 +146,78 @@ func TestIntegrationObserve(t *testing.T) {
 			}
 			observe(t, one, target.Observation{Consumers: 2})
 			observe(t, both, target.Observation{Consumers: 1, Unacknowledged: 2, UnacknowledgedKnown: true})
+
 			for _, delivery := range held {
 				if err := delivery.Ack(false); err != nil {
 					t.Fatal(err)
 				}
 			}
+			if kind != amqp.QueueTypeQuorum {
+				return // the statistics are the same, and slow
+			}
+			// What was acknowledged is counted, for the service time.
+			counting := open(t, brokers, Config{
+				Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{kind}, CountFinished: true,
+			})
+			eventually(t, func() error {
+				o, err := counting.Read(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !o.FinishedKnown || o.Finished != 2 {
+					return fmt.Errorf("%d finished (known: %v), want 2", o.Finished, o.FinishedKnown)
+				}
+				return nil
+			})
 		})
 	}
 
 	t.Run("missing queue", func(t *testing.T) {
-		lenient := open(t, fresh, Queues{URI: b.AMQPURL("/"), Names: []string{"nobody-declared-it"}})
+		lenient := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"nobody-declared-it"}})
 		observe(t, lenient, target.Observation{})
-		strict := open(t, fresh, Queues{URI: b.AMQPURL("/"), Names: []string{"nobody-declared-it"}, FailIfMissing: true})
-		_, err := strict.Observe(t.Context())
-		if err == nil || !strings.Contains(err.Error(), `queue "nobody-declared-it": there is no such queue`) {
+		strict := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"nobody-declared-it"}, FailIfMissing: true})
+		_, err := strict.Read(t.Context())
+		if err == nil || !strings.Contains(err.Error(), `queue "nobody-declared-it": there is no such queue: declare it`) {
 			t.Errorf("error %v", err)
 		}
-		// The failure closed the channel, not the source.
+		// The failure closed a channel, not the reader.
 		declare(t, ch, "nobody-declared-it", amqp.QueueTypeClassic)
-		observe(t, strict, target.Observation{})
+		eventually(t, func() error { _, err := strict.Read(t.Context()); return err })
+	})
+
+	t.Run("a queue is deleted while in use", func(t *testing.T) {
+		declare(t, ch, "short-lived", amqp.QueueTypeClassic)
+		publish(t, ch, "short-lived", 3)
+		reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"short-lived"}})
+		observe(t, reader, target.Observation{Ready: 3})
+		if _, err := ch.QueueDelete("short-lived", false, false, false); err != nil {
+			t.Fatal(err)
+		}
+		observe(t, reader, target.Observation{})
+		declare(t, ch, "short-lived", amqp.QueueTypeClassic)
+		publish(t, ch, "short-lived", 1)
+		observe(t, reader, target.Observation{Ready: 1})
+	})
+
+	t.Run("a stream is refused", func(t *testing.T) {
+		declare(t, ch, "events", amqp.QueueTypeStream)
+		reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{"events"}})
+		_, err := reader.Read(t.Context())
+		if err == nil || !strings.Contains(err.Error(), `queue "events" is a stream, whose length is not a backlog`) {
+			t.Errorf("error %v", err)
+		}
 	})
 
 	t.Run("one connection for all", func(t *testing.T) {
-		brokers := NewBrokers(fresh, 5*time.Second, time.Now)
+		brokers := NewBrokers(limits(5 * time.Second))
 		var wait sync.WaitGroup
-		for range 20 {
-			source, err := brokers.Open(Queues{URI: b.AMQPURL("/"), Names: []string{amqp.QueueTypeClassic}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { closeSource(t, source) })
+		for range 100 {
+			reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{amqp.QueueTypeClassic, "not-declared"}})
 			wait.Go(func() {
-				if _, err := source.Observe(t.Context()); err != nil {
-					t.Error(err)
+				for range 5 {
+					if _, err := reader.Read(t.Context()); err != nil {
+						t.Error(err)
+					}
 				}
 			})
 		}
@@ -165,48 +227,125 @@ func TestIntegrationObserve(t *testing.T) {
 		}
 	})
 
-	t.Run("fresh samples are shared", func(t *testing.T) {
-		source := open(t, time.Hour, Queues{URI: b.AMQPURL("/"), Names: []string{amqp.QueueTypeClassic}})
-		first, err := source.Observe(t.Context())
-		if err != nil {
+	t.Run("a blocked connection", func(t *testing.T) {
+		reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{amqp.QueueTypeClassic}})
+		// An alarm makes the broker stop reading from those who publish.
+		if err := b.Control(t.Context(), "set_vm_memory_high_watermark", "0.000001"); err != nil {
 			t.Fatal(err)
 		}
-		publish(t, ch, amqp.QueueTypeClassic, 1)
-		second, err := source.Observe(t.Context())
-		if err != nil || first != second {
-			t.Errorf("a fresh sample was taken again: %v, then %v (%v)", first, second, err)
+		defer func() {
+			if err := b.Control(context.WithoutCancel(t.Context()), "set_vm_memory_high_watermark", "0.4"); err != nil {
+				t.Error(err)
+			}
+		}()
+		for range 10 {
+			if _, err := reader.Read(t.Context()); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 
-	t.Run("crash and return", func(t *testing.T) {
-		source := open(t, fresh, Queues{URI: b.AMQPURL("/"), Names: []string{amqp.QueueTypeQuorum}})
-		observe(t, source, target.Observation{})
-		b.Crash()
-		deadline := time.Now().Add(10 * time.Second)
-		for {
-			if _, err := source.Observe(t.Context()); err != nil {
-				if strings.Contains(err.Error(), "guest:guest") {
-					t.Errorf("the error gives the password away: %v", err)
+	t.Run("failures to connect", func(t *testing.T) {
+		address := strings.TrimPrefix(b.AMQPURL("/"), "amqp://guest:guest@")
+		for name, tc := range map[string]struct {
+			config Config
+			want   string
+		}{
+			"wrong password":      {Config{Identity: at("amqp://guest:wr0ng@" + address)}, `the broker refuses user "guest": correct the user or the password`},
+			"password of its own": {Config{Identity: Identity{URI: b.AMQPURL("/"), Password: "wr0ng"}}, `the broker refuses user "guest"`},
+			"virtual host":        {Config{Identity: at(b.AMQPURL("nowhere"))}, `virtual host "nowhere" does not exist, or user "guest" may not use it`},
+			"nobody listens":      {Config{Identity: at("amqp://guest:wr0ng@127.0.0.1:1")}, "broker 127.0.0.1:1: connect: dial tcp 127.0.0.1:1: connect: connection refused"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				tc.config.Queues = []string{"q"}
+				reader := open(t, NewBrokers(limits(5*time.Second)), tc.config)
+				_, err := reader.Read(t.Context())
+				if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "wr0ng") {
+					t.Errorf("error %v, want one with %q and no password", err, tc.want)
 				}
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal("a broker that is gone is still observed")
-			}
+				// It is not tried again at once.
+				if _, again := reader.Read(t.Context()); again == nil || !strings.Contains(again.Error(), "next attempt in") {
+					t.Errorf("error %v, want when it is tried again", again)
+				}
+			})
 		}
+		// A management API that is away costs a figure, not the observation.
+		reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), ManagementURI: "http://guest:guest@127.0.0.1:1", Queues: []string{"nobody-declared-it"}})
+		observe(t, reader, target.Observation{})
+	})
+
+	t.Run("several hosts", func(t *testing.T) {
+		address := strings.TrimPrefix(b.AMQPURL("/"), "amqp://guest:guest@")
+		reader := open(t, brokers, Config{Identity: at("amqp://guest:guest@127.0.0.1:1," + silentListener(t) + "," + address), Queues: []string{"not-declared"}})
+		observe(t, reader, target.Observation{})
+	})
+
+	t.Run("crash and return", func(t *testing.T) {
+		reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{amqp.QueueTypeQuorum}})
+		observe(t, reader, target.Observation{})
+		b.Crash()
+		eventually(t, func() error {
+			_, err := reader.Read(t.Context())
+			if err == nil {
+				return fmt.Errorf("a broker that is gone is still observed")
+			}
+			if strings.Contains(err.Error(), "guest:guest") {
+				t.Errorf("the error gives the password away: %v", err)
+			}
+			return nil
+		})
 		if err := b.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		for {
-			if _, err := source.Observe(t.Context()); err == nil {
-				return
-			}
-			if time.Now().After(deadline.Add(time.Minute)) {
-				t.Fatal("a broker that is back is not observed")
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
+		eventually(t, func() error { _, err := reader.Read(t.Context()); return err })
 	})
+}
+
+// A broker with a certificate for another name than it is reached by, that asks clients for one.
+func TestIntegrationTLS(t *testing.T) {
+	authority, stranger, dir := testcert.New(t), testcert.New(t), t.TempDir()
+	certificate, key := authority.Issue(t, "broker")
+	for name, text := range map[string][]byte{"ca.pem": authority.PEM, "cert.pem": certificate, "key.pem": key} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ports, err := proc.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rabbitmq.StartForTest(t, fmt.Sprintf(`listeners.ssl.default = 127.0.0.1:%d
+ssl_options.cacertfile = %[2]s/ca.pem
+ssl_options.certfile = %[2]s/cert.pem
+ssl_options.keyfile = %[2]s/key.pem
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+`, ports[0], dir))
+	// Amazon MQ's form: no virtual host in the URI, and credentials kept apart from it.
+	identity := Identity{URI: fmt.Sprintf("amqps://localhost:%d", ports[0]), Username: "guest", Password: "guest"}
+	clientCertificate, clientKey := authority.Issue(t, "scaler")
+	full := backlog.TLS{
+		CA: string(authority.PEM), Certificate: string(clientCertificate), Key: string(clientKey), ServerName: "broker.example",
+	}
+	for name, tc := range map[string]struct {
+		change func(*backlog.TLS)
+		want   string // of the error; empty: none
+	}{
+		"all":            {func(*backlog.TLS) {}, ""},
+		"name mismatch":  {func(t *backlog.TLS) { t.ServerName = "" }, "certificate is not trusted (set tls.ca, or tls.serverName): x509: certificate is valid for broker.example, not localhost"},
+		"another CA":     {func(t *backlog.TLS) { t.CA = string(stranger.PEM) }, "certificate is not trusted (set tls.ca, or tls.serverName): x509: certificate signed by unknown authority"},
+		"no certificate": {func(t *backlog.TLS) { t.Certificate, t.Key = "", "" }, "certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := Config{Identity: identity, Queues: []string{"not-declared"}}
+			config.TLS = full
+			tc.change(&config.TLS)
+			_, err := open(t, NewBrokers(limits(5*time.Second)), config).Read(t.Context())
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want %q", err, tc.want)
+			}
+		})
+	}
 }
 
 func consume(t *testing.T, ch *amqp.Channel, queue string) amqp.Delivery {
@@ -226,30 +365,45 @@ func consume(t *testing.T, ch *amqp.Channel, queue string) amqp.Delivery {
 
 func TestOpenErrors(t *testing.T) {
 	for name, tc := range map[string]struct {
-		queues Queues
+		config Config
 		want   string
 	}{
-		"scheme":     {Queues{URI: "http://broker"}, "must look like amqp://user:password@host:5672/vhost"},
-		"management": {Queues{URI: "amqp://broker", ManagementURI: "broker:15672"}, "managementURI must look like http://"},
+		"scheme":     {Config{Identity: at("http://u:secret@broker")}, "must look like amqp://user:password@host:5672/vhost"},
+		"not a URI":  {Config{Identity: at("broker:5672")}, "must look like amqp://user:password@host:5672/vhost"},
+		"port":       {Config{Identity: at("amqp://u:secret@broker:56x/")}, "must look like amqp://user:password@host:5672/vhost"},
+		"no host":    {Config{Identity: at("amqp://u:secret@one:5672,/v")}, "a host is missing"},
+		"management": {Config{Identity: at("amqp://broker"), ManagementURI: "broker:15672"}, "managementURI must look like https://"},
+		"CA":         {Config{Identity: Identity{URI: "amqps://broker", TLS: backlog.TLS{CA: "?"}}}, "tls.ca holds no PEM certificate"},
+		"key":        {Config{Identity: Identity{URI: "amqps://broker", TLS: backlog.TLS{Certificate: "?", Key: "?"}}}, "tls.certificate and tls.key"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := NewBrokers(fresh, time.Second, time.Now).Open(tc.queues)
-			if err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("error %v, want one with %q", err, tc.want)
+			_, err := NewBrokers(limits(time.Second)).Open(tc.config)
+			if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("error %v, want one with %q and no password", err, tc.want)
 			}
 		})
 	}
 }
 
-// A broker that accepts connections and says nothing costs a caller its timeout, not more.
-func TestObserveIsBounded(t *testing.T) {
-	address := silentListener(t)
-	source, err := NewBrokers(fresh, 300*time.Millisecond, time.Now).Open(Queues{URI: "amqp://u:secret@" + address, Names: []string{"q"}})
+func TestParseURIs(t *testing.T) {
+	uris, err := parseURIs("amqps://u:p%40ss@one,two:5000/team%2fa?heartbeat=5", "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
+	var got []string
+	for _, uri := range uris {
+		got = append(got, fmt.Sprintf("%s %s %s %d %s", uri.Username, uri.Password, uri.Host, uri.Port, uri.Vhost))
+	}
+	if diff := cmp.Diff([]string{"u p@ss one 5671 team/a", "u p@ss two 5000 team/a"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A broker that accepts connections and says nothing costs a caller its timeout, not more.
+func TestReadIsBounded(t *testing.T) {
+	reader := open(t, NewBrokers(limits(300*time.Millisecond)), Config{Identity: at("amqp://u:secret@" + silentListener(t)), Queues: []string{"q"}})
 	begin := time.Now()
-	_, err = source.Observe(context.Background())
+	_, err := reader.Read(context.Background())
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("error %v", err)
 	}

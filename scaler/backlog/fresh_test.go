@@ -1,0 +1,88 @@
+package backlog
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestFresh(t *testing.T) {
+	now := time.Unix(100, 0)
+	reads, failure := 0, error(nil)
+	limits := Limits{Timeout: time.Second, Now: func() time.Time { return now }}
+	fresh := NewFresh(time.Minute, limits, func(context.Context) (int, error) { reads++; return reads, failure })
+	get := func() int {
+		t.Helper()
+		value, err := fresh.Get(t.Context())
+		if !errors.Is(err, failure) {
+			t.Fatal(err)
+		}
+		return value
+	}
+	get()
+	if get() != 1 {
+		t.Errorf("%d readings of a fresh value", reads)
+	}
+	now = now.Add(time.Minute)
+	if get() != 2 {
+		t.Error("a value of the maximum age was not read again")
+	}
+	now = now.Add(-time.Hour)
+	if get() != 3 {
+		t.Error("a value from the future, as after a clock was put back, was not read again")
+	}
+	now, failure = now.Add(time.Hour), errors.New("away")
+	get()
+	get()
+	if reads != 5 {
+		t.Errorf("%d readings: a failure must not be kept", reads)
+	}
+}
+
+// Any number of callers share one reading; one that gives up does not end it for the others; a reading is bounded.
+func TestFreshShares(t *testing.T) {
+	var reads atomic.Int64
+	release := make(chan struct{})
+	limits := Limits{Timeout: 10 * time.Second, Now: time.Now}
+	fresh := NewFresh(time.Minute, limits, func(ctx context.Context) (int64, error) {
+		n := reads.Add(1)
+		select {
+		case <-release:
+			return n, nil
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	})
+	hasty, giveUp := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if _, err := fresh.Get(hasty); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v of a caller that gave up", err)
+		}
+	})
+	for reads.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	giveUp()
+	for range 50 {
+		wait.Go(func() {
+			if value, err := fresh.Get(t.Context()); value != 1 || err != nil {
+				t.Errorf("%d, %v; want the first reading", value, err)
+			}
+		})
+	}
+	time.Sleep(10 * time.Millisecond)
+	close(release)
+	wait.Wait()
+
+	stuck := NewFresh(time.Minute, Limits{Timeout: 20 * time.Millisecond, Now: time.Now}, func(ctx context.Context) (int, error) {
+		<-ctx.Done()
+		return 0, context.Cause(ctx)
+	})
+	if _, err := stuck.Get(t.Context()); err == nil || err.Error() != "no answer within 20ms" {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,283 @@
+package rabbitmq
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
+)
+
+const (
+	// channelsPerConnection is how many questions are asked side by side. A channel answers one at a time; a declaration
+	// takes a broker less than a millisecond.
+	channelsPerConnection = 16
+	maxBackoff            = 15 * time.Second
+	heartbeat             = 10 * time.Second
+)
+
+var errMissing = errors.New("there is no such queue")
+
+// queueState is what a passive declaration tells.
+type queueState struct{ ready, consumers int64 }
+
+// broker is one connection, shared by readers, that is made anew when it breaks.
+type broker struct {
+	uris   []amqp.URI
+	tls    *tls.Config
+	limits backlog.Limits
+	users  int // guarded by Brokers.mu
+
+	mu         sync.Mutex
+	connection *connection   // nil: none
+	dialing    chan struct{} // closed when the dial under way ends; nil: none is
+	dialErr    error         // of the last dial
+	retryAt    time.Time
+	failures   int
+	host       int // index of the URI that is tried next
+	closed     bool
+}
+
+func newBroker(uris []amqp.URI, tlsConfig *tls.Config, limits backlog.Limits) *broker {
+	return &broker{uris: uris, tls: tlsConfig, limits: limits}
+}
+
+// address names the broker in errors.
+func (b *broker) address() string {
+	hosts := make([]string, len(b.uris))
+	for i, uri := range b.uris {
+		hosts[i] = net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port))
+	}
+	return strings.Join(hosts, ",")
+}
+
+// connection is an open one, with a fixed number of channels that are opened when they are first needed.
+type connection struct {
+	*amqp.Connection
+	slots   chan *amqp.Channel // nil: not open
+	answers atomic.Int64       // how many came
+}
+
+// inspect asks for a queue's ready messages and consumers.
+func (b *broker) inspect(ctx context.Context, name string) (queueState, error) {
+	c, err := b.connect(ctx)
+	if err != nil {
+		return queueState{}, err
+	}
+	var channel *amqp.Channel
+	select {
+	case channel = <-c.slots:
+	case <-ctx.Done():
+		return queueState{}, fmt.Errorf("queue %q: %w", name, context.Cause(ctx))
+	}
+	type answer struct {
+		queue   amqp.Queue
+		channel *amqp.Channel
+		err     error
+	}
+	// The client library has no deadline for a call, so it is left alone with it when the time is over.
+	answers, before := make(chan answer, 1), c.answers.Load()
+	go func() {
+		a := answer{channel: channel}
+		if a.channel == nil || a.channel.IsClosed() {
+			a.channel, a.err = c.Channel()
+		}
+		if a.err == nil {
+			a.queue, a.err = a.channel.QueueDeclarePassive(name, false, false, false, false, nil)
+		}
+		answers <- a
+	}()
+	select {
+	case a := <-answers:
+		c.answers.Add(1)
+		if a.err != nil {
+			c.slots <- nil // a channel is closed by what failed on it
+			return queueState{}, b.explain(c, name, a.err)
+		}
+		c.slots <- a.channel
+		return queueState{ready: int64(a.queue.Messages), consumers: int64(a.queue.Consumers)}, nil
+	case <-ctx.Done():
+		if c.answers.Load() == before { // nobody was answered meanwhile: the broker hangs, not the queue
+			b.drop(c)
+		} else {
+			c.slots <- nil
+			go func() {
+				if a := <-answers; a.channel != nil {
+					_ = a.channel.Close() // it has outlived its use
+				}
+			}()
+		}
+		return queueState{}, fmt.Errorf("queue %q: %w", name, context.Cause(ctx))
+	}
+}
+
+// explain turns a failed declaration into an error for a person.
+func (b *broker) explain(c *connection, name string, err error) error {
+	var failure *amqp.Error
+	if !errors.As(err, &failure) {
+		b.drop(c)
+		return fmt.Errorf("queue %q: %w", name, err)
+	}
+	switch failure.Code {
+	case amqp.NotFound:
+		return fmt.Errorf("queue %q: %w", name, errMissing)
+	case amqp.AccessRefused:
+		return fmt.Errorf("queue %q: the broker refuses access; the user needs the configure permission on it: %s",
+			name, failure.Reason)
+	case amqp.ResourceLocked:
+		return fmt.Errorf("queue %q is exclusive to another connection and can't be scaled on", name)
+	default:
+		b.drop(c)
+		return fmt.Errorf("queue %q: %s (%d)", name, failure.Reason, failure.Code)
+	}
+}
+
+// connect returns the connection, or dials, or waits for the dial under way. After a failure it waits before it tries
+// again, longer each time, and answers with that failure meanwhile.
+func (b *broker) connect(ctx context.Context) (*connection, error) {
+	b.mu.Lock()
+	if b.connection != nil && b.connection.IsClosed() {
+		b.connection = nil
+	}
+	if c := b.connection; c != nil {
+		b.mu.Unlock()
+		return c, nil
+	}
+	if b.dialing == nil {
+		if wait := b.retryAt.Sub(b.limits.Now()); wait > 0 && wait <= maxBackoff { // more: the clock was put back
+			defer b.mu.Unlock()
+			return nil, fmt.Errorf("%w; next attempt in %s", b.dialErr, wait.Round(100*time.Millisecond))
+		}
+		b.dialing = make(chan struct{})
+		go b.dial(context.WithoutCancel(ctx))
+	}
+	dialing := b.dialing
+	b.mu.Unlock()
+	select {
+	case <-dialing:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("connect: %w", context.Cause(ctx))
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.connection == nil {
+		return nil, b.dialErr
+	}
+	return b.connection, nil
+}
+
+// dial tries the hosts in turn, beginning with the one after that which failed last.
+func (b *broker) dial(ctx context.Context) {
+	ctx, cancel := context.WithTimeoutCause(ctx, b.limits.Timeout, fmt.Errorf("no answer within %s", b.limits.Timeout))
+	defer cancel()
+	b.mu.Lock()
+	host := b.host
+	b.mu.Unlock()
+	var opened *connection
+	var err error
+	for i := range b.uris {
+		uri := b.uris[(host+i)%len(b.uris)]
+		var c *amqp.Connection
+		if c, err = b.dialHost(ctx, uri, b.limits.Timeout/time.Duration(len(b.uris))); err == nil {
+			host += i
+			opened = &connection{Connection: c, slots: make(chan *amqp.Channel, channelsPerConnection)}
+			for range channelsPerConnection {
+				opened.slots <- nil
+			}
+			break
+		}
+		if err = explainDial(uri, err); len(b.uris) > 1 {
+			err = fmt.Errorf("%s: %w", uri.Host, err)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(b.dialing) // whoever waits goes on when the lock is free
+	b.dialing = nil
+	switch {
+	case err != nil:
+		b.failures++
+		backoff := min(maxBackoff, 250*time.Millisecond<<min(b.failures, 10))
+		b.retryAt, b.dialErr, b.host = b.limits.Now().Add(jitter(backoff)), fmt.Errorf("connect: %w", err), host+1
+	case b.closed:
+		go opened.Close()
+		b.dialErr = amqp.ErrClosed
+	default:
+		b.connection, b.failures, b.host = opened, 0, host
+	}
+}
+
+func (b *broker) dialHost(ctx context.Context, uri amqp.URI, timeout time.Duration) (*amqp.Connection, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %s", timeout))
+	defer cancel()
+	var raw net.Conn
+	config := amqp.Config{
+		Heartbeat:       heartbeat,
+		TLSClientConfig: b.tls.Clone(), // also keeps the library from reading files that a URI names
+		Properties:      amqp.Table{"connection_name": "ebbtide-scaler", "product": "ebbtide"},
+		SASL:            []amqp.Authentication{uri.PlainAuth()},
+		Vhost:           uri.Vhost,
+		Dial: func(network, address string) (net.Conn, error) {
+			var err error
+			if raw, err = (&net.Dialer{}).DialContext(ctx, network, address); err != nil {
+				return nil, err
+			}
+			// Bounds the handshake; the library clears it afterwards.
+			deadline, _ := ctx.Deadline()
+			return raw, raw.SetDeadline(deadline)
+		},
+	}
+	c, err := amqp.DialConfig(uri.String(), config)
+	if err != nil && raw != nil {
+		raw.Close()
+	}
+	return c, err
+}
+
+// explainDial turns a failed dial into an error for a person.
+func explainDial(uri amqp.URI, err error) error {
+	switch {
+	case errors.Is(err, amqp.ErrVhost):
+		return fmt.Errorf("virtual host %q does not exist, or user %q may not use it", uri.Vhost, uri.Username)
+	case errors.Is(err, amqp.ErrCredentials):
+		return fmt.Errorf("the broker refuses user %q: correct the user or the password", uri.Username)
+	}
+	var mismatch *tls.CertificateVerificationError
+	if errors.As(err, &mismatch) {
+		return fmt.Errorf("the broker's certificate is not trusted (set tls.ca, or tls.serverName): %w", mismatch.Err)
+	}
+	return errors.New(strings.TrimSpace(withoutURI(err).Error()))
+}
+
+// drop gives a connection up.
+func (b *broker) drop(c *connection) {
+	b.mu.Lock()
+	if b.connection == c {
+		b.connection = nil
+	}
+	b.mu.Unlock()
+	go c.Close() // may wait for a broker that does not answer
+}
+
+func (b *broker) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	if b.connection != nil {
+		go b.connection.Close()
+		b.connection = nil
+	}
+}
+
+// jitter spreads d over its upper half, so that clients of a broker that comes back do not all come at once.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }

@@ -1,0 +1,164 @@
+package target
+
+import (
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+)
+
+func TestSplit(t *testing.T) {
+	cases := map[string]struct {
+		limit   int64
+		members []Member
+		want    map[string]int64
+	}{
+		"enough for all":       {10, []Member{{"a", 1, 3, 0}, {"b", 1, 4, 0}}, map[string]int64{"a": 3, "b": 4}},
+		"half each":            {10, []Member{{"a", 1, 50, 0}, {"b", 1, 50, 0}}, map[string]int64{"a": 5, "b": 5}},
+		"by weight":            {9, []Member{{"a", 2, 50, 0}, {"b", 1, 50, 0}}, map[string]int64{"a": 6, "b": 3}},
+		"what one leaves":      {10, []Member{{"a", 1, 2, 0}, {"b", 1, 50, 0}, {"c", 1, 50, 0}}, map[string]int64{"a": 2, "b": 4, "c": 4}},
+		"the remainder":        {10, []Member{{"b", 1, 50, 0}, {"a", 1, 50, 0}, {"c", 1, 50, 0}}, map[string]int64{"a": 4, "b": 3, "c": 3}},
+		"running stays":        {10, []Member{{"a", 1, 50, 9}, {"b", 1, 50, 0}}, map[string]int64{"a": 9, "b": 1}},
+		"running past its own": {10, []Member{{"a", 1, 0, 7}, {"b", 1, 50, 0}}, map[string]int64{"a": 7, "b": 3}},
+		"more runs than fits":  {10, []Member{{"a", 1, 50, 12}, {"b", 1, 50, 0}}, map[string]int64{"a": 12, "b": 0}},
+		"nothing":              {0, []Member{{"a", 1, 5, 0}}, map[string]int64{"a": 0}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, Split(tc.limit, tc.members)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A split wastes nothing, exceeds the cap only by what runs, and is fair: who wants more has, for its weight, at least
+// as much as anyone who was given more than runs, but for one replica.
+func TestSplitIsFair(t *testing.T) {
+	for seed := range uint64(2000) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		limit := random.Int64N(60)
+		var members []Member
+		var wanted, running int64
+		for i := range 1 + random.IntN(6) {
+			m := Member{string(rune('a' + i)), 1 + random.Int64N(5), random.Int64N(40), 0}
+			if random.IntN(2) == 0 {
+				m.Running = random.Int64N(1 + m.Wanted)
+			}
+			wanted, running = wanted+m.Wanted, running+m.Running
+			members = append(members, m)
+		}
+		share := Split(limit, members)
+		var sum int64
+		for _, a := range members {
+			sum += share[a.Name]
+			for _, b := range members {
+				if share[a.Name] < a.Wanted && share[b.Name] > b.Running &&
+					float64(share[a.Name]+1)/float64(a.Weight) < float64(share[b.Name]-1)/float64(b.Weight) {
+					t.Fatalf("seed %d: %+v of %d: %v is not fair to %s against %s", seed, members, limit, share, a.Name, b.Name)
+				}
+			}
+		}
+		if want := max(running, min(limit, wanted)); sum != want {
+			t.Fatalf("seed %d: %+v of %d: %v adds up to %d, want %d", seed, members, limit, share, sum, want)
+		}
+	}
+}
+
+func TestWithin(t *testing.T) {
+	d := Decide(now, Observation{Time: now, Ready: 9}, nil, calendar.Limits{Period: "default", MaxReplicas: 50}, Policy{MessagesPerReplica: 1}, 0)
+	if same := d.Within("seats", 9, 20); same.Target != 9 || same.Constraint != Backlog {
+		t.Errorf("%d by %s", same.Target, same.Constraint)
+	}
+	got := d.Within("seats", 4, 20)
+	want := "9 ready and 0 in flight ask for 9; capped at 4, its share of the 20 of group seats"
+	if got.Target != 4 || got.Constraint != Cap || got.Reason != want {
+		t.Errorf("%d by %s: %s", got.Target, got.Constraint, got.Reason)
+	}
+}
+
+func TestStabilize(t *testing.T) {
+	var peaks Peaks
+	at := func(second int, ready int64, limit int32) Decision {
+		time := now.Add(time.Duration(second) * time.Second)
+		d := Decide(time, Observation{Time: time, Ready: ready}, nil, calendar.Limits{Period: "p", MaxReplicas: limit}, Policy{MessagesPerReplica: 1}, 0)
+		return peaks.Stabilize(d, time.Sub(time.Add(-60e9)))
+	}
+	for _, step := range []struct {
+		second     int
+		ready      int64
+		limit      int32
+		want       int32
+		constraint Constraint
+	}{
+		{0, 4, 50, 4, Backlog}, {10, 9, 50, 9, Backlog}, {20, 2, 50, 9, ScaleIn}, {40, 6, 50, 9, ScaleIn},
+		{50, 0, 7, 7, ScaleIn}, // a lower cap counts at once
+		{70, 0, 50, 9, ScaleIn}, {71, 0, 50, 6, ScaleIn}, {101, 0, 50, 0, Backlog}, {102, 3, 50, 3, Backlog},
+	} {
+		if d := at(step.second, step.ready, step.limit); d.Target != step.want || d.Constraint != step.constraint {
+			t.Errorf("second %d: %d by %s (%s), want %d by %s", step.second, d.Target, d.Constraint, d.Reason, step.want, step.constraint)
+		}
+	}
+	d := at(103, 0, 50)
+	if !strings.HasSuffix(d.Reason, "; held at 3, the highest of the last 1m0s") {
+		t.Errorf("reason %q", d.Reason)
+	}
+}
+
+// Workers that take a known time on average, sampled every few seconds with a lagging count, are measured within a tenth.
+func TestServiceTime(t *testing.T) {
+	for _, mean := range []float64{4, 30, 200} {
+		random := rand.New(rand.NewPCG(uint64(mean), 3))
+		var observed ServiceTime
+		var ends []float64 // of the workers at work
+		finished, counted := int64(0), int64(0)
+		for second := range 4 * 3600 {
+			for len(ends) < 20 && random.Float64() < 0.3 {
+				ends = append(ends, float64(second)+random.ExpFloat64()*mean)
+			}
+			for i := 0; i < len(ends); {
+				if ends[i] <= float64(second) {
+					ends = append(ends[:i], ends[i+1:]...)
+					finished++
+					continue
+				}
+				i++
+			}
+			if second%13 == 0 {
+				counted = finished
+			}
+			if second%5 == 0 {
+				observed.Observe(Observation{
+					Time: now.Add(time.Duration(second) * time.Second), Consumers: int64(len(ends)), Finished: counted, FinishedKnown: second%10 == 0,
+				})
+			}
+		}
+		// Work ends on whole seconds here, half a second late on average.
+		if got := observed.Mean().Seconds(); math.Abs(got-mean-0.5) > mean/10 {
+			t.Errorf("mean %.1f s, want about %v", got, mean+0.5)
+		}
+	}
+	var little ServiceTime
+	for i := range 9 {
+		little.Observe(Observation{Time: now.Add(time.Duration(i) * time.Minute), Consumers: 1, Finished: int64(i), FinishedKnown: true})
+	}
+	if got := little.Mean(); got != 0 {
+		t.Errorf("mean %s from 8 messages, want none yet", got)
+	}
+	for i := 9; i < 30; i++ {
+		little.Observe(Observation{Time: now.Add(time.Duration(i) * time.Minute), Consumers: 1, Finished: int64(i), FinishedKnown: true})
+	}
+	if got := little.Mean(); got != time.Minute {
+		t.Errorf("mean %s, want 1m", got)
+	}
+	before := little.Mean()
+	little.Observe(Observation{Time: now.Add(time.Hour), Consumers: 1, Finished: 0, FinishedKnown: true}) // the broker counts anew
+	if little.Mean() != before {
+		t.Errorf("a count that starts anew changed the mean from %s to %s", before, little.Mean())
+	}
+}

@@ -83,7 +83,7 @@ func command() *cobra.Command {
 	flags.StringVar(&o.tlsClients, "tls-client-ca", "", "CA file of the clients that may call; without it any client may")
 	flags.StringArrayVar(&o.allowClients, "allow-client", nil, "client that may ask: NAME, its certificate's common or DNS name, or "+
 		"NAME=NAMESPACE,NAMESPACE; may be repeated; without it any client with a certificate may")
-	flags.DurationVar(&o.sampleMaxAge, "sample-max-age", 500*time.Millisecond, "a queue is asked again only when its last answer is older")
+	flags.DurationVar(&o.sampleMaxAge, "sample-max-age", 250*time.Millisecond, "a queue is asked again only when its last answer is older")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "bound of a call, and of a question to a broker")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd

@@ -59,7 +59,7 @@ type Cluster struct {
 	tools    toolchain.Toolchain
 	progress io.Writer
 	group    *proc.Group
-	ca       *authority
+	ca, keda *authority
 	ports    ports
 	config   *rest.Config
 	started  time.Time
@@ -76,6 +76,7 @@ type ports struct {
 	KarpenterMetrics, KarpenterHealth int
 	KEDAMetrics, KEDAHealth           int
 	KEDAMetricsService                int
+	KEDAAdapter, KEDAAdapterMetrics   int
 	Scaler, ScalerMetrics             int
 }
 
@@ -101,7 +102,8 @@ func newPorts() (ports, error) {
 	var p ports
 	all := []*int{
 		&p.Etcd, &p.EtcdPeer, &p.EtcdMetrics, &p.APIServer, &p.Controllers, &p.Scheduler, &p.KWOK, &p.KarpenterMetrics,
-		&p.KarpenterHealth, &p.KEDAMetrics, &p.KEDAHealth, &p.KEDAMetricsService, &p.Scaler, &p.ScalerMetrics,
+		&p.KarpenterHealth, &p.KEDAMetrics, &p.KEDAHealth, &p.KEDAMetricsService, &p.KEDAAdapter, &p.KEDAAdapterMetrics,
+		&p.Scaler, &p.ScalerMetrics,
 	}
 	free, err := proc.FreePorts(len(all))
 	for i, port := range free {

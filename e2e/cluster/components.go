@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,11 +57,12 @@ func (c *Cluster) writePKI() error {
 	if err := os.MkdirAll(c.path("keda"), 0o755); err != nil {
 		return err
 	}
-	keda, err := newAuthority(c.path("keda"), "ca")
-	if err != nil {
+	if c.keda, err = newAuthority(c.path("keda"), "ca"); err != nil {
 		return err
 	}
-	if err := keda.issue("tls", subject{commonName: "keda-operator", dnsNames: []string{"keda-operator"}}); err != nil {
+	if err := c.keda.issue("tls", subject{
+		commonName: "keda-operator", dnsNames: []string{"keda-operator", "keda-metrics-apiserver.keda.svc"},
+	}); err != nil {
 		return err
 	}
 	// Who may call the scaler is a matter of its own, not of the cluster's users.
@@ -144,6 +146,8 @@ func (c *Cluster) install(ctx context.Context) error {
 		switch object.GetKind() {
 		case "Deployment", "PodDisruptionBudget":
 			return true // the harness runs the binaries itself
+		case "Service", "APIService":
+			return object.GetNamespace() == "keda" || object.GetKind() == "APIService" // see registerExternalMetrics
 		}
 		return false
 	}
@@ -151,10 +155,13 @@ func (c *Cluster) install(ctx context.Context) error {
 		c.path("config", "manifests", "system.yaml"),
 		c.tools.Asset("keda-crd"), c.tools.Asset("karpenter-crd"), c.tools.Asset("karpenter-kwok-crd"),
 		filepath.Join(c.root, "manifests", "crd"),
-		c.tools.Asset("keda-rbac"), filepath.Join(c.tools.Asset("kwok-rbac"), "role.yaml"),
+		c.tools.Asset("keda-rbac"), c.tools.Asset("keda-metrics-server"), filepath.Join(c.tools.Asset("kwok-rbac"), "role.yaml"),
 		c.path("config", "manifests", "karpenter.yaml"),
 		filepath.Join(c.root, "manifests", "scaler"), filepath.Join(c.root, "manifests", "scheduler"),
 	); err != nil {
+		return err
+	}
+	if err := c.registerExternalMetrics(ctx); err != nil {
 		return err
 	}
 	clientset, err := kubernetes.NewForConfig(c.config)
@@ -176,6 +183,32 @@ func (c *Cluster) install(ctx context.Context) error {
 	return nil
 }
 
+// registerExternalMetrics tells the API server where KEDA's metrics adapter serves what HorizontalPodAutoscalers ask for. A
+// Service can't have a loopback endpoint, but it can be another name for localhost.
+func (c *Cluster) registerExternalMetrics(ctx context.Context) error {
+	ca, err := os.ReadFile(c.path("keda", "ca.crt"))
+	if err != nil {
+		return err
+	}
+	return c.ApplyYAML(ctx, fmt.Appendf(nil, `
+apiVersion: v1
+kind: Service
+metadata: {name: keda-metrics-apiserver, namespace: keda}
+spec: {type: ExternalName, externalName: localhost}
+---
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {name: v1beta1.external.metrics.k8s.io}
+spec:
+  service: {name: keda-metrics-apiserver, namespace: keda, port: %d}
+  group: external.metrics.k8s.io
+  version: v1beta1
+  groupPriorityMinimum: 100
+  versionPriority: 100
+  caBundle: %s
+`, c.ports.KEDAAdapter, base64.StdEncoding.EncodeToString(ca)))
+}
+
 // Certificates of the scaler's gRPC service: NAME.crt and NAME.key in the folder pki.
 const (
 	// ScalerCA is the authority on both sides of a connection.
@@ -193,6 +226,10 @@ const PodRunner = "pod-runner"
 // controllers are the components that need nothing of each other to start.
 func (c *Cluster) controllers() ([]proc.Spec, error) {
 	trust, err := c.ca.clientConfig("admin")
+	if err != nil {
+		return nil, err
+	}
+	kedaTrust, err := c.keda.clientConfig("tls")
 	if err != nil {
 		return nil, err
 	}
@@ -216,6 +253,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 				"--root-ca-file=" + c.ca.path(), "--service-account-private-key-file=" + c.pki("sa.key"),
 				"--cluster-signing-cert-file=" + c.ca.path(), "--cluster-signing-key-file=" + c.pki("ca.key"),
 				"--use-service-account-credentials", "--leader-elect=false", "--profiling=false",
+				"--horizontal-pod-autoscaler-sync-period=2s",
 			},
 			Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/healthz", c.ports.Controllers), trust),
 		},
@@ -261,6 +299,19 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 				"KEDA_CLUSTER_OBJECT_NAMESPACE=keda",
 			},
 			Ready: proc.HTTPReady("http://"+loopback(c.ports.KEDAHealth)+"/readyz", nil), ReadyWithin: 2 * time.Minute,
+		},
+		{
+			Name: "keda-adapter", Path: c.tools.Bin("keda-adapter"),
+			Args: []string{
+				"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.KEDAAdapter),
+				fmt.Sprintf("--port=%d", c.ports.KEDAAdapterMetrics), "--metrics-service-address=" + loopback(c.ports.KEDAMetricsService),
+				"--cert-dir=" + c.path("keda"), "--client-ca-file=" + c.path("keda", "ca.crt"),
+				"--tls-cert-file=" + c.path("keda", "tls.crt"), "--tls-private-key-file=" + c.path("keda", "tls.key"),
+				"--authentication-kubeconfig=" + c.Kubeconfig("keda"), "--authorization-kubeconfig=" + c.Kubeconfig("keda"),
+				"--lister-kubeconfig=" + c.Kubeconfig("keda"), "--zap-log-level=error",
+			},
+			Env:   []string{kubeconfig("keda"), "POD_NAMESPACE=keda", "WATCH_NAMESPACE="},
+			Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/healthz", c.ports.KEDAAdapter), kedaTrust), ReadyWithin: 2 * time.Minute,
 		},
 		{
 			Name: "ebbtide-scaler", Path: c.Bin("ebbtide-scaler"),

@@ -40,6 +40,7 @@ type Runner struct {
 	programs map[string]string
 	dir      string
 	log      *slog.Logger
+	fault    Fault
 	group    *proc.Group
 	nodes    corelisters.NodeLister
 
@@ -55,11 +56,15 @@ type run struct {
 	finished bool      // its end is reported
 }
 
+// Fault says of a pod that starts whether its process is to be killed, without warning, and how long after its start. Nil
+// spares all.
+type Fault func() (after time.Duration, kill bool)
+
 // New returns a runner that starts the given programs, by the name that a container's command gives (ebbtide-worker)
 // and the path of the binary. Output and termination messages go to dir.
-func New(client kubernetes.Interface, programs map[string]string, dir string, log *slog.Logger) *Runner {
+func New(client kubernetes.Interface, programs map[string]string, dir string, log *slog.Logger, fault Fault) *Runner {
 	return &Runner{
-		client: client, programs: programs, dir: dir, log: log,
+		client: client, programs: programs, dir: dir, log: log, fault: fault,
 		group: proc.NewGroup(dir), running: map[types.UID]*run{},
 	}
 }
@@ -160,6 +165,11 @@ func (r *Runner) execute(ctx context.Context, pod *corev1.Pod, current *run) cor
 	if err != nil {
 		outcome.FinishedAt, outcome.Message = metav1.Now(), err.Error()
 		return outcome
+	}
+	if r.fault != nil {
+		if after, kill := r.fault(); kill {
+			defer time.AfterFunc(after, func() { _ = syscall.Kill(-process.PID(), syscall.SIGKILL) }).Stop()
+		}
 	}
 	<-process.Done()
 	outcome.FinishedAt = metav1.Now()

@@ -8,6 +8,7 @@ package scenario
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"embed"
 	"encoding/base64"
@@ -40,7 +41,7 @@ const (
 )
 
 // Programs are the project's own programs that a demo needs, for toolchain.BuildProject.
-var Programs = []string{"./cmd/ebbtide-scaler", "./cmd/ebbtide-scheduler", "./cmd/ebbtide-worker", "./e2e/cmd/e2e-scan"}
+var Programs = []string{"./cmd/ebbtide-scaler", "./cmd/ebbtide-scheduler", "./cmd/ebbtide-worker", "./e2e/cmd/e2e-scan", "./e2e/cmd/e2e-boot"}
 
 // workerArgs make a worker that scans one message and leaves; one that finds none leaves after a while.
 var workerArgs = []string{
@@ -75,6 +76,15 @@ type scanJob struct {
 	HostNetwork bool
 	// GraceSeconds a pod gets when it is deleted.
 	GraceSeconds int
+	// Builtin is the protocol of KEDA's own rabbitmq trigger, amqp or http, where that is used instead of the scaler.
+	Builtin string
+	// Strategy of KEDA; default: default. ScaledJobMax is KEDA's own cap; default: out of reach, as the policy caps.
+	Strategy     string
+	ScaledJobMax int
+	// Boot makes every worker take this long to be ready, as large images do.
+	Boot []string
+	// Calendar of the policy, in YAML's flow style.
+	Calendar string
 
 	// Where things are, and what KEDA presents to the scaler, in base64; filled in by installScans.
 	AMQP, Management, Queue, Scaler string
@@ -84,9 +94,10 @@ type scanJob struct {
 // installScans makes a ScaledJob, its policy and their credentials.
 func installScans(ctx context.Context, c *cluster.Cluster, job scanJob) error {
 	job.AMQP, job.Management, job.Queue, job.Scaler = c.Broker.AMQPURL("/"), c.Broker.ManagementURL(), queueScans, c.ScalerAddress()
-	if job.GraceSeconds == 0 {
-		job.GraceSeconds = 60
-	}
+	job.GraceSeconds = cmp.Or(job.GraceSeconds, 60)
+	job.Strategy, job.ScaledJobMax = cmp.Or(job.Strategy, "default"), cmp.Or(job.ScaledJobMax, 1000)
+	job.Calendar = cmp.Or(job.Calendar, fmt.Sprintf(
+		`{timeZone: Europe/Prague, periods: [{name: every-day, from: "00:00", to: "24:00", limits: {maxReplicas: %d}}]}`, job.MaxReplicas))
 	for field, file := range map[*string]string{
 		&job.CACert: cluster.ScalerCA + ".crt", &job.ClientCert: cluster.ScalerClient + ".crt",
 		&job.ClientKey: cluster.ScalerClient + ".key",
@@ -108,8 +119,8 @@ func installScans(ctx context.Context, c *cluster.Cluster, job scanJob) error {
 	return c.ApplyYAML(ctx, out.Bytes())
 }
 
-// RunPods runs the pods that are bound to KWOK nodes until ctx ends.
-func RunPods(ctx context.Context, c *cluster.Cluster) error {
+// RunPods runs the pods that are bound to KWOK nodes until ctx ends. Fault says which are killed; nil for none.
+func RunPods(ctx context.Context, c *cluster.Cluster, fault podrunner.Fault) error {
 	config, err := c.Config(cluster.PodRunner)
 	if err != nil {
 		return err
@@ -124,9 +135,12 @@ func RunPods(ctx context.Context, c *cluster.Cluster) error {
 		return err
 	}
 	defer logFile.Close()
-	programs := map[string]string{"ebbtide-worker": c.Bin("ebbtide-worker"), "e2e-scan": c.Bin("e2e-scan")}
+	programs := map[string]string{}
+	for _, program := range []string{"ebbtide-worker", "e2e-scan", "e2e-boot"} {
+		programs[program] = c.Bin(program)
+	}
 	log := slog.New(slog.NewJSONHandler(logFile, nil))
-	return podrunner.New(client, programs, filepath.Join(c.Dir, "pods"), log).Run(ctx)
+	return podrunner.New(client, programs, filepath.Join(c.Dir, "pods"), log, fault).Run(ctx)
 }
 
 // Publish sends n scans at once, for a person who plays with a running cluster.

@@ -122,14 +122,16 @@ func newPublisher(connection *amqp.Connection) (*publisher, error) {
 	return &publisher{channel}, channel.Confirm(false)
 }
 
-// publish returns once the broker has the message.
-func (p *publisher) publish(ctx context.Context, s scan) error {
+// publish sends a scan to the queue of scans, and returns once the broker has it.
+func (p *publisher) publish(ctx context.Context, s scan) error { return p.publishTo(ctx, queueScans, s) }
+
+func (p *publisher) publishTo(ctx context.Context, queue string, s scan) error {
 	s.Published = time.Now()
 	body, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	confirmation, err := p.channel.PublishWithDeferredConfirmWithContext(ctx, "", queueScans, true, false, amqp.Publishing{
+	confirmation, err := p.channel.PublishWithDeferredConfirmWithContext(ctx, "", queue, true, false, amqp.Publishing{
 		ContentType: "application/json", DeliveryMode: amqp.Persistent, MessageId: s.ID, Timestamp: s.Published, Body: body,
 	})
 	if err != nil {

@@ -81,7 +81,7 @@ func TestDemo(t *testing.T) {
 	var summary Summary
 	work, workCtx := errgroup.WithContext(ctx)
 	podsCtx, stopPods := context.WithCancel(workCtx)
-	work.Go(func() error { return RunPods(podsCtx, c) })
+	work.Go(func() error { return RunPods(podsCtx, c, nil) })
 	work.Go(func() error {
 		defer stopPods()
 		var err error

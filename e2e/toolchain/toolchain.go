@@ -47,6 +47,7 @@ var tools = []tool{
 var assets = []struct{ name, module, folder string }{
 	{"keda-crd", "github.com/kedacore/keda/v2", "config/crd/bases"},
 	{"keda-rbac", "github.com/kedacore/keda/v2", "config/rbac"},
+	{"keda-metrics-server", "github.com/kedacore/keda/v2", "config/metrics-server"},
 	{"karpenter-crd", "sigs.k8s.io/karpenter", "pkg/apis/crds"},
 	{"karpenter-kwok-crd", "sigs.k8s.io/karpenter", "kwok/apis/crds"},
 	{"kwok-crd", "sigs.k8s.io/kwok", "kustomize/crd/bases"},
@@ -126,7 +127,7 @@ func pins(module string) (string, error) {
 		}
 		hash.Write(text)
 	}
-	fmt.Fprint(hash, runtime.Version(), runtime.GOOS, runtime.GOARCH, tools, assets)
+	fmt.Fprint(hash, runtime.Version(), runtime.GOOS, runtime.GOARCH, tools)
 	return hex.EncodeToString(hash.Sum(nil))[:16], nil
 }
 

@@ -152,6 +152,24 @@ func contain() {
 
 // withCluster runs f on a cluster with the demo's objects in it and pods that run.
 func withCluster(ctx context.Context, dir string, f func(context.Context, *cluster.Cluster) error) error {
+	return withBareCluster(ctx, dir, func(ctx context.Context, c *cluster.Cluster) error {
+		if err := scenario.Install(ctx, c); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		work, workCtx := errgroup.WithContext(ctx)
+		work.Go(func() error { return scenario.RunPods(workCtx, c, nil) })
+		work.Go(func() error {
+			defer cancel()
+			return f(workCtx, c)
+		})
+		return work.Wait()
+	})
+}
+
+// withBareCluster runs f on a cluster with nothing in it.
+func withBareCluster(ctx context.Context, dir string, f func(context.Context, *cluster.Cluster) error) error {
 	root, tools, err := prepare(ctx, true)
 	if err != nil {
 		return err
@@ -161,18 +179,7 @@ func withCluster(ctx context.Context, dir string, f func(context.Context, *clust
 		return err
 	}
 	defer c.Stop()
-	if err := scenario.Install(ctx, c); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	work, workCtx := errgroup.WithContext(ctx)
-	work.Go(func() error { return scenario.RunPods(workCtx, c) })
-	work.Go(func() error {
-		defer cancel()
-		return f(workCtx, c)
-	})
-	return work.Wait()
+	return f(ctx, c)
 }
 
 func downCommand() *cobra.Command {

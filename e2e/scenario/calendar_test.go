@@ -1,0 +1,305 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"testing"
+	"text/template"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/ptr"
+
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	decisions "github.com/ebbtide-dev/ebbtide/proto/ebbtide/decisions/v1alpha1"
+)
+
+// TestCalendar lives through a shift: a ScaledObject is woken by push; a period starts at its minute; its floor is
+// edited while scans run; the broker is restarted under load; the period ends.
+func TestCalendar(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	c, _ := startCluster(ctx, t, Programs)
+	s := newShift(ctx, t, c)
+
+	s.wake()
+	s.periodStarts()
+	s.editWhileScansRun()
+	s.brokerRestarts()
+	s.periodEnds()
+}
+
+// shift is the scenario's state.
+type shift struct {
+	*testing.T
+	ctx        context.Context
+	c          *cluster.Cluster
+	observed   *observer
+	api        decisions.DecisionServiceClient
+	connection *amqp.Connection
+	sender     *publisher
+	start, end time.Time // of the period
+}
+
+func newShift(ctx context.Context, t *testing.T, c *cluster.Cluster) *shift {
+	t.Helper()
+	s := &shift{T: t, ctx: ctx, c: c, observed: newObserver(nodePoolLabel, nodePoolName)}
+	client, err := kubernetes.NewForConfig(c.Admin())
+	s.must(err)
+	s.must(declareTopology(c.Broker.AMQPURL("/")))
+	s.must(installStaticNode(ctx, c))
+	s.must(s.observed.watch(ctx, client))
+	podsCtx, stopPods := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- RunPods(podsCtx, c, nil) }()
+	t.Cleanup(func() { stopPods(); <-ended })
+	s.connect()
+	s.api = s.decisions()
+	return s
+}
+
+func (s *shift) must(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// connect opens a connection to publish with; a restarted broker has closed the one before.
+func (s *shift) connect() {
+	s.Helper()
+	var err error
+	s.connection, err = amqp.Dial(s.c.Broker.AMQPURL("/"))
+	s.must(err)
+	s.Cleanup(func() { s.connection.Close() })
+	s.sender, err = newPublisher(s.connection)
+	s.must(err)
+}
+
+// decisions is a client of the scaler's own API, with the certificate that KEDA has.
+func (s *shift) decisions() decisions.DecisionServiceClient {
+	s.Helper()
+	read := func(file string) []byte {
+		text, err := s.c.PKI(file)
+		s.must(err)
+		return text
+	}
+	pair, err := tls.X509KeyPair(read(cluster.ScalerClient+".crt"), read(cluster.ScalerClient+".key"))
+	s.must(err)
+	config := &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	config.RootCAs.AppendCertsFromPEM(read(cluster.ScalerCA + ".crt"))
+	connection, err := grpc.NewClient(s.c.ScalerAddress(), grpc.WithTransportCredentials(credentials.NewTLS(config)))
+	s.must(err)
+	s.Cleanup(func() { connection.Close() })
+	return decisions.NewDecisionServiceClient(connection)
+}
+
+// until waits until f is true, and returns when it was.
+func (s *shift) until(what string, within time.Duration, f func() bool) time.Time {
+	s.Helper()
+	for deadline := time.Now().Add(within); ; time.Sleep(20 * time.Millisecond) {
+		if f() {
+			return time.Now()
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("not within %s: %s", within, what)
+		}
+	}
+}
+
+// publish sends scans that take some seconds each.
+func (s *shift) publish(name, queue string, n int, seconds float64) {
+	s.Helper()
+	for i := range n {
+		s.must(s.sender.publishTo(s.ctx, queue, scan{ID: fmt.Sprintf("%s-%d", name, i), Seconds: seconds}))
+	}
+}
+
+// period is a calendar with one period, in YAML's flow style.
+func (s *shift) period(floor int) string {
+	return fmt.Sprintf(`{timeZone: Europe/Prague, periods: [{name: shift, from: "%s", to: "%s", limits: {minReplicas: %d}}]}`,
+		clockIn(s.T, s.start), clockIn(s.T, s.end), floor)
+}
+
+func clockIn(t *testing.T, at time.Time) string {
+	t.Helper()
+	zone, err := time.LoadLocation("Europe/Prague")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at.In(zone).Format("15:04")
+}
+
+// wake: a message for a Deployment of no replicas wakes it by push, in under a second; more messages bring more replicas
+// up to the cap, and without any it goes back to none.
+func (s *shift) wake() {
+	channel, err := s.connection.Channel()
+	s.must(err)
+	_, err = channel.QueueDeclare("calls", true, false, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum})
+	s.must(err)
+	// The credentials come with the ScaledJob, which has nothing to do yet: the shift is tomorrow.
+	s.start, s.end = time.Now().Add(12*time.Hour), time.Now().Add(13*time.Hour)
+	s.installShift(3)
+	text, err := template.ParseFS(manifests, "manifests/calls.yaml")
+	s.must(err)
+	var out bytes.Buffer
+	s.must(text.Execute(&out, struct{ Scaler string }{s.c.ScalerAddress()}))
+	s.must(s.c.ApplyYAML(s.ctx, out.Bytes()))
+	s.until("the ScaledObject is ready", time.Minute, func() bool { return s.ready("ScaledObject", "calls") })
+	time.Sleep(3 * time.Second) // KEDA opens its stream
+
+	fastest := time.Hour
+	for i := range 3 {
+		s.publish(fmt.Sprint("wake-", i), "calls", 1, 0.5)
+		begin := time.Now()
+		woken := s.until("a replica", 20*time.Second, func() bool { return s.replicas() > 0 })
+		s.Logf("woken by push after %s", woken.Sub(begin))
+		if fastest = min(fastest, woken.Sub(begin)); fastest < time.Second {
+			break
+		}
+		s.until("no replicas", 90*time.Second, func() bool { return s.replicas() == 0 })
+	}
+	if fastest >= time.Second {
+		s.Errorf("woken from zero after %s at best, want under a second", fastest)
+	}
+	s.publish("calls", "calls", 15, 4)
+	s.until("as many replicas as the cap", time.Minute, func() bool { return s.replicas() == 5 })
+	s.until("no replicas", 3*time.Minute, func() bool { return s.replicas() == 0 })
+}
+
+func (s *shift) replicas() int32 {
+	var deployment appsv1.Deployment
+	s.must(s.c.Client().Get(s.ctx, types.NamespacedName{Namespace: namespace, Name: "calls"}, &deployment))
+	return ptr.Deref(deployment.Spec.Replicas, 1)
+}
+
+// get reads one of KEDA's objects.
+func (s *shift) get(kind, name string) *unstructured.Unstructured {
+	s.Helper()
+	object := &unstructured.Unstructured{}
+	object.SetAPIVersion("keda.sh/v1alpha1")
+	object.SetKind(kind)
+	s.must(s.c.Client().Get(s.ctx, types.NamespacedName{Namespace: namespace, Name: name}, object))
+	return object
+}
+
+func (s *shift) ready(kind, name string) bool {
+	conditions, _, err := unstructured.NestedSlice(s.get(kind, name).Object, "status", "conditions")
+	s.must(err)
+	for _, condition := range conditions {
+		if c := condition.(map[string]any); c["type"] == "Ready" && c["status"] == "True" {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *shift) installShift(floor int) {
+	s.Helper()
+	s.must(installScans(s.ctx, s.c, scanJob{
+		Image: "ebbtide-worker", MaxReplicas: 30, CPU: "100m", Memory: "64Mi", Calendar: s.period(floor),
+		WorkerArgs: []string{
+			"--queue", queueScans, "--result-exchange", exchangeResults, "--dead-letter-exchange", exchangeDead,
+			"--max-messages", "1", "--idle-timeout", "20s", "--summary-file", "/dev/termination-log",
+		},
+	}))
+}
+
+// periodStarts: the period's floor is there at its minute, and not before.
+func (s *shift) periodStarts() {
+	s.start = time.Now().Truncate(time.Minute).Add(time.Minute)
+	if time.Until(s.start) < 15*time.Second {
+		s.start = s.start.Add(time.Minute)
+	}
+	s.end = s.start.Add(3 * time.Minute)
+	s.installShift(3)
+	time.Sleep(time.Until(s.start.Add(-time.Second)))
+	if jobs := s.observed.snapshot().jobs; jobs != 0 {
+		s.Errorf("%d jobs before the period", jobs)
+	}
+	first := s.until("the floor's jobs", 30*time.Second, func() bool { return s.observed.snapshot().unfinishedJobs >= 3 })
+	s.Logf("the floor is there %s after the period's start", first.Sub(s.start))
+	if first.Before(s.start) {
+		s.Errorf("the floor is there %s before the period", s.start.Sub(first))
+	}
+}
+
+// editWhileScansRun: an edit of the calendar applies within a second and touches no scan.
+func (s *shift) editWhileScansRun() {
+	generation := s.get("ScaledJob", "scans").GetGeneration()
+	settled, err := collect(s.connection)
+	s.must(err)
+	s.publish("long", queueScans, 4, 20)
+	time.Sleep(10 * time.Second) // they run
+	var policy v1alpha1.ScalingPolicy
+	s.must(s.c.Client().Get(s.ctx, types.NamespacedName{Namespace: namespace, Name: "scans"}, &policy))
+	policy.Spec.Calendar.Periods[0].Limits.MinReplicas = ptr.To[int32](6)
+	s.must(s.c.Client().Update(s.ctx, &policy))
+	edited := time.Now()
+	applied := s.until("the edit", 10*time.Second, func() bool {
+		answer, err := s.api.ExplainDecision(s.ctx, &decisions.ExplainDecisionRequest{Policy: &decisions.PolicyRef{Namespace: namespace, Name: "scans"}})
+		s.must(err)
+		return answer.GetDecision().GetTarget() == 6 && answer.GetDecision().GetConstraint() == decisions.Constraint_CONSTRAINT_FLOOR
+	})
+	s.Logf("the edit applies after %s", applied.Sub(edited))
+	if applied.Sub(edited) > time.Second {
+		s.Errorf("the edit applies after %s, want within a second", applied.Sub(edited))
+	}
+	s.until("the new floor's jobs", 30*time.Second, func() bool { return s.observed.snapshot().unfinishedJobs >= 6 })
+	s.until("the scans' results", time.Minute, func() bool { settled.mu.Lock(); defer settled.mu.Unlock(); return len(settled.results) >= 4 })
+	settled.mu.Lock()
+	defer settled.mu.Unlock()
+	for id, ends := range settled.results {
+		if len(ends) != 1 || ends[0].Dead || ends[0].Deliveries != 0 {
+			s.Errorf("scan %s was disturbed by the edit: %+v", id, ends)
+		}
+	}
+	if now := s.get("ScaledJob", "scans").GetGeneration(); now != generation {
+		s.Errorf("the ScaledJob's generation went from %d to %d", generation, now)
+	}
+}
+
+// brokerRestarts: the broker is killed under load and comes back; no message is lost, and the target is held meanwhile.
+func (s *shift) brokerRestarts() {
+	s.must(s.connection.Close()) // results are counted when all is over: what is read with auto-ack may die with the broker
+	s.connect()
+	s.publish("load", queueScans, 20, 3)
+	time.Sleep(4 * time.Second) // some run, some wait, some are done
+	s.c.Broker.Crash()
+	s.until("a held decision", 30*time.Second, func() bool {
+		list, err := s.api.ListDecisions(s.ctx, &decisions.ListDecisionsRequest{Namespace: namespace, Name: "scans", Limit: 1})
+		s.must(err)
+		d := list.GetDecisions()[0]
+		return d.GetConstraint() == decisions.Constraint_CONSTRAINT_HOLD && d.GetTarget() > 0
+	})
+	s.must(s.c.Broker.Restart(s.ctx))
+	s.connect()
+	settled, err := collect(s.connection)
+	s.must(err)
+	s.until("every message's end", 2*time.Minute, func() bool { settled.mu.Lock(); defer settled.mu.Unlock(); return len(settled.results) >= 20 })
+}
+
+// periodEnds: with the period ends its floor, and idle workers leave by themselves.
+func (s *shift) periodEnds() {
+	time.Sleep(time.Until(s.end.Add(-2 * time.Second)))
+	if unfinished := s.observed.snapshot().unfinishedJobs; unfinished < 6 && time.Until(s.end) > 0 {
+		s.Errorf("%d unfinished jobs just before the period's end, want the floor of 6", unfinished)
+	}
+	none := s.until("no jobs", time.Minute, func() bool { return s.observed.snapshot().unfinishedJobs == 0 })
+	s.Logf("the last job ended %s after the period", none.Sub(s.end))
+	jobs := s.observed.snapshot().jobs
+	time.Sleep(5 * time.Second)
+	if more := s.observed.snapshot().jobs - jobs; more != 0 {
+		s.Errorf("%d jobs were created after the period", more)
+	}
+}

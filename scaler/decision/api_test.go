@@ -1,0 +1,192 @@
+package decision
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	pb "github.com/ebbtide-dev/ebbtide/proto/ebbtide/decisions/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
+	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
+)
+
+// unread is a backlog that explaining must not read; it is told of no policy either.
+type unread struct{ t *testing.T }
+
+func (u unread) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Source { return u }
+func (u unread) Observe(context.Context) (target.Observation, error) {
+	u.t.Error("the backlog was read")
+	return target.Observation{}, errors.New("not to be read")
+}
+func (unread) Close() error                          { return nil }
+func (unread) Validated(types.NamespacedName, error) {}
+func (unread) Forget(types.NamespacedName)           {}
+
+func serveAPI(t *testing.T, api *API) pb.DecisionServiceClient {
+	t.Helper()
+	listener, server := bufconn.Listen(1<<16), grpc.NewServer()
+	api.Register(server)
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	connection, err := grpc.NewClient("passthrough:///api", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	return pb.NewDecisionServiceClient(connection)
+}
+
+func TestAPI(t *testing.T) {
+	monday := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	store := policy.NewStore(unread{t}, unread{t}, slog.New(slog.DiscardHandler))
+	store.Set(t.Context(), &v1alpha1.ScalingPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "scans"},
+		Spec: v1alpha1.ScalingPolicySpec{
+			Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: v1alpha1.ValueSource{Value: "amqp://x"}, Queue: "q"}},
+			Calendar: &v1alpha1.Calendar{Periods: []v1alpha1.Period{
+				{Name: "workday", Days: []string{"Mon-Fri"}, From: "07:00", To: "19:00", Limits: v1alpha1.Limits{MinReplicas: ptr.To[int32](5)}},
+			}},
+		},
+	}, nil)
+	store.Set(t.Context(), &v1alpha1.ScalingPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "broken"}}, nil)
+	ledger := NewLedger(3)
+	client := serveAPI(t, &API{Ledger: ledger, Policies: store, Now: func() time.Time { return monday }, Authorize: func(_ context.Context, namespace string) error {
+		if namespace == "secret" {
+			return status.Error(codes.PermissionDenied, "no")
+		}
+		return nil
+	}})
+
+	ref := &pb.PolicyRef{Namespace: "scan", Name: "scans"}
+	explained, err := client.ExplainDecision(t.Context(), &pb.ExplainDecisionRequest{Policy: ref, Ready: 7, Consumers: 2})
+	if err != nil || explained.Decision.Target != 9 || explained.Decision.Constraint != pb.Constraint_CONSTRAINT_BACKLOG {
+		t.Errorf("%v, %v; want 9 by the backlog", explained, err)
+	}
+	night := timestamppb.New(monday.Add(12 * time.Hour))
+	explained, err = client.ExplainDecision(t.Context(), &pb.ExplainDecisionRequest{Policy: ref, Time: night, Consumers: 3, Unacknowledged: ptr.To[int64](1)})
+	if err != nil || explained.Decision.Target != 1 || explained.Decision.Limits.Period != "default" {
+		t.Errorf("%v, %v; want 1 at night", explained, err)
+	}
+	var changes []string
+	for _, change := range explained.GetNextChanges() {
+		changes = append(changes, change.Time.AsTime().Format("Mon 15:04 ")+change.Limits.Period)
+	}
+	if got := strings.Join(changes, ", "); got != "Tue 07:00 workday, Tue 19:00 default, Wed 07:00 workday, Wed 19:00 default, Thu 07:00 workday" {
+		t.Errorf("next changes %s", got)
+	}
+	if len(ledger.Policies()) != 0 {
+		t.Error("an explanation was recorded")
+	}
+	for name, tc := range map[string]struct {
+		request *pb.ExplainDecisionRequest
+		code    codes.Code
+	}{
+		"unknown":   {&pb.ExplainDecisionRequest{Policy: &pb.PolicyRef{Namespace: "scan", Name: "nope"}}, codes.NotFound},
+		"invalid":   {&pb.ExplainDecisionRequest{Policy: &pb.PolicyRef{Namespace: "scan", Name: "broken"}}, codes.FailedPrecondition},
+		"negative":  {&pb.ExplainDecisionRequest{Policy: ref, Ready: -1}, codes.InvalidArgument},
+		"no time":   {&pb.ExplainDecisionRequest{Policy: ref, Time: &timestamppb.Timestamp{Nanos: -1}}, codes.InvalidArgument},
+		"forbidden": {&pb.ExplainDecisionRequest{Policy: &pb.PolicyRef{Namespace: "secret", Name: "x"}}, codes.PermissionDenied},
+	} {
+		if _, err := client.ExplainDecision(t.Context(), tc.request); status.Code(err) != tc.code {
+			t.Errorf("%s: %v, want %s", name, err, tc.code)
+		}
+	}
+
+	watch, err := client.WatchDecisions(t.Context(), &pb.WatchDecisionsRequest{Namespace: "scan", Name: "scans"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ledger.watching() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	limits := calendar.Limits{Period: "default", MaxReplicas: 9}
+	for i := range 3 {
+		d := target.Decide(monday, target.Observation{Time: monday, Ready: int64(i)}, nil, limits, target.Policy{MessagesPerReplica: 1}, 0)
+		ledger.Add(types.NamespacedName{Namespace: "scan", Name: "other"}, d)
+		ledger.Add(types.NamespacedName{Namespace: "scan", Name: "scans"}, d)
+	}
+	for i := range 3 {
+		got, err := watch.Recv()
+		if err != nil || got.Decision.Target != int32(i) || got.Decision.Policy.Name != "scans" {
+			t.Errorf("watched %v, %v; want target %d", got, err, i)
+		}
+	}
+	list, err := client.ListDecisions(t.Context(), &pb.ListDecisionsRequest{Namespace: "scan", Limit: 2})
+	var got []string
+	for _, d := range list.GetDecisions() {
+		got = append(got, d.Policy.Name+" "+d.Reason)
+	}
+	if want := "other 2 ready and 0 in flight ask for 2, other 1 ready and 0 in flight ask for 1, " +
+		"scans 2 ready and 0 in flight ask for 2, scans 1 ready and 0 in flight ask for 1"; err != nil || strings.Join(got, ", ") != want {
+		t.Errorf("listed %v, %v", got, err)
+	}
+	if _, err := client.ListDecisions(t.Context(), &pb.ListDecisionsRequest{Limit: -1}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A watcher that does not read is cut off; nobody waits for it.
+func TestSlowWatcher(t *testing.T) {
+	ledger := NewLedger(3)
+	slow, closed := ledger.Watch(), ledger.Watch()
+	closed.Close()
+	closed.Close()
+	for i := range 2000 {
+		ledger.Add(scans, target.Decision{Target: int32(i)})
+	}
+	received := 0
+	for range slow.Entries() {
+		received++
+	}
+	if received != cap(slow.entries) || ledger.watching() != 0 {
+		t.Errorf("%d decisions before it was cut off, %d watchers left", received, ledger.watching())
+	}
+	slow.Close()
+}
+
+// A decision that says nothing new takes no room.
+func TestLedgerRepeats(t *testing.T) {
+	ledger := NewLedger(3)
+	for i := range 9 {
+		ledger.Add(scans, target.Decision{Target: int32(i / 4), Time: time.Unix(int64(i), 0)})
+	}
+	last := ledger.Last(scans, 10)
+	if len(last) != 3 || last[1].Time.Unix() != 7 || last[2].Time.Unix() != 3 {
+		t.Errorf("%v", last)
+	}
+}
+
+func (l *Ledger) watching() int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return len(l.watchers)
+}
+
+func TestEveryConstraintHasAName(t *testing.T) {
+	for _, constraint := range target.Constraints {
+		if constraintsToProto[constraint] == pb.Constraint_CONSTRAINT_UNSPECIFIED {
+			t.Errorf("%s has no value in the API", constraint)
+		}
+	}
+	if len(constraintsToProto) != len(target.Constraints) || len(pb.Constraint_name) != len(target.Constraints)+1 {
+		t.Error("the API and package target know different constraints")
+	}
+}

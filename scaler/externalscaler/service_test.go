@@ -36,8 +36,6 @@ type source struct {
 	failure  atomic.Pointer[error]
 }
 
-func (s *source) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Source { return s }
-
 func (s *source) Observe(context.Context) (target.Observation, error) {
 	s.observed.Add(1)
 	if failure := s.failure.Load(); failure != nil {
@@ -56,12 +54,17 @@ func (nobody) Forget(types.NamespacedName)           {}
 
 // testBundle is a service with one policy, scan/scans, behind a real gRPC connection.
 type testBundle struct {
-	clock  atomic.Int64 // seconds
-	source *source
-	store  *policy.Store
-	ledger *decision.Ledger
-	client pb.ExternalScalerClient
+	clock   atomic.Int64 // seconds
+	source  *source      // of the policies that the bundle sets
+	next    *source      // what is opened next
+	service *Service
+	store   *policy.Store
+	ledger  *decision.Ledger
+	client  pb.ExternalScalerClient
 }
+
+// Open implements policy.Opener.
+func (b *testBundle) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Source { return b.next }
 
 func newBundle(t *testing.T) *testBundle {
 	t.Helper()
@@ -69,15 +72,16 @@ func newBundle(t *testing.T) *testBundle {
 	now := func() time.Time { return time.Unix(b.clock.Load(), 0) }
 	b.clock.Store(1000)
 	b.source = &source{now: now}
+	b.next = b.source
 	log := slog.New(slog.DiscardHandler)
-	b.store = policy.NewStore(b.source, nobody{}, log)
-	service := New(Config{
+	b.store = policy.NewStore(b, nobody{}, log)
+	b.service = New(Config{
 		Policies: b.store, Recorder: decision.NewRecorder(b.ledger, prometheus.NewRegistry(), log),
 		RepeatFailure: time.Second, Timeout: time.Second, Now: now,
 	})
 	listener := bufconn.Listen(1 << 16)
 	server := grpc.NewServer()
-	service.Register(server)
+	b.service.Register(server)
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	connection, err := grpc.NewClient("passthrough:///scaler", grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -1,0 +1,159 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+)
+
+func holidayOn(date string) string {
+	return strings.ReplaceAll("BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\nBEGIN:VEVENT\nUID:1\nDTSTART;VALUE=DATE:"+date+
+		"\nSUMMARY:Fair\nEND:VEVENT\nEND:VCALENDAR\n", "\n", "\r\n")
+}
+
+// A policy's file of holidays may come after it, change and vanish.
+func TestHolidaysFollow(t *testing.T) {
+	b := newBundle(t)
+	text, failure := "", errors.New("configMapKeyRef: configmaps \"holidays\" not found")
+	resolver := resolverFunc(func(*v1alpha1.ValueSource) (string, error) { return text, failure })
+	name := types.NamespacedName{Namespace: "scan", Name: "scans"}
+	b.store.Set(t.Context(), &v1alpha1.ScalingPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name},
+		Spec: v1alpha1.ScalingPolicySpec{
+			Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: v1alpha1.ValueSource{Value: "amqp://x"}, Queue: "q"}},
+			Calendar: &v1alpha1.Calendar{Holidays: &v1alpha1.Holidays{
+				ICS:    v1alpha1.ValueSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "holidays"}, Key: "cz.ics"}},
+				Limits: &v1alpha1.Limits{MaxReplicas: ptr.To[int32](1)},
+			}},
+		},
+	}, resolver)
+	check := func(when, date, wantErr string, wantCap int32) {
+		t.Helper()
+		b.store.refreshHolidays(t.Context())
+		p, err, _ := b.store.Get(name)
+		if (err == nil) != (wantErr == "") || err != nil && !strings.Contains(err.Error(), wantErr) {
+			t.Errorf("%s: error %v, want %q", when, err, wantErr)
+		}
+		if p == nil {
+			if wantCap != -1 {
+				t.Errorf("%s: no policy in force", when)
+			}
+			return
+		}
+		day, parseErr := time.Parse(time.DateOnly, date)
+		if parseErr != nil {
+			t.Fatal(parseErr)
+		}
+		if got := p.Calendar.Limits(day.Add(12 * time.Hour)).MaxReplicas; got != wantCap {
+			t.Errorf("%s: cap %d on %s, want %d", when, got, date, wantCap)
+		}
+	}
+	check("before the ConfigMap", "2026-05-01", `spec.calendar.holidays.ics: Internal error: configMapKeyRef: configmaps "holidays" not found`, -1)
+	text, failure = holidayOn("20260501"), nil
+	check("it came", "2026-05-01", "", 1)
+	text = holidayOn("20260502")
+	check("it changed: not the old date", "2026-05-01", "", 100)
+	check("it changed: the new date", "2026-05-02", "", 1)
+	text = "nonsense"
+	check("it is broken", "2026-05-02", "not an iCalendar file", 1)
+	text, failure = "", errors.New("gone")
+	check("it vanished", "2026-05-02", "gone", 1)
+	text, failure = holidayOn("20260503"), nil
+	check("it is back", "2026-05-03", "", 1)
+	before := b.log.Len()
+	b.store.refreshHolidays(t.Context())
+	if b.log.Len() != before {
+		t.Errorf("a file that did not change was taken up again: %s", b.log.String()[before:])
+	}
+}
+
+// countingReader counts what is read of the API server.
+type countingReader struct {
+	client.Reader
+	reads int
+}
+
+func (c *countingReader) Get(ctx context.Context, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+	c.reads++
+	return c.Reader.Get(ctx, key, object, options...)
+}
+
+func TestResolveObjects(t *testing.T) {
+	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "scan", Name: name} }
+	reader := &countingReader{Reader: fake.NewClientBuilder().WithObjects(
+		&corev1.Secret{ObjectMeta: meta("mq"), Data: map[string][]byte{"uri": []byte("amqp://x")}},
+		&corev1.ConfigMap{ObjectMeta: meta("holidays"), Data: map[string]string{"cz.ics": "BEGIN"}},
+	).Build()}
+	resolver := newObjects(reader)
+	secret := func(name, key string) *v1alpha1.ValueSource {
+		return &v1alpha1.ValueSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: name}, Key: key}}
+	}
+	for name, tc := range map[string]struct {
+		namespace string
+		value     *v1alpha1.ValueSource
+		want, err string
+	}{
+		"in place": {"scan", &v1alpha1.ValueSource{Value: "v"}, "v", ""},
+		"Secret":   {"scan", secret("mq", "uri"), "amqp://x", ""},
+		"ConfigMap": {"scan", &v1alpha1.ValueSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
+			LocalObjectReference: corev1.LocalObjectReference{Name: "holidays"}, Key: "cz.ics"}}, "BEGIN", ""},
+		"no such key":            {"scan", secret("mq", "url"), "", `secretKeyRef: Secret scan/mq has no key "url"`},
+		"no such Secret":         {"scan", secret("mq2", "uri"), "", `secretKeyRef: secrets "mq2" not found`},
+		"of another namespace":   {"other", secret("mq", "uri"), "", `secretKeyRef: secrets "mq" not found`},
+		"environment variable":   {"scan", &v1alpha1.ValueSource{Env: "X"}, "", "env: is for policies read from files"},
+		"a file of the scaler's": {"scan", &v1alpha1.ValueSource{File: "/etc/passwd"}, "", "file: is for policies read from files"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := resolver.Resolve(t.Context(), tc.namespace, tc.value)
+			if got != tc.want || (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
+				t.Errorf("%q, %v; want %q, %q", got, err, tc.want, tc.err)
+			}
+		})
+	}
+	before := reader.reads
+	for range 100 {
+		if _, err := resolver.Resolve(t.Context(), "scan", secret("mq", "uri")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if reader.reads != before {
+		t.Errorf("%d more reads for policies that share a Secret", reader.reads-before)
+	}
+}
+
+func TestTenThousandPolicies(t *testing.T) {
+	b := newBundle(t)
+	const files, each = 10, 1000
+	for file := range files {
+		var text strings.Builder
+		for i := range each {
+			text.WriteString("---\n" + strings.Replace(scans, "name: scans, ", fmt.Sprintf("name: scans-%d-%d, ", file, i), 1))
+		}
+		if err := os.WriteFile(filepath.Join(b.dir, fmt.Sprintf("%d.yaml", file)), []byte(text.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := time.Now()
+	b.directory.Load(t.Context())
+	t.Logf("loaded in %s", time.Since(begin))
+	if n := len(b.store.Names()); n != files*each || b.limit("scans-9-999") != 7 {
+		t.Errorf("%d policies in force, cap %d", n, b.limit("scans-9-999"))
+	}
+	if took := time.Since(begin); took > time.Minute {
+		t.Errorf("it took %s", took)
+	}
+}

@@ -67,7 +67,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { _ = prometheus.Serve(listener) }()
-	t.Cleanup(func() { prometheus.Close() })
+	t.Cleanup(func() { _ = prometheus.Close() })
 
 	otlp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -62,7 +62,12 @@ func newShift(ctx context.Context, t *testing.T, c *cluster.Cluster) *shift {
 	podsCtx, stopPods := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- RunPods(podsCtx, c, nil) }()
-	t.Cleanup(func() { stopPods(); <-ended })
+	t.Cleanup(func() {
+		stopPods()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 	s.connect()
 	s.api = s.decisions()
 	return s

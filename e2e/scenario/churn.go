@@ -157,7 +157,9 @@ func installStaticNode(ctx context.Context, c *cluster.Cluster) error {
 	return c.ApplyYAML(ctx, node)
 }
 
-func runChurn(ctx context.Context, c *cluster.Cluster, name string, job scanJob, messages int, out io.Writer) (ChurnResult, error) {
+func runChurn(
+	ctx context.Context, c *cluster.Cluster, name string, job scanJob, messages int, out io.Writer,
+) (result ChurnResult, err error) {
 	begin := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -176,7 +178,12 @@ func runChurn(ctx context.Context, c *cluster.Cluster, name string, job scanJob,
 	podsCtx, stopPods := context.WithCancel(ctx)
 	podsDone := make(chan error, 1)
 	go func() { podsDone <- RunPods(podsCtx, c, kills.fault) }()
-	defer func() { stopPods(); <-podsDone }()
+	defer func() {
+		stopPods()
+		if podsErr := <-podsDone; err == nil {
+			err = podsErr
+		}
+	}()
 
 	connection, err := amqp.Dial(c.Broker.AMQPURL("/"))
 	if err != nil {
@@ -221,7 +228,7 @@ func runChurn(ctx context.Context, c *cluster.Cluster, name string, job scanJob,
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	result := ChurnResult{
+	result = ChurnResult{
 		Scaler: name, Messages: messages, Jobs: observed.snapshot().jobs, EmptyJobs: observed.idlePods(), Lost: settled.open(),
 		WaitP50Seconds: percentile(settled.waits, 50), WaitP95Seconds: percentile(settled.waits, 95),
 		PodSeconds: round(observed.podSeconds()), Killed: kills.killed, WallSeconds: round(time.Since(begin).Seconds()),

@@ -123,7 +123,9 @@ func newPublisher(connection *amqp.Connection) (*publisher, error) {
 }
 
 // publish sends a scan to the queue of scans, and returns once the broker has it.
-func (p *publisher) publish(ctx context.Context, s scan) error { return p.publishTo(ctx, queueScans, s) }
+func (p *publisher) publish(ctx context.Context, s scan) error {
+	return p.publishTo(ctx, queueScans, s)
+}
 
 func (p *publisher) publishTo(ctx context.Context, queue string, s scan) error {
 	s.Published = time.Now()

@@ -23,6 +23,7 @@ type Ledger struct {
 type ring struct {
 	entries []target.Decision
 	next    int
+	count   int // of all decisions ever added
 }
 
 func (r *ring) newest() *target.Decision {
@@ -47,6 +48,7 @@ func (l *Ledger) Add(policy types.NamespacedName, d target.Decision) (previous t
 		r = &ring{}
 		l.policies[policy] = r
 	}
+	r.count++
 	if len(r.entries) > 0 {
 		newest := r.newest()
 		previous, ok = *newest, true
@@ -78,6 +80,23 @@ func (l *Ledger) Last(policy types.NamespacedName, n int) []target.Decision {
 		last = append(last, r.entries[(r.next+2*len(r.entries)-1-i)%len(r.entries)])
 	}
 	return last
+}
+
+// newestEntry is a policy's newest decision, and how many there were.
+type newestEntry struct {
+	Entry
+	count int
+}
+
+// newest returns the newest decision of each policy.
+func (l *Ledger) newest() []newestEntry {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	list := make([]newestEntry, 0, len(l.policies))
+	for name, r := range l.policies {
+		list = append(list, newestEntry{Entry{name, *r.newest()}, r.count})
+	}
+	return list
 }
 
 // Policies lists the policies that have decisions, in the order of namespace and name.

@@ -1,8 +1,7 @@
 package decision
 
 import (
-	"log/slog"
-	"time"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
@@ -10,65 +9,104 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
 
-// metrics are the series of all policies. Labels are bounded by the policies that exist.
+// metrics render the ledger when they are scraped: a decision costs nothing more for being shown, and the series of a
+// policy end with its decisions. Labels are bounded by the policies that exist.
 type metrics struct {
-	ready, inFlight, target, floor, idle, limit, reachable, valid *prometheus.GaugeVec
-	constraint                                                    *prometheus.GaugeVec
-	decisions                                                     *prometheus.CounterVec
-	duration                                                      prometheus.Histogram
+	ledger   *Ledger
+	duration prometheus.Histogram
+
+	mu    sync.Mutex
+	valid map[types.NamespacedName]bool
 }
 
-// NewRecorder registers the decisions' series and returns a recorder with an empty ledger.
-func NewRecorder(ledger *Ledger, registerer prometheus.Registerer, log *slog.Logger) *Recorder {
-	policy := []string{"namespace", "policy"}
-	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, append(policy[:2:2], labels...))
-		registerer.MustRegister(vec)
-		return vec
-	}
-	m := &metrics{
-		ready:    gauge("ebbtide_backlog_ready_messages", "Messages that wait to be delivered."),
-		inFlight: gauge("ebbtide_backlog_in_flight_messages", "Messages that replicas are working on."),
-		target:   gauge("ebbtide_target_replicas", "Unfinished jobs, or pods, that should exist."),
-		floor:    gauge("ebbtide_limit_min_replicas", "Floor in force."),
-		idle:     gauge("ebbtide_limit_idle_replicas", "Idle reserve in force."),
-		limit:    gauge("ebbtide_limit_max_replicas", "Cap in force."),
-		constraint: gauge("ebbtide_target_constraint",
-			"1 for the constraint that decided the target: backlog, drain, floor, idle, cap, scale-in, hold, outage; 0 for the others.",
-			"constraint"),
-		reachable: gauge("ebbtide_backlog_reachable", "1 while the backlog is read without error, else 0."),
-		valid: gauge("ebbtide_policy_valid",
-			"1 while the newest version of the policy is in force, 0 while it is not valid and an earlier one is, or none."),
+// series are the gauges of a decision.
+var series = []struct {
+	desc  *prometheus.Desc
+	value func(*target.Decision) float64
+}{
+	{desc("ebbtide_backlog_ready_messages", "Messages that wait to be delivered."),
+		func(d *target.Decision) float64 { return float64(d.Observation.Ready) }},
+	{desc("ebbtide_backlog_in_flight_messages", "Messages that replicas are working on."),
+		func(d *target.Decision) float64 { return float64(d.InFlight) }},
+	{desc("ebbtide_backlog_reachable", "1 while the backlog is read without error, else 0."),
+		func(d *target.Decision) float64 { return oneIf(d.Failure == nil) }},
+	{desc("ebbtide_target_replicas", "Unfinished jobs, or pods, that should exist."),
+		func(d *target.Decision) float64 { return float64(d.Target) }},
+	{desc("ebbtide_limit_min_replicas", "Floor in force."),
+		func(d *target.Decision) float64 { return float64(d.Limits.MinReplicas) }},
+	{desc("ebbtide_limit_idle_replicas", "Idle reserve in force."),
+		func(d *target.Decision) float64 { return float64(d.Limits.IdleReplicas) }},
+	{desc("ebbtide_limit_max_replicas", "Cap in force."),
+		func(d *target.Decision) float64 { return float64(d.Limits.MaxReplicas) }},
+}
+
+var (
+	constraintDesc = desc("ebbtide_target_constraint",
+		"1 for the constraint that decided the target: backlog, drain, floor, idle, cap, scale-in, hold, outage; 0 for the others.",
+		"constraint")
+	decisionsDesc = desc("ebbtide_decisions_total", "Decisions taken.")
+	validDesc     = desc("ebbtide_policy_valid",
+		"1 while the newest version of the policy is in force, 0 while it is not valid and an earlier one is, or none.")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, append([]string{"namespace", "policy"}, labels...), nil)
+}
+
+func newMetrics(ledger *Ledger) *metrics {
+	return &metrics{
+		ledger: ledger, valid: map[types.NamespacedName]bool{},
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "ebbtide_decision_duration_seconds", Help: "Time from a question to its decision, the broker's answer included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
-		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ebbtide_decisions_total", Help: "Decisions taken.",
-		}, policy),
 	}
-	registerer.MustRegister(m.decisions, m.duration)
-	return &Recorder{Ledger: ledger, metrics: m, log: log}
 }
 
-func (m *metrics) observe(policy types.NamespacedName, d target.Decision, begin time.Time) {
-	namespace, name := policy.Namespace, policy.Name
-	m.duration.Observe(d.Time.Sub(begin).Seconds())
-	for vec, value := range map[*prometheus.GaugeVec]float64{
-		m.ready: float64(d.Observation.Ready), m.inFlight: float64(d.InFlight), m.target: float64(d.Target),
-		m.floor: float64(d.Limits.MinReplicas), m.idle: float64(d.Limits.IdleReplicas), m.limit: float64(d.Limits.MaxReplicas),
-		m.reachable: oneIf(d.Failure == nil),
-	} {
-		vec.WithLabelValues(namespace, name).Set(value)
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(descs chan<- *prometheus.Desc) {
+	for _, s := range series {
+		descs <- s.desc
 	}
-	for _, constraint := range target.Constraints {
-		m.constraint.WithLabelValues(namespace, name, string(constraint)).Set(oneIf(constraint == d.Constraint))
+	descs <- constraintDesc
+	descs <- decisionsDesc
+	descs <- validDesc
+	m.duration.Describe(descs)
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	m.decisions.WithLabelValues(namespace, name).Inc()
+	for _, e := range m.ledger.newest() {
+		namespace, name := e.Policy.Namespace, e.Policy.Name
+		for _, s := range series {
+			gauge(s.desc, s.value(&e.Decision), namespace, name)
+		}
+		for _, constraint := range target.Constraints {
+			gauge(constraintDesc, oneIf(constraint == e.Decision.Constraint), namespace, name, string(constraint))
+		}
+		out <- prometheus.MustNewConstMetric(decisionsDesc, prometheus.CounterValue, float64(e.count), namespace, name)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for policy, valid := range m.valid {
+		gauge(validDesc, oneIf(valid), policy.Namespace, policy.Name)
+	}
+	m.duration.Collect(out)
 }
 
 func (m *metrics) validated(policy types.NamespacedName, valid bool) {
-	m.valid.WithLabelValues(policy.Namespace, policy.Name).Set(oneIf(valid))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.valid[policy] = valid
+}
+
+func (m *metrics) forget(policy types.NamespacedName) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.valid, policy)
 }
 
 func oneIf(is bool) float64 {
@@ -76,12 +114,4 @@ func oneIf(is bool) float64 {
 		return 1
 	}
 	return 0
-}
-
-func (m *metrics) forget(policy types.NamespacedName) {
-	labels := prometheus.Labels{"namespace": policy.Namespace, "policy": policy.Name}
-	for _, vec := range []*prometheus.GaugeVec{m.ready, m.inFlight, m.target, m.floor, m.idle, m.limit, m.reachable, m.valid, m.constraint} {
-		vec.DeletePartialMatch(labels)
-	}
-	m.decisions.DeletePartialMatch(labels)
 }

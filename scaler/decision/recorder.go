@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -22,11 +23,18 @@ type Recorder struct {
 	log     *slog.Logger
 }
 
+// NewRecorder returns a recorder that keeps decisions in a ledger, and registers the series that show it.
+func NewRecorder(ledger *Ledger, registerer prometheus.Registerer, log *slog.Logger) *Recorder {
+	m := newMetrics(ledger)
+	registerer.MustRegister(m)
+	return &Recorder{Ledger: ledger, metrics: m, log: log}
+}
+
 // Record keeps a decision, updates its series, traces it, and logs it: at info level when the target or what binds it
 // changed, else at debug level. Begin is when it was asked for.
 func (r *Recorder) Record(ctx context.Context, policy types.NamespacedName, d target.Decision, begin time.Time) {
 	previous, ok := r.Ledger.Add(policy, d)
-	r.metrics.observe(policy, d, begin)
+	r.metrics.duration.Observe(d.Time.Sub(begin).Seconds())
 	traceDecision(ctx, policy, d, begin)
 	level := slog.LevelDebug
 	if !ok || previous.Target != d.Target || previous.Constraint != d.Constraint {

@@ -84,7 +84,7 @@ func TestIntegrationFaults(t *testing.T) {
 		}
 	}
 	const timeout = 4 * time.Second // a broker takes its time to refuse a password
-	var ahead atomic.Int64 // by how much the clock was moved
+	var ahead atomic.Int64          // by how much the clock was moved
 	clock := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	registry, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
 	told := &forgetting{recorder: decision.NewRecorder(decision.NewLedger(4), registry, log)}

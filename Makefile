@@ -49,8 +49,8 @@ generate: ## Generate code, manifests and reference pages from the API's types a
 	$(PROTO) buf generate
 
 ##@ Test
-.PHONY: test lint generated unit race e2e-demo e2e-node
-test: tools lint generated race unit e2e-node e2e-demo ## Everything: lint, unit, integration and both scenarios
+.PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar fuzz
+test: tools lint generated race unit e2e-node e2e-demo e2e-calendar ## Everything: lint, unit, integration and the scenarios
 
 lint: ## Lint and check the formatting
 	$(TOOL) golangci-lint run ./...
@@ -71,6 +71,20 @@ e2e-demo: tools ## The demo as a test
 
 e2e-node: tools ## Scans in containers on a real kubelet node, with crashes and failures among them
 	$(TEST) -timeout 20m -count=1 -run TestNode ./e2e/scenario
+
+e2e-calendar: tools ## A shift: push, a period's start and end, an edit while scans run, a broker's restart
+	$(TEST) -timeout 20m -count=1 -run TestCalendar ./e2e/scenario
+
+fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
+	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)
+
+##@ Measure
+.PHONY: bench-scaler bench-churn
+bench-scaler: tools ## Cost of polling 1,000 queues, beside KEDA's own rabbitmq scaler; writes bench/out/scaler.json
+	go run ./bench/scaler
+
+bench-churn: tools ## Jobs, waits and pod-seconds of 2,000 messages, beside KEDA's own rabbitmq trigger; writes bench/out/churn.json
+	@$(E2E) churn
 
 ##@ Help
 .PHONY: help

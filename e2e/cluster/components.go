@@ -254,6 +254,8 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 				"--cluster-signing-cert-file=" + c.ca.path(), "--cluster-signing-key-file=" + c.pki("ca.key"),
 				"--use-service-account-credentials", "--leader-elect=false", "--profiling=false",
 				"--horizontal-pod-autoscaler-sync-period=2s",
+				// The default of 20 requests a second ends no more than some three jobs in it.
+				"--kube-api-qps=200", "--kube-api-burst=400",
 			},
 			Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/healthz", c.ports.Controllers), trust),
 		},

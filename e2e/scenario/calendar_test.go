@@ -14,10 +14,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
@@ -54,11 +56,11 @@ type shift struct {
 func newShift(ctx context.Context, t *testing.T, c *cluster.Cluster) *shift {
 	t.Helper()
 	s := &shift{T: t, ctx: ctx, c: c, observed: newObserver(nodePoolLabel, nodePoolName)}
-	client, err := kubernetes.NewForConfig(c.Admin())
+	clientset, err := kubernetes.NewForConfig(c.Admin())
 	s.must(err)
 	s.must(declareTopology(c.Broker.AMQPURL("/")))
 	s.must(installStaticNode(ctx, c))
-	s.must(s.observed.watch(ctx, client))
+	s.must(s.observed.watch(ctx, clientset))
 	podsCtx, stopPods := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- RunPods(podsCtx, c, nil) }()
@@ -237,6 +239,16 @@ func (s *shift) periodStarts() {
 	if first.Before(s.start) {
 		s.Errorf("the floor is there %s before the period", s.start.Sub(first))
 	}
+	s.until("an event that says so", 20*time.Second, func() bool {
+		var events corev1.EventList
+		s.must(s.c.Client().List(s.ctx, &events, client.InNamespace(namespace)))
+		for _, event := range events.Items {
+			if event.InvolvedObject.Kind == "ScalingPolicy" && event.InvolvedObject.Name == "scans" && event.Reason == "BoundByFloor" {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // editWhileScansRun: an edit of the calendar applies within a second and touches no scan.

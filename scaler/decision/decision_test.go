@@ -1,6 +1,8 @@
 package decision
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/ebbtide-dev/ebbtide/internal/doctable"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
@@ -38,6 +41,23 @@ func TestLedgerKeepsTheNewest(t *testing.T) {
 	}
 }
 
+// The reference names every series and no other.
+func TestMetricsDocument(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	recorder := NewRecorder(NewLedger(3), registry, slog.New(slog.DiscardHandler))
+	recorder.Record(t.Context(), scans, target.Decision{Constraint: target.Backlog}, time.Unix(99, 0))
+	recorder.Validated(scans, nil)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := "| name | type | meaning |\n|---|---|---|\n"
+	for _, family := range families {
+		table += fmt.Sprintf("| `%s` | %s | %s |\n", family.GetName(), strings.ToLower(family.GetType().String()), family.GetHelp())
+	}
+	doctable.Check(t, "../../docs/reference/metrics.md", "metrics", table)
+}
+
 func TestMetricsFollowAndForget(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	recorder := NewRecorder(NewLedger(3), registry, slog.New(slog.NewTextHandler(io.Discard, nil)))
@@ -61,7 +81,14 @@ ebbtide_target_replicas{namespace="scan",policy="scans"} 5
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "ebbtide_target_constraint", "ebbtide_target_replicas"); err != nil {
 		t.Error(err)
 	}
-	recorder.Validated(scans, nil)
+	for verdict, value := range map[error]string{nil: "1", errors.New("bad"): "0"} {
+		recorder.Validated(scans, verdict)
+		want := "# HELP ebbtide_policy_valid 1 while the newest version of the policy is in force, 0 while it is not valid and an earlier " +
+			"one is, or none.\n# TYPE ebbtide_policy_valid gauge\nebbtide_policy_valid{namespace=\"scan\",policy=\"scans\"} " + value + "\n"
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "ebbtide_policy_valid"); err != nil {
+			t.Error(err)
+		}
+	}
 	recorder.Forget(scans)
 	if n, err := testutil.GatherAndCount(registry); n != 1 || err != nil { // the histogram of all decisions
 		t.Errorf("%d series of a deleted policy are left (%v)", n, err)

@@ -219,6 +219,28 @@ func TestIntegrationFaults(t *testing.T) {
 		}
 	})
 
+	t.Run("replicas answer alike", func(t *testing.T) {
+		other := policy.NewStore(policy.NewSources(backlog.Limits{MaxAge: 50 * time.Millisecond, Timeout: timeout, Now: clock}), nobody{}, log)
+		replica := New(Config{
+			Policies: other, Recorder: decision.NewRecorder(decision.NewLedger(4), prometheus.NewRegistry(), log),
+			RepeatFailure: 50 * time.Millisecond, Timeout: 2 * timeout, Now: clock,
+		})
+		healthy, _, _ := store.Get(types.NamespacedName{Namespace: "scan", Name: "healthy"})
+		other.Set(t.Context(), &v1alpha1.ScalingPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "healthy"},
+			Spec: v1alpha1.ScalingPolicySpec{Backlog: v1alpha1.Backlog{
+				RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), Queue: "healthy"}}},
+		}, secrets)
+		for range 10 {
+			one, err := service.Decide(t.Context(), healthy.Name)
+			two, otherErr := replica.Decide(t.Context(), healthy.Name)
+			if err != nil || otherErr != nil || one.Target != two.Target || one.Constraint != two.Constraint || one.Reason != two.Reason {
+				t.Errorf("%d (%s, %v) and %d (%s, %v)", one.Target, one.Reason, err, two.Target, two.Reason, otherErr)
+			}
+			time.Sleep(60 * time.Millisecond)
+		}
+	})
+
 	t.Run("clock jumps", func(t *testing.T) {
 		for _, jump := range []time.Duration{time.Hour, -3 * time.Hour, 0} {
 			ahead.Store(int64(jump))

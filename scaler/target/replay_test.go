@@ -1,21 +1,16 @@
 package target
 
 import (
-	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
+	"github.com/ebbtide-dev/ebbtide/internal/doctable"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 )
-
-var update = flag.Bool("update", false, "write the table of the replay into the documentation")
 
 // A replay sends messages to a queue, lets KEDA start jobs for them by its own arithmetic, second by second, and counts
 // what came of it. Jobs take time to boot (half of it until the pod runs, half until its worker consumes), and a little to be seen as finished once their worker has left the queue;
@@ -192,8 +187,6 @@ func TestReplayJobsMatchMessages(t *testing.T) {
 	}
 }
 
-const tableFile = "../../docs/design/target.md"
-
 // The table of the documentation is what the replay says.
 func TestReplayTable(t *testing.T) {
 	l := load{
@@ -224,23 +217,5 @@ func TestReplayTable(t *testing.T) {
 			t.Errorf("%s is faster, without an empty job", name)
 		}
 	}
-	text, err := os.ReadFile(tableFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const begin, end = "<!-- replay -->\n", "<!-- /replay -->"
-	before, rest, ok := strings.Cut(string(text), begin)
-	old, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s has no place for the table", tableFile)
-	}
-	if *update {
-		if err := os.WriteFile(tableFile, []byte(before+begin+table.String()+end+after), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(old, table.String()); diff != "" {
-		t.Errorf("%s is not current: run go test ./scaler/target -update\n%s", tableFile, diff)
-	}
+	doctable.Check(t, "../../docs/design/target.md", "replay", table.String())
 }

@@ -196,7 +196,7 @@ func (b *broker) dial(ctx context.Context) {
 			}
 			break
 		}
-		if err = explainDial(uri, err); len(b.uris) > 1 {
+		if err = b.explainDial(uri, err); len(b.uris) > 1 {
 			err = fmt.Errorf("%s: %w", uri.Host, err)
 		}
 	}
@@ -245,7 +245,7 @@ func (b *broker) dialHost(ctx context.Context, uri amqp.URI, timeout time.Durati
 }
 
 // explainDial turns a failed dial into an error for a person.
-func explainDial(uri amqp.URI, err error) error {
+func (b *broker) explainDial(uri amqp.URI, err error) error {
 	switch {
 	case errors.Is(err, amqp.ErrVhost):
 		return fmt.Errorf("virtual host %q does not exist, or user %q may not use it", uri.Vhost, uri.Username)
@@ -256,7 +256,13 @@ func explainDial(uri amqp.URI, err error) error {
 	if errors.As(err, &mismatch) {
 		return fmt.Errorf("the broker's certificate is not trusted (set tls.ca, or tls.serverName): %w", mismatch.Err)
 	}
-	return errors.New(strings.TrimSpace(withoutURI(err).Error()))
+	text := strings.TrimSpace(withoutURI(err).Error())
+	var unreachable *net.OpError
+	// A refusal for want of a certificate comes as whatever the connection was doing just then.
+	if uri.Scheme == "amqps" && len(b.tls.Certificates) == 0 && !(errors.As(err, &unreachable) && unreachable.Op == "dial") {
+		text += " (the broker may ask for a client certificate: tls.certificate, tls.key)"
+	}
+	return errors.New(text)
 }
 
 // drop gives a connection up.

@@ -334,7 +334,7 @@ ssl_options.fail_if_no_peer_cert = true
 		"all":            {func(*backlog.TLS) {}, ""},
 		"name mismatch":  {func(t *backlog.TLS) { t.ServerName = "" }, "certificate is not trusted (set tls.ca, or tls.serverName): x509: certificate is valid for broker.example, not localhost"},
 		"another CA":     {func(t *backlog.TLS) { t.CA = string(stranger.PEM) }, "certificate is not trusted (set tls.ca, or tls.serverName): x509: certificate signed by unknown authority"},
-		"no certificate": {func(t *backlog.TLS) { t.Certificate, t.Key = "", "" }, "certificate"},
+		"no certificate": {func(t *backlog.TLS) { t.Certificate, t.Key = "", "" }, "(the broker may ask for a client certificate: tls.certificate, tls.key)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := Config{Identity: identity, Queues: []string{"not-declared"}}

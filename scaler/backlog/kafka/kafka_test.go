@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/e2e/testcert"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
@@ -105,6 +107,33 @@ func TestRead(t *testing.T) {
 		t.Fatal(fetches.Err())
 	}
 	check("worked on", config, target.Observation{Ready: 2, Finished: 4, Consumers: 1})
+}
+
+// Brokers that speak TLS and ask for SASL, in each way that a policy can name.
+func TestReadSecured(t *testing.T) {
+	authority := testcert.New(t)
+	certificate, key := authority.Issue(t, "broker")
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mechanism, fake := range map[v1alpha1.SASLMechanism]string{
+		v1alpha1.SASLPlain: "PLAIN", v1alpha1.SASLScramSHA256: "SCRAM-SHA-256", v1alpha1.SASLScramSHA512: "SCRAM-SHA-512",
+	} {
+		brokers := start(t, kfake.EnableSASL(), kfake.Superuser(fake, "u", "p"),
+			kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}))
+		config := Config{
+			Brokers: brokers, Topics: []string{topic}, Group: "g", Mechanism: mechanism, Username: "u", Password: "p", UseTLS: true,
+			TLS: backlog.TLS{CA: string(authority.PEM), ServerName: "broker.example"},
+		}
+		if o, err := read(t, config); err != nil || o.Parallelism != partitions {
+			t.Errorf("%s: %+v, %v", mechanism, o, err)
+		}
+		config.TLS.CA = string(testcert.New(t).PEM)
+		if _, err := read(t, config); err == nil || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("%s, another CA: error %v", mechanism, err)
+		}
+	}
 }
 
 func TestReadErrors(t *testing.T) {

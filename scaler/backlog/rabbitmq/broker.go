@@ -257,9 +257,10 @@ func (b *broker) explainDial(uri amqp.URI, err error) error {
 		return fmt.Errorf("the broker's certificate is not trusted (set tls.ca, or tls.serverName): %w", mismatch.Err)
 	}
 	text := strings.TrimSpace(withoutURI(err).Error())
-	var unreachable *net.OpError
+	var operation *net.OpError
+	connected := !errors.As(err, &operation) || operation.Op != "dial"
 	// A refusal for want of a certificate comes as whatever the connection was doing just then.
-	if uri.Scheme == "amqps" && len(b.tls.Certificates) == 0 && !(errors.As(err, &unreachable) && unreachable.Op == "dial") {
+	if connected && uri.Scheme == "amqps" && len(b.tls.Certificates) == 0 {
 		text += " (the broker may ask for a client certificate: tls.certificate, tls.key)"
 	}
 	return errors.New(text)

@@ -789,7 +789,8 @@ func (x *ExplainDecisionRequest) GetUnacknowledged() int64 {
 // ExplainDecisionResponse explains a target.
 type ExplainDecisionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What would be decided. A group's cap and scale-in stabilisation, which depend on more than the request, are left out.
+	// What would be decided. A group's cap, scale-in stabilisation and an observed service time, which depend on more than
+	// the request, are left out.
 	Decision *Decision `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
 	// The next changes of the limits, at most five.
 	NextChanges   []*Change `protobuf:"bytes,2,rep,name=next_changes,json=nextChanges,proto3" json:"next_changes,omitempty"`

@@ -97,12 +97,34 @@ func run(ctx context.Context, o options) error {
 	}
 	defer held.Close()
 	results := map[string]figures{}
+	decide := func(ctx context.Context, client pb.ExternalScalerClient, ref *pb.ScaledObjectRef) error {
+		_, err := client.GetMetricSpec(ctx, ref)
+		if err == nil {
+			_, err = client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: ref, MetricName: "m"})
+		}
+		if err == nil {
+			_, err = client.IsActive(ctx, ref)
+		}
+		return err
+	}
+	// What three calls cost that ask for nothing: the floor of any external scaler.
+	onlyCall := func(ctx context.Context, client pb.ExternalScalerClient, ref *pb.ScaledObjectRef) error {
+		for range 3 {
+			if _, err := client.GetMetricSpec(ctx, ref); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	for _, scaler := range []struct {
 		name    string
 		measure func(ctx context.Context, o options, dir string, amqp, http *proxy) (figures, error)
 	}{
 		{"ebbtide", func(ctx context.Context, o options, dir string, amqp, http *proxy) (figures, error) {
-			return measureEbbtide(ctx, o, filepath.Join(root, "bin", "ebbtide-scaler"), dir, amqp, http)
+			return measureEbbtide(ctx, o, filepath.Join(root, "bin", "ebbtide-scaler"), dir, amqp, http, decide)
+		}},
+		{"emptyCalls", func(ctx context.Context, o options, dir string, amqp, http *proxy) (figures, error) {
+			return measureEbbtide(ctx, o, filepath.Join(root, "bin", "ebbtide-scaler"), dir, amqp, http, onlyCall)
 		}},
 		{"builtin", func(ctx context.Context, o options, _ string, _, http *proxy) (figures, error) {
 			return measureBuiltin(ctx, o, builtin, "http", fmt.Sprintf("http://guest:guest@%s/", http.address()), http)
@@ -177,9 +199,14 @@ func fill(broker *rabbitmq.Broker, queues int) (*amqp.Connection, error) {
 	return connection, nil
 }
 
-func measureEbbtide(ctx context.Context, o options, binary, dir string, amqpProxy, httpProxy *proxy) (figures, error) {
+// pollOnce asks for one policy.
+type pollOnce func(context.Context, pb.ExternalScalerClient, *pb.ScaledObjectRef) error
+
+func measureEbbtide(
+	ctx context.Context, o options, binary, dir string, amqpProxy, httpProxy *proxy, once pollOnce,
+) (figures, error) {
 	policies := filepath.Join(dir, "policies")
-	if err := os.Mkdir(policies, 0o755); err != nil {
+	if err := os.MkdirAll(policies, 0o755); err != nil {
 		return figures{}, err
 	}
 	var text strings.Builder
@@ -221,11 +248,11 @@ spec:
 	}
 	defer connection.Close()
 	client := pb.NewExternalScalerClient(connection)
-	if _, err := poll(ctx, client, o.queues, 3); err != nil { // warm: connected, every policy asked once
+	if _, err := poll(ctx, client, once, o.queues, 3); err != nil { // warm: connected, every policy asked once
 		return figures{}, err
 	}
 	usage := begin(process.PID(), amqpProxy, httpProxy)
-	polls, err := poll(ctx, client, o.queues, o.seconds)
+	polls, err := poll(ctx, client, once, o.queues, o.seconds)
 	if err != nil {
 		return figures{}, err
 	}
@@ -235,7 +262,9 @@ spec:
 }
 
 // poll asks for every policy once a second, spread over it, as KEDA does: three calls, one after the other.
-func poll(ctx context.Context, client pb.ExternalScalerClient, queues, seconds int) ([]time.Duration, error) {
+func poll(
+	ctx context.Context, client pb.ExternalScalerClient, once pollOnce, queues, seconds int,
+) ([]time.Duration, error) {
 	var mu sync.Mutex
 	var polls []time.Duration
 	var firstErr error
@@ -247,13 +276,7 @@ func poll(ctx context.Context, client pb.ExternalScalerClient, queues, seconds i
 			for second := range seconds {
 				time.Sleep(time.Until(start.Add(time.Duration(second)*time.Second + time.Duration(i)*time.Second/time.Duration(queues))))
 				begin := time.Now()
-				_, err := client.GetMetricSpec(ctx, ref)
-				if err == nil {
-					_, err = client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: ref, MetricName: "m"})
-				}
-				if err == nil {
-					_, err = client.IsActive(ctx, ref)
-				}
+				err := once(ctx, client, ref)
 				mu.Lock()
 				polls = append(polls, time.Since(begin))
 				if err != nil && firstErr == nil {

@@ -33,10 +33,11 @@ type queueState struct{ ready, consumers int64 }
 
 // broker is one connection, shared by readers, that is made anew when it breaks.
 type broker struct {
-	uris   []amqp.URI
-	tls    *tls.Config
-	limits backlog.Limits
-	users  int // guarded by Brokers.mu
+	uris    []amqp.URI
+	address string // names the broker in errors and observations
+	tls     *tls.Config
+	limits  backlog.Limits
+	users   int // guarded by Brokers.mu
 
 	mu         sync.Mutex
 	connection *connection   // nil: none
@@ -49,16 +50,11 @@ type broker struct {
 }
 
 func newBroker(uris []amqp.URI, tlsConfig *tls.Config, limits backlog.Limits) *broker {
-	return &broker{uris: uris, tls: tlsConfig, limits: limits}
-}
-
-// address names the broker in errors.
-func (b *broker) address() string {
-	hosts := make([]string, len(b.uris))
-	for i, uri := range b.uris {
+	hosts := make([]string, len(uris))
+	for i, uri := range uris {
 		hosts[i] = net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port))
 	}
-	return strings.Join(hosts, ",")
+	return &broker{uris: uris, address: strings.Join(hosts, ","), tls: tlsConfig, limits: limits}
 }
 
 // connection is an open one, with a fixed number of channels that are opened when they are first needed.

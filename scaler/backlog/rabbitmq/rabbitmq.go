@@ -160,13 +160,13 @@ const (
 func (r *reader) Read(ctx context.Context) (target.Observation, error) {
 	o, err := r.read(ctx)
 	if err != nil {
-		return o, fmt.Errorf("broker %s: %w", r.broker.address(), err)
+		return o, fmt.Errorf("broker %s: %w", r.broker.address, err)
 	}
 	return o, nil
 }
 
 func (r *reader) read(ctx context.Context) (target.Observation, error) {
-	o := target.Observation{Source: "rabbitmq " + r.broker.address()}
+	o := target.Observation{Source: "rabbitmq " + r.broker.address}
 	if err := r.refuseStreams(ctx); err != nil {
 		return o, err
 	}

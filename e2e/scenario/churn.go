@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -228,8 +227,13 @@ func runChurn(
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+	lost := settled.open()
+	settled.mu.Lock()
+	defer settled.mu.Unlock()
+	kills.mu.Lock()
+	defer kills.mu.Unlock()
 	result = ChurnResult{
-		Scaler: name, Messages: messages, Jobs: observed.snapshot().jobs, EmptyJobs: observed.idlePods(), Lost: settled.open(),
+		Scaler: name, Messages: messages, Jobs: observed.snapshot().jobs, EmptyJobs: observed.idlePods(), Lost: lost,
 		WaitP50Seconds: percentile(settled.waits, 50), WaitP95Seconds: percentile(settled.waits, 95),
 		PodSeconds: round(observed.podSeconds()), Killed: kills.killed, WallSeconds: round(time.Since(begin).Seconds()),
 	}
@@ -276,8 +280,5 @@ func (o *observer) podSeconds() float64 {
 	return total
 }
 
-// WriteChurn renders results as the JSON of the benchmark.
-func WriteChurn(results []ChurnResult) ([]byte, error) {
-	text, err := json.MarshalIndent(results, "", "  ")
-	return append(text, '\n'), err
-}
+// WriteChurn writes results to a file as the JSON of the benchmark.
+func WriteChurn(path string, results []ChurnResult) error { return writeJSON(path, results) }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 )
@@ -71,9 +72,14 @@ wall            %4.0f s, the cluster's start included
 }
 
 // WriteJSON writes the summary to a file.
-func (s Summary) WriteJSON(path string) error {
-	text, err := json.MarshalIndent(s, "", "  ")
+func (s Summary) WriteJSON(path string) error { return writeJSON(path, s) }
+
+func writeJSON(path string, value any) error {
+	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	return os.WriteFile(path, append(text, '\n'), 0o644)

@@ -143,9 +143,11 @@ func (s *Service) Decide(ctx context.Context, name types.NamespacedName) (target
 	}
 	st.wanted = int64(d.Target)
 	if p.Group != nil {
-		own := target.Member{Name: name.Name, Weight: p.Group.Weight, Wanted: st.wanted, Running: observation.Consumers}
-		limit := others.limit(p.Group.MaxReplicas)
-		d = d.Within(p.Group.Name, target.Split(limit, append(others.members, own))[name.Name], limit)
+		own := target.Member{
+			Name: name.Name, Weight: p.Group.Weight, Wanted: st.wanted, Running: observation.Consumers, Limit: p.Group.MaxReplicas,
+		}
+		shares, limit := target.Split(append(others, own))
+		d = d.Within(p.Group.Name, shares[name.Name], limit)
 	}
 	st.decision = d
 	s.config.Recorder.Record(ctx, name, d, begin)
@@ -156,36 +158,22 @@ func (s *Service) Decide(ctx context.Context, name types.NamespacedName) (target
 	return d, nil
 }
 
-// others are the other policies of a group.
-type others struct {
-	members  []target.Member
-	smallest *int64 // cap that one of them states
-}
-
-func (o others) limit(own int64) int64 {
-	if o.smallest != nil {
-		return min(own, *o.smallest)
-	}
-	return own
-}
-
 // others returns what the other policies of p's group want, as far as it is known. Those that were not asked for a while
 // are asked in the background: nobody waits for the broker of another policy. One that never answered counts as wanting
 // all that it may have.
-func (s *Service) others(p *policy.Policy) (o others) {
+func (s *Service) others(p *policy.Policy) []target.Member {
 	if p.Group == nil {
-		return o
+		return nil
 	}
+	var members []target.Member
 	for _, member := range s.config.Policies.Group(p) {
 		if member.Name == p.Name {
 			continue
 		}
-		if o.smallest == nil || member.Group.MaxReplicas < *o.smallest {
-			o.smallest = &member.Group.MaxReplicas
-		}
 		now := s.config.Now()
 		m := target.Member{
 			Name: member.Name.Name, Weight: member.Group.Weight, Wanted: int64(member.Calendar.Limits(now).MaxReplicas),
+			Limit: member.Group.MaxReplicas,
 		}
 		st := s.state(member.Name)
 		st.mu.Lock()
@@ -203,9 +191,9 @@ func (s *Service) others(p *policy.Policy) (o others) {
 				st.mu.Unlock()
 			}()
 		}
-		o.members = append(o.members, m)
+		members = append(members, m)
 	}
-	return o
+	return members
 }
 
 // answer is Decide, with an outage in which the calendar asks for nothing as an error: it would create no job anyway,

@@ -35,7 +35,7 @@ func (s *Store) readHolidays(ctx context.Context, p *v1alpha1.ScalingPolicy, res
 			return &holidayFile{text: text, days: days}
 		}
 	}
-	return &holidayFile{text: text, errs: field.ErrorList{field.InternalError(path, err)}}
+	return &holidayFile{text: text, errs: field.ErrorList{field.Invalid(path, field.OmitValueType{}, err.Error())}}
 }
 
 // parsedFiles keeps what was read of iCalendar files, as thousands of policies may share one.

@@ -62,7 +62,7 @@ func TestHolidaysFollow(t *testing.T) {
 			t.Errorf("%s: cap %d on %s, want %d", when, got, date, wantCap)
 		}
 	}
-	check("before the ConfigMap", "2026-05-01", `spec.calendar.holidays.ics: Internal error: configMapKeyRef: configmaps "holidays" not found`, -1)
+	check("before the ConfigMap", "2026-05-01", `spec.calendar.holidays.ics: Invalid value: configMapKeyRef: configmaps "holidays" not found`, -1)
 	text, failure = holidayOn("20260501"), nil
 	check("it came", "2026-05-01", "", 1)
 	text = holidayOn("20260502")

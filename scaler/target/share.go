@@ -16,15 +16,19 @@ type Member struct {
 	Wanted int64
 	// Running replicas, which nobody ends.
 	Running int64
+	// Limit is the group's cap as this member states it; the smallest counts.
+	Limit int64
 }
 
 // Split shares a cap among members by weighted max-min fairness: no member can get more but from one that has, for its
 // weight, less or as much. What runs is never taken away, so while a member has more running than its share, the others
 // get less; what a member does not want goes to the others. The sum exceeds the cap only where what runs does already.
-func Split(limit int64, members []Member) map[string]int64 {
+// It returns the shares by name, and the cap. There must be a member.
+func Split(members []Member) (share map[string]int64, limit int64) {
 	members = slices.Clone(members)
+	limit = slices.MinFunc(members, func(a, b Member) int { return cmp.Compare(a.Limit, b.Limit) }).Limit
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
-	share := make(map[string]int64, len(members))
+	share = make(map[string]int64, len(members))
 	left := limit
 	for _, m := range members {
 		share[m.Name] = m.Running
@@ -47,7 +51,7 @@ func Split(limit int64, members []Member) map[string]int64 {
 		}
 		share[members[next].Name]++
 	}
-	return share
+	return share, limit
 }
 
 // Within returns the decision with at most a share of a group's cap.

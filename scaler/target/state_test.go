@@ -18,20 +18,24 @@ func TestSplit(t *testing.T) {
 		members []Member
 		want    map[string]int64
 	}{
-		"enough for all":       {10, []Member{{"a", 1, 3, 0}, {"b", 1, 4, 0}}, map[string]int64{"a": 3, "b": 4}},
-		"half each":            {10, []Member{{"a", 1, 50, 0}, {"b", 1, 50, 0}}, map[string]int64{"a": 5, "b": 5}},
-		"by weight":            {9, []Member{{"a", 2, 50, 0}, {"b", 1, 50, 0}}, map[string]int64{"a": 6, "b": 3}},
-		"what one leaves":      {10, []Member{{"a", 1, 2, 0}, {"b", 1, 50, 0}, {"c", 1, 50, 0}}, map[string]int64{"a": 2, "b": 4, "c": 4}},
-		"the remainder":        {10, []Member{{"b", 1, 50, 0}, {"a", 1, 50, 0}, {"c", 1, 50, 0}}, map[string]int64{"a": 4, "b": 3, "c": 3}},
-		"running stays":        {10, []Member{{"a", 1, 50, 9}, {"b", 1, 50, 0}}, map[string]int64{"a": 9, "b": 1}},
-		"running past its own": {10, []Member{{"a", 1, 0, 7}, {"b", 1, 50, 0}}, map[string]int64{"a": 7, "b": 3}},
-		"more runs than fits":  {10, []Member{{"a", 1, 50, 12}, {"b", 1, 50, 0}}, map[string]int64{"a": 12, "b": 0}},
-		"nothing":              {0, []Member{{"a", 1, 5, 0}}, map[string]int64{"a": 0}},
+		"enough for all":       {10, []Member{{"a", 1, 3, 0, 0}, {"b", 1, 4, 0, 0}}, map[string]int64{"a": 3, "b": 4}},
+		"half each":            {10, []Member{{"a", 1, 50, 0, 0}, {"b", 1, 50, 0, 0}}, map[string]int64{"a": 5, "b": 5}},
+		"by weight":            {9, []Member{{"a", 2, 50, 0, 0}, {"b", 1, 50, 0, 0}}, map[string]int64{"a": 6, "b": 3}},
+		"what one leaves":      {10, []Member{{"a", 1, 2, 0, 0}, {"b", 1, 50, 0, 0}, {"c", 1, 50, 0, 0}}, map[string]int64{"a": 2, "b": 4, "c": 4}},
+		"the remainder":        {10, []Member{{"b", 1, 50, 0, 0}, {"a", 1, 50, 0, 0}, {"c", 1, 50, 0, 0}}, map[string]int64{"a": 4, "b": 3, "c": 3}},
+		"running stays":        {10, []Member{{"a", 1, 50, 9, 0}, {"b", 1, 50, 0, 0}}, map[string]int64{"a": 9, "b": 1}},
+		"running past its own": {10, []Member{{"a", 1, 0, 7, 0}, {"b", 1, 50, 0, 0}}, map[string]int64{"a": 7, "b": 3}},
+		"more runs than fits":  {10, []Member{{"a", 1, 50, 12, 0}, {"b", 1, 50, 0, 0}}, map[string]int64{"a": 12, "b": 0}},
+		"nothing":              {0, []Member{{"a", 1, 5, 0, 0}}, map[string]int64{"a": 0}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, Split(tc.limit, tc.members)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
+			for i := range tc.members {
+				tc.members[i].Limit = tc.limit + int64(i) // the smallest counts
+			}
+			got, limit := Split(tc.members)
+			if diff := cmp.Diff(tc.want, got); diff != "" || limit != tc.limit {
+				t.Errorf("of %d (-want +got):\n%s", limit, diff)
 			}
 		})
 	}
@@ -46,14 +50,14 @@ func TestSplitIsFair(t *testing.T) {
 		var members []Member
 		var wanted, running int64
 		for i := range 1 + random.IntN(6) {
-			m := Member{string(rune('a' + i)), 1 + random.Int64N(5), random.Int64N(40), 0}
+			m := Member{string(rune('a' + i)), 1 + random.Int64N(5), random.Int64N(40), 0, limit}
 			if random.IntN(2) == 0 {
 				m.Running = random.Int64N(1 + m.Wanted)
 			}
 			wanted, running = wanted+m.Wanted, running+m.Running
 			members = append(members, m)
 		}
-		share := Split(limit, members)
+		share, _ := Split(members)
 		var sum int64
 		for _, a := range members {
 			sum += share[a.Name]

@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ func churnCommand() *cobra.Command {
 	scalers := cmd.Flags().StringSlice("scalers", scenario.ChurnScalers(), "which scalers to run")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, name := range *scalers {
-			if !strings.Contains(","+strings.Join(scenario.ChurnScalers(), ",")+",", ","+name+",") {
+			if !slices.Contains(scenario.ChurnScalers(), name) {
 				return fmt.Errorf("--scalers %q: must be of %s", name, strings.Join(scenario.ChurnScalers(), ", "))
 			}
 		}
@@ -39,18 +40,7 @@ func churnCommand() *cobra.Command {
 		}
 		return withBareCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
 			results, runErr := scenario.RunChurn(ctx, c, *scalers, *messages, os.Stderr)
-			text, err := scenario.WriteChurn(results)
-			if err != nil {
-				return err
-			}
-			if err := os.MkdirAll(filepath.Dir(*jsonPath), 0o755); err != nil {
-				return err
-			}
-			if err := os.WriteFile(*jsonPath, text, 0o644); err != nil {
-				return err
-			}
-			fmt.Print(string(text))
-			return runErr
+			return errors.Join(runErr, scenario.WriteChurn(*jsonPath, results))
 		})
 	}
 	return cmd

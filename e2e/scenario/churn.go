@@ -229,13 +229,15 @@ func runChurn(
 	}
 	lost := settled.open()
 	settled.mu.Lock()
-	defer settled.mu.Unlock()
+	waits := slices.Clone(settled.waits)
+	settled.mu.Unlock()
 	kills.mu.Lock()
-	defer kills.mu.Unlock()
+	killed := kills.killed
+	kills.mu.Unlock()
 	result = ChurnResult{
 		Scaler: name, Messages: messages, Jobs: observed.snapshot().jobs, EmptyJobs: observed.idlePods(), Lost: lost,
-		WaitP50Seconds: percentile(settled.waits, 50), WaitP95Seconds: percentile(settled.waits, 95),
-		PodSeconds: round(observed.podSeconds()), Killed: kills.killed, WallSeconds: round(time.Since(begin).Seconds()),
+		WaitP50Seconds: percentile(waits, 50), WaitP95Seconds: percentile(waits, 95),
+		PodSeconds: round(observed.podSeconds()), Killed: killed, WallSeconds: round(time.Since(begin).Seconds()),
 	}
 	return result, removeScans(ctx, c, clientset)
 }

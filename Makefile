@@ -10,7 +10,7 @@ PROTO := go tool -modfile=hack/proto/go.mod
 TEST := $(TOOL) gotestsum --format=pkgname --hide-summary=skipped --
 
 # Packages whose tests are worth the race detector's price.
-RACE := ./worker/... ./scaler/backlog/... ./scaler/decision/... ./scaler/externalscaler/... ./scaler/policy/... ./e2e/proc/...
+RACE := ./worker/... ./scaler/backlog/... ./scaler/decision/... ./scaler/externalscaler/... ./scaler/policy/... ./scheduler-plugin/fleet/... ./scheduler-plugin/lifetime/... ./e2e/proc/...
 
 ##@ See it
 .PHONY: demo up down status logs publish
@@ -79,12 +79,20 @@ fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)
 
 ##@ Measure
-.PHONY: bench-scaler bench-churn
+.PHONY: bench-scaler bench-churn bench-packing bench-scheduler
 bench-scaler: tools ## Cost of polling 1,000 queues, beside KEDA's own rabbitmq scaler; writes bench/out/scaler.json
 	go run ./bench/scaler
 
 bench-churn: tools ## Jobs, waits and pod-seconds of 2,000 messages, beside KEDA's own rabbitmq trigger; writes bench/out/churn.json
 	@$(E2E) churn
+
+bench-packing: ## Node-hours of packers on replayed loads; writes bench/out/packing.json (TRACE=file.csv adds a load)
+	go run ./bench/packing $(if $(TRACE),-trace $(TRACE))
+
+bench-scheduler: tools ## Pods per second in scheduler_perf beside the stock scheduler; writes bench/out/scheduler.json
+	@mkdir -p bench/out
+	folder=$$($(E2E) tools --show-folder) && cd bench/scheduler && PATH="$$folder:$$PATH" KUBE_CACHE_MUTATION_DETECTOR=false ARTIFACTS=$$(mktemp -d) \
+		go test -run '^$$' -bench Scheduler -benchtime 1x -timeout 2h -out ../out/scheduler.json .
 
 ##@ Help
 .PHONY: help

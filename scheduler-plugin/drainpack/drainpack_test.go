@@ -1,13 +1,28 @@
 package drainpack
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
 	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/backend/cache"
+	"k8s.io/kubernetes/pkg/scheduler/backend/queue"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+	"k8s.io/kubernetes/pkg/scheduler/metrics"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
+
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
 
 // nodeWith has 8 CPUs and 32 GiB, some of which other pods hold.
@@ -83,11 +98,7 @@ func TestScore(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			plugin, err := New(t.Context(), nil, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pack, state := plugin.(*DrainPack), framework.NewCycleState()
+			pack, state := newForTest(t), framework.NewCycleState()
 			if status := pack.PreScore(t.Context(), state, tc.pod, tc.nodes); !status.IsSuccess() {
 				t.Fatal(status)
 			}
@@ -110,7 +121,7 @@ func TestScoreOfManyNodes(t *testing.T) {
 	for i := range 300 {
 		nodes = append(nodes, nodeWith(st.MakeNode().Name("").Obj().Name+string(rune('a'+i%26))+string(rune('a'+i/26)), "0", nil))
 	}
-	pack, state := &DrainPack{}, framework.NewCycleState()
+	pack, state := newForTest(t), framework.NewCycleState()
 	pod := st.MakePod().Name("p").Obj()
 	if status := pack.PreScore(t.Context(), state, pod, nodes); !status.IsSuccess() {
 		t.Fatal(status)
@@ -131,18 +142,266 @@ func TestScoreOfManyNodes(t *testing.T) {
 }
 
 func TestSignPod(t *testing.T) {
-	small := st.MakePod().Name("a").Req(map[v1.ResourceName]string{v1.ResourceCPU: "1"}).Obj()
-	same := st.MakePod().Name("b").Req(map[v1.ResourceName]string{v1.ResourceCPU: "1"}).Obj()
-	large := st.MakePod().Name("c").Req(map[v1.ResourceName]string{v1.ResourceCPU: "2"}).Obj()
-	sign := func(pod *v1.Pod) string {
-		fragments, status := (&DrainPack{}).SignPod(t.Context(), pod)
+	pack := newForTest(t)
+	sign := func(pod *st.PodWrapper) string {
+		fragments, status := pack.SignPod(t.Context(), pod.Obj())
 		if !status.IsSuccess() || len(fragments) != 1 {
 			t.Fatalf("%d fragments, %v", len(fragments), status)
 		}
-		quantity := fragments[0].Value.(v1.ResourceList)[v1.ResourceCPU]
-		return quantity.String()
+		text, err := json.Marshal(fragments[0].Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
 	}
-	if sign(small) != sign(same) || sign(small) == sign(large) {
-		t.Errorf("signatures %s, %s, %s: want the first two the same", sign(small), sign(same), sign(large))
+	pod := func(name, cpu string) *st.PodWrapper {
+		return st.MakePod().Name(name).UID(name).Namespace("scan").Req(map[v1.ResourceName]string{v1.ResourceCPU: cpu})
 	}
+	first := sign(pod("a", "1"))
+	if again := sign(pod("b", "1")); again != first {
+		t.Errorf("pods that are alike are signed %s and %s", first, again)
+	}
+	for name, other := range map[string]*st.PodWrapper{
+		"requests": pod("c", "2"), "class": pod("c", "1").Label("ebbtide.dev/duration-class", "x"),
+		"stated": pod("c", "1").Annotation("ebbtide.dev/expected-duration", "1m"),
+		"group":  pod("c", "1").Label("scheduling.x-k8s.io/pod-group", "x"),
+	} {
+		if sign(other) == first {
+			t.Errorf("pods with another %s are signed alike", name)
+		}
+	}
+}
+
+func TestDescribePod(t *testing.T) {
+	pack := newForTest(t)
+	of := func(kind, name string) *st.PodWrapper {
+		controller := true
+		pod := st.MakePod().Namespace("scan").Name("p").UID("u")
+		if kind != "" {
+			pod.OwnerReferences = []metav1.OwnerReference{{Kind: kind, Name: name, Controller: &controller}}
+		}
+		return pod
+	}
+	one := packing.Amounts{0, 0, 0, 1}
+	for name, tc := range map[string]struct {
+		pod  *st.PodWrapper
+		want fleet.Pod
+	}{
+		"a job's":            {of("Job", "scan-1"), fleet.Pod{ID: "u", Class: "scan/Job/scan-1", Requests: one}},
+		"a ScaledJob's":      {of("Job", "scan-1").Label("scaledjob.keda.sh/name", "scans"), fleet.Pod{ID: "u", Class: "scan/scans", Requests: one}},
+		"a class of its own": {of("Job", "scan-1").Label("ebbtide.dev/duration-class", "deep"), fleet.Pod{ID: "u", Class: "scan/deep", Requests: one}},
+		"a Deployment's":     {of("ReplicaSet", "web"), fleet.Pod{ID: "u", Class: "scan/ReplicaSet/web", Endless: true, Requests: one}},
+		"a Deployment's that says when it ends": {
+			of("ReplicaSet", "web").Annotation("ebbtide.dev/expected-duration", "1h"),
+			fleet.Pod{ID: "u", Class: "scan/ReplicaSet/web", Stated: time.Hour, Requests: one},
+		},
+		"nonsense stated": {
+			of("Job", "j").Annotation("ebbtide.dev/expected-duration", "soon"), fleet.Pod{ID: "u", Class: "scan/Job/j", Requests: one},
+		},
+		"a DaemonSet's": {of("DaemonSet", "log"), fleet.Pod{ID: "u", Class: "scan/DaemonSet/log", Follower: true, Requests: one}},
+		"a mirror pod":  {of("Node", "n").Annotation(v1.MirrorPodAnnotationKey, "x"), fleet.Pod{ID: "u", Class: "scan/Node/n", Follower: true, Requests: one}},
+		"alone, and never started again": {
+			toFinish(of("", "")), fleet.Pod{ID: "u", Class: "scan/", Requests: one},
+		},
+		"an engine of a scan": {
+			of("Job", "j").Label("scheduling.x-k8s.io/pod-group", "scan-7"),
+			fleet.Pod{ID: "u", Class: "scan/Job/j", Group: "scan/scan-7", Requests: one},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, pack.describePod(tc.pod.Obj())); diff != "" {
+				t.Errorf("pod (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestParseArgs(t *testing.T) {
+	parse := func(text string) (Args, error) { return ParseArgs(&runtime.Unknown{Raw: []byte(text)}) }
+	args, err := parse(`{"apiVersion":"kubescheduler.config.k8s.io/v1","kind":"DrainPackArgs","candidates":8,"halfLife":"24h"}`)
+	if err != nil || args.Candidates != 8 || args.HalfLife.Duration != 24*time.Hour || args.Quantile != 0.5 {
+		t.Errorf("%+v, %v", args, err)
+	}
+	for text, want := range map[string]string{
+		`{"candidates":101}`:       "candidates is 101, want 1 to 100",
+		`{"quantile":1}`:           "quantile is 1",
+		`{"halfLife":"1s"}`:        "halfLife is 1s",
+		`{"unknownRunTime":"-1s"}`: "unknownRunTime is -1s",
+		`{"minCorrelation":2}`:     "minCorrelation is 2",
+		`{"candidate":1}`:          `unknown field "candidate"`,
+		`{"halfLife":"tomorrow"}`:  "tomorrow",
+	} {
+		if _, err := parse(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one with %q", text, err, want)
+		}
+	}
+	if _, err := ParseArgs(&v1.Pod{}); err == nil {
+		t.Error("a Pod was taken for arguments")
+	}
+}
+
+// handle is a framework that holds nodes with their pods, and the plugin on it that knows them.
+func onCluster(t *testing.T, nodes []*v1.Node, pods []*v1.Pod) *DrainPack {
+	t.Helper()
+	client := fake.NewClientset()
+	factory := informers.NewSharedInformerFactory(client, 0)
+	metrics.Register() // the queue counts
+	snapshot := cache.NewSnapshot(pods, nodes)
+	queueing := queue.NewTestQueue(t.Context(), nil)
+	handle, err := frameworkruntime.NewFramework(t.Context(), nil, nil, frameworkruntime.WithClientSet(client),
+		frameworkruntime.WithInformerFactory(factory), frameworkruntime.WithSnapshotSharedLister(snapshot),
+		frameworkruntime.WithPodNominator(queueing))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pack := newForTest(t)
+	pack.handle = handle
+	for _, node := range nodes {
+		pack.setNode(node)
+	}
+	for _, pod := range pods {
+		pack.setPod(pod)
+	}
+	return pack
+}
+
+func TestPreFilter(t *testing.T) {
+	node := func(name string, change func(*v1.Node)) *v1.Node {
+		n := nodeWith(name, "0", change).Node()
+		n.Status.Allocatable = n.Status.Capacity
+		return n
+	}
+	nodes := []*v1.Node{
+		node("a", nil), node("b", func(n *v1.Node) { n.Labels = map[string]string{"disk": "ssd"} }),
+		node("c", func(n *v1.Node) { n.Spec.Taints = []v1.Taint{{Key: "scans", Effect: v1.TaintEffectNoSchedule}} }),
+		node("d", func(n *v1.Node) { n.Spec.Unschedulable = true }),
+	}
+	full := st.MakePod().Name("full").UID("full").Node("a").Req(map[v1.ResourceName]string{v1.ResourceCPU: "6"}).Obj()
+	scan := func() *st.PodWrapper {
+		return toFinish(st.MakePod().Name("p").UID("p").Namespace("scan").Req(map[v1.ResourceName]string{v1.ResourceCPU: "1"}))
+	}
+	all := []string(nil)
+	for name, tc := range map[string]struct {
+		pod  *st.PodWrapper
+		want []string // nil: no restriction
+	}{
+		"what fits, without taints and cordons": {scan(), []string{"a", "b"}},
+		"a label":                               {scan().NodeSelector(map[string]string{"disk": "ssd"}), []string{"b"}},
+		"a toleration":                          {scan().Toleration("scans"), []string{"a", "b", "c"}},
+		"room":                                  {scan().Req(map[v1.ResourceName]string{v1.ResourceCPU: "4"}), []string{"b"}},
+		"an extended resource":                  {scan().Req(map[v1.ResourceName]string{"example.com/gpu": "4"}), []string{"a", "b"}},
+		"an extended resource that is nowhere":  {scan().Req(map[v1.ResourceName]string{"example.com/fpga": "1"}), all},
+		"nowhere":                               {scan().Req(map[v1.ResourceName]string{v1.ResourceCPU: "9"}), all},
+		"a nominated pod":                       {scan().NominatedNodeName("a"), all},
+		"spread":                                {scan().SpreadConstraint(1, "zone", v1.DoNotSchedule, nil, nil, nil, nil, nil), all},
+		"pod affinity":                          {scan().PodAffinityExists("app", "zone", st.PodAffinityWithRequiredReq), all},
+		"a host port":                           {scan().HostPort(80), all},
+		"a claim":                               {scan().PVC("data"), all},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pack := onCluster(t, nodes, []*v1.Pod{full})
+			result, status := pack.PreFilter(t.Context(), framework.NewCycleState(), tc.pod.Obj(), nil)
+			if !status.IsSuccess() {
+				t.Fatal(status)
+			}
+			var got []string
+			if result != nil {
+				got = sets.List(result.NodeNames)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("candidates (-want +got):\n%s", diff)
+			}
+		})
+	}
+	t.Run("a pod whose candidates failed sees all nodes", func(t *testing.T) {
+		pack := onCluster(t, nodes, nil)
+		offered := func() bool {
+			result, _ := pack.PreFilter(t.Context(), framework.NewCycleState(), scan().Obj(), nil)
+			return result != nil
+		}
+		if !offered() || offered() {
+			t.Error("want candidates once, then all nodes")
+		}
+		pack.Reserve(t.Context(), nil, scan().Obj(), "a")
+		if nodes, pods := pack.fleet.Size(); nodes != 4 || pods != 1 {
+			t.Errorf("%d nodes and %d pods, want 4 and the one reserved", nodes, pods)
+		}
+		pack.Unreserve(t.Context(), nil, scan().Obj(), "a")
+		if _, pods := pack.fleet.Size(); pods != 0 || offered() {
+			t.Errorf("%d pods after Unreserve, want none; and all nodes for the pod", pods)
+		}
+		pack.forget(scan().Obj())
+		if len(pack.offered.pods) != 0 {
+			t.Error("a pod that is gone is remembered")
+		}
+	})
+	t.Run("a pod that refuses others", func(t *testing.T) {
+		hermit := st.MakePod().Name("hermit").UID("hermit").Node("b").PodAntiAffinityExists("app", "zone", st.PodAntiAffinityWithRequiredReq).Obj()
+		pack := onCluster(t, nodes, []*v1.Pod{hermit})
+		if result, _ := pack.PreFilter(t.Context(), framework.NewCycleState(), scan().Obj(), nil); result != nil {
+			t.Errorf("offered %v, though the hermit may refuse them", result.NodeNames)
+		}
+	})
+}
+
+// From the API through the informers: pods that are bound count, those that finished teach.
+func TestWatch(t *testing.T) {
+	ended := metav1.NewTime(time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC))
+	began := metav1.NewTime(ended.Add(-40 * time.Second))
+	finished := toFinish(st.MakePod().Name("old").UID("old").Namespace("scan").Label("scaledjob.keda.sh/name", "scans").Node("a")).
+		Phase(v1.PodSucceeded).Obj()
+	finished.Status.StartTime = &began
+	finished.Status.ContainerStatuses = []v1.ContainerStatus{{State: v1.ContainerState{Terminated: &v1.ContainerStateTerminated{FinishedAt: ended}}}}
+	node := nodeWith("a", "0", nil).Node()
+	node.Status.Allocatable = node.Status.Capacity
+	bound := toFinish(st.MakePod().Name("new").UID("new").Namespace("scan").Label("scaledjob.keda.sh/name", "scans").Node("a")).
+		Req(map[v1.ResourceName]string{v1.ResourceCPU: "2"}).Obj()
+	client := fake.NewClientset(finished, node, bound)
+	factory := informers.NewSharedInformerFactory(client, 0)
+	handle, err := frameworkruntime.NewFramework(t.Context(), nil, nil, frameworkruntime.WithClientSet(client), frameworkruntime.WithInformerFactory(factory))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugin, err := New(t.Context(), nil, handle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pack := plugin.(*DrainPack)
+	factory.Start(t.Context().Done())
+	eventually := func(what string, is func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("not in time: ", what)
+			}
+		}
+	}
+	eventually("the class is learned", func() bool { return len(pack.fleet.Classes()) == 1 })
+	holds := func(cpu int64) func() bool {
+		return func() bool { used, all := pack.fleet.Used(); return used[0] == cpu && all[0] == 8000 }
+	}
+	eventually("the bound pod counts", holds(2000))
+	if err := client.CoreV1().Pods("scan").Delete(t.Context(), "new", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually("the pod is gone", holds(0))
+	if err := client.CoreV1().Nodes().Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually("the node is gone", func() bool { nodes, _ := pack.fleet.Size(); return nodes == 0 })
+}
+
+// toFinish makes a pod one that is not started again when it has ended.
+func toFinish(pod *st.PodWrapper) *st.PodWrapper {
+	pod.Spec.RestartPolicy = v1.RestartPolicyNever
+	return pod
+}
+
+func newForTest(t *testing.T) *DrainPack {
+	t.Helper()
+	args, err := ParseArgs(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newDrainPack(args, nil, func() time.Time { return time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC) })
 }

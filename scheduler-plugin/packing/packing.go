@@ -1,15 +1,24 @@
 // Package packing orders the nodes that a pod fits on, best first, so that few nodes fill up and the others drain.
 //
-// It is pure and knows no Kubernetes types: amounts of a resource are whole numbers of its smallest unit, and a vector
-// of them has one element for each resource that the pod requests, in the same order everywhere. The order is total and
-// depends on nothing but its arguments: the same nodes always come in the same order, so no tie is left to chance.
+// It is pure, knows no Kubernetes types and reads no clock. Amounts of a resource are whole numbers of its smallest unit,
+// and a vector of them has one element for each resource, in the same order everywhere. The order is total and depends on
+// nothing but its arguments: the same nodes always come in the same order, so no tie is left to chance.
 package packing
 
 import (
 	"cmp"
+	"math"
+	"math/bits"
 	"slices"
+	"strings"
 	"time"
 )
+
+// Never is the remaining time of what has no end: a pod of a Deployment, and the node that it keeps alive.
+const Never = time.Duration(math.MaxInt64)
+
+// finestExtension is the width of the first bucket of extensions; each next one is twice as wide.
+const finestExtension = 15 * time.Second
 
 // Node is a node on which the pod fits.
 type Node struct {
@@ -19,44 +28,153 @@ type Node struct {
 	Created time.Time
 	// Leaving is true for a node that is being taken away: nothing should be put there that keeps it.
 	Leaving bool
+	// Exit is how long the node's pods will keep it, from 0 (no pods that count) to Never.
+	Exit time.Duration
+	// Locality is how much of what the pod needs is there already: pods of its group, its source. 0 for nothing.
+	Locality int
 	// Allocatable amounts, and those that would be free once the pod is placed: both at least 0.
 	Allocatable, Free []int64
 }
 
-// Order sorts nodes, the best for the pod first:
-//
-//  1. nodes that stay before nodes that are leaving;
-//  2. best fit: the least free space after placement, as the mean over the requested resources of the free share;
-//  3. the oldest, so that young nodes are the ones to drain;
-//  4. by name.
-func Order(nodes []Node) {
-	keys := make(map[string]float64, len(nodes))
-	for i := range nodes {
-		keys[nodes[i].Name] = freeShare(&nodes[i])
-	}
-	slices.SortFunc(nodes, func(a, b Node) int {
-		return cmp.Or(
-			compareBool(a.Leaving, b.Leaving),
-			cmp.Compare(keys[a.Name], keys[b.Name]),
-			a.Created.Compare(b.Created),
-			cmp.Compare(a.Name, b.Name),
-		)
-	})
+// Key is a node's place in the order for one pod; the smaller the better.
+type Key struct {
+	Leaving bool `json:"leaving"`
+	// Extension is the bucket of the time that the node must live longer because of the pod: see ExtensionBucket.
+	Extension int `json:"extensionBucket"`
+	Locality  int `json:"locality"`
+	// Slack is the bucket of the time that the node stays when the pod has ended: see SlackBucket.
+	Slack int `json:"slackBucket"`
+	// FreeShare is the weighted mean of the shares of the pod's resources that stay free, from 0 to 1.
+	FreeShare float64   `json:"freeShare"`
+	Created   time.Time `json:"created"`
+	Name      string    `json:"node"`
 }
 
-// freeShare is the mean share of the requested resources that stays free, from 0 to 1.
-func freeShare(n *Node) float64 {
-	sum, counted := 0.0, 0
-	for d, allocatable := range n.Allocatable {
-		if allocatable > 0 {
-			sum += float64(n.Free[d]) / float64(allocatable)
-			counted++
-		}
+// Unknown is the remaining time of a pod of which nothing is known that can be trusted: every node extends and stays alike,
+// and the order is best fit.
+const Unknown time.Duration = 0
+
+// NewKey makes the key of a node for a pod that will run for remaining. Weights say how scarce each resource is, all at
+// least 0; nil means alike.
+func NewKey(n *Node, remaining time.Duration, weights []float64) Key {
+	return Key{
+		Leaving: n.Leaving, Extension: ExtensionBucket(Extension(remaining, n.Exit)), Locality: n.Locality,
+		Slack: SlackBucket(remaining, n.Exit), FreeShare: freeShare(n, weights), Created: n.Created, Name: n.Name,
 	}
-	if counted == 0 {
+}
+
+// Compare is negative when k comes before other:
+//
+//  1. nodes that stay before nodes that are leaving;
+//  2. the least extension: nodes that must stay alive anyway, then those that must live the least longer;
+//  3. the most locality;
+//  4. the least slack: nodes that never end, whose space costs nothing, then those that end soonest after the pod, which
+//     leaves the room on longer ones to longer pods;
+//  5. best fit: the least free space after placement;
+//  6. the oldest, so that young nodes are the ones to drain;
+//  7. by name.
+func (k Key) Compare(other Key) int {
+	return cmp.Or(
+		compareBool(k.Leaving, other.Leaving),
+		cmp.Compare(k.Extension, other.Extension),
+		cmp.Compare(other.Locality, k.Locality),
+		cmp.Compare(k.Slack, other.Slack),
+		cmp.Compare(k.FreeShare, other.FreeShare),
+		k.Created.Compare(other.Created),
+		strings.Compare(k.Name, other.Name),
+	)
+}
+
+// Order is the nodes' keys for a pod that will run for remaining, the best first. Weights are as in NewKey.
+func Order(nodes []Node, remaining time.Duration, weights []float64) []Key {
+	keys := make([]Key, len(nodes))
+	for i := range nodes {
+		keys[i] = NewKey(&nodes[i], remaining, weights)
+	}
+	slices.SortFunc(keys, Key.Compare)
+	return keys
+}
+
+// Extension is how much longer a node with the given exit must live for a pod with the given remaining time.
+func Extension(remaining, exit time.Duration) time.Duration {
+	switch {
+	case exit == Never || remaining <= exit:
+		return 0
+	case remaining == Never:
+		return Never
+	default:
+		return remaining - max(0, exit)
+	}
+}
+
+// ExtensionBucket is 0 for no extension, 1 for up to 15 s, 2 for up to 30 s, and so on by powers of two.
+func ExtensionBucket(extension time.Duration) int {
+	if extension <= 0 {
 		return 0
 	}
-	return sum / float64(counted)
+	return 1 + bits.Len64(uint64((extension-1)/finestExtension))
+}
+
+// SlackBucket is 0 for a node that stays up to 15 s longer than the pod, 1 for up to a minute, and so on by powers of four.
+// It is -1 for a node that never ends, and 0 for one that must live longer for the pod and for a pod of which nothing is
+// known.
+func SlackBucket(remaining, exit time.Duration) int {
+	switch {
+	case remaining == Unknown:
+		return 0
+	case exit == Never:
+		return -1
+	case exit <= remaining:
+		return 0
+	default:
+		return ExtensionBucket(exit-remaining) / 2
+	}
+}
+
+// slackLimit is the longest slack in a bucket.
+func slackLimit(bucket int) time.Duration { return bucketLimit(2*bucket + 1) }
+
+// bucketLimit is the longest extension in a bucket.
+func bucketLimit(bucket int) time.Duration {
+	if bucket == 0 {
+		return 0
+	}
+	if shift := bucket - 1; shift < bits.LeadingZeros64(uint64(finestExtension)) {
+		return finestExtension << shift
+	}
+	return Never
+}
+
+// Scarcity weighs resources by how much of the fleet's total is in use, so that what runs out first counts most. A
+// resource that the fleet does not have weighs 0. All unused: all alike.
+func Scarcity(used, allocatable []int64) []float64 {
+	weights := make([]float64, len(used))
+	for d := range used {
+		if allocatable[d] > 0 {
+			// Never 0, so that a resource nobody uses yet still counts when nothing else tells nodes apart.
+			weights[d] = max(0.01, float64(used[d])/float64(allocatable[d]))
+		}
+	}
+	return weights
+}
+
+// freeShare is the weighted mean share of the resources that stays free, from 0 to 1.
+func freeShare(n *Node, weights []float64) float64 {
+	sum, total := 0.0, 0.0
+	for d, allocatable := range n.Allocatable {
+		if allocatable > 0 {
+			weight := 1.0
+			if weights != nil {
+				weight = weights[d]
+			}
+			sum += weight * float64(n.Free[d]) / float64(allocatable)
+			total += weight
+		}
+	}
+	if total == 0 {
+		return 0
+	}
+	return sum / total
 }
 
 // compareBool puts false first.

@@ -47,15 +47,20 @@ func dirFlag(cmd *cobra.Command) *string {
 }
 
 func toolsCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "tools",
 		Short: "Build the tools that a cluster is made of, and install Debian's packages",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, _, err := prepare(cmd.Context(), false)
-			return err
-		},
 	}
+	show := cmd.Flags().Bool("show-folder", false, "print the folder of the tools' binaries")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		_, tools, err := prepare(cmd.Context(), false)
+		if err == nil && *show {
+			fmt.Println(tools.Bin(""))
+		}
+		return err
+	}
+	return cmd
 }
 
 // prepare makes sure of packages, tools and, if asked, the project's own programs. All of them are tried, so that one

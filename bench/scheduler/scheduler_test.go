@@ -1,0 +1,149 @@
+// Package scheduler measures the scheduler plugin in Kubernetes' own harness, scheduler_perf, beside the stock scheduler with
+// its defaults and with MostAllocated on all nodes.
+package scheduler
+
+import (
+	"cmp"
+	"embed"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+	perf "k8s.io/kubernetes/test/integration/scheduler_perf"
+
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/drainpack"
+)
+
+//go:embed templates
+var templates embed.FS
+
+var (
+	out  = flag.String("out", "", "where the figures go; the file's folder must exist")
+	only = flag.String("only", "", "the one workload to run; default: all")
+)
+
+// schedulers are run in turn for every workload, so that a slow spell of the machine does not fall on one of them.
+var schedulers = []string{"default", "most-allocated", "drainpack"}
+
+// workloads: pods is how many are measured, after some that are there already; churn adds pods that come and go meanwhile.
+var workloads = []struct {
+	name, pod   string
+	nodes, pods int
+	churn       string
+}{
+	{"uniform", "pod", 500, 4000, ""},
+	{"uniform", "pod", 5000, 4000, ""},
+	{"uniform", "pod", 15000, 4000, ""},
+	{"churn", "pod", 5000, 4000, "pod-large"},
+	{"node-affinity-and-taints", "pod-affinity", 5000, 4000, ""},
+	{"complex", "pod-spread", 5000, 2000, ""},
+}
+
+// figure is one run.
+type figure struct {
+	Workload              string  `json:"workload"`
+	Nodes                 int     `json:"nodes"`
+	Scheduler             string  `json:"scheduler"`
+	PodsPerSecond         float64 `json:"podsPerSecond"`
+	AlgorithmMillisPerPod float64 `json:"algorithmMillisPerPod"`
+}
+
+func TestMain(m *testing.M) {
+	if err := perf.InitTests(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	m.Run()
+}
+
+func BenchmarkScheduler(b *testing.B) {
+	dir := b.TempDir()
+	if err := os.CopyFS(dir, templates); err != nil {
+		b.Fatal(err)
+	}
+	dir = filepath.Join(dir, "templates")
+	target, err := filepath.Abs(*out)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Chdir(dir) // the harness takes paths as they are
+	if err := flag.Set("data-items-dir", dir); err != nil {
+		b.Fatal(err)
+	}
+	var figures []figure
+	for _, w := range workloads {
+		if *only != "" && *only != fmt.Sprintf("%s-%d", w.name, w.nodes) {
+			continue
+		}
+		for _, scheduler := range schedulers {
+			name := fmt.Sprintf("%s-%d-%s", w.name, w.nodes, scheduler)
+			config := filepath.Join(dir, name+".yaml")
+			churn := ""
+			if w.churn != "" {
+				churn = fmt.Sprintf("  - {opcode: churn, mode: recreate, number: 20, intervalMilliseconds: 50, templatePaths: [%s.yaml]}\n", w.churn)
+			}
+			text := fmt.Sprintf(`- name: %s
+  schedulerConfigPath: %s.yaml
+  metricsCollectorConfig: {metrics: {scheduler_scheduling_algorithm_duration_seconds: []}}
+  workloadTemplate:
+  - {opcode: createNodes, countParam: $nodes, nodeTemplatePath: node.yaml, labelNodePrepareStrategy: {labelKey: topology.kubernetes.io/zone, labelValues: [zone1, zone2, zone3]}}
+  - {opcode: createPods, countParam: $before, podTemplatePath: %s.yaml}
+%s  - {opcode: createPods, countParam: $pods, podTemplatePath: %s.yaml, collectMetrics: true}
+  workloads:
+  - {name: w, labels: [performance], params: {nodes: %d, before: %d, pods: %d}}
+`, name, scheduler, w.pod, churn, w.pod, w.nodes, 500, w.pods)
+			if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+				b.Fatal(err)
+			}
+			b.Run(name, func(b *testing.B) {
+				perf.RunBenchmarkPerfScheduling(b, config, name, runtime.Registry{drainpack.Name: drainpack.New})
+			})
+			f := figure{Workload: w.name, Nodes: w.nodes, Scheduler: scheduler}
+			if err := f.read(dir, name); err != nil {
+				b.Fatal(err)
+			}
+			figures = append(figures, f)
+			fmt.Fprintf(os.Stderr, "%+v\n", f)
+		}
+	}
+	if *out == "" {
+		return
+	}
+	text, err := json.MarshalIndent(figures, "", "  ")
+	if err := cmp.Or(err, os.WriteFile(target, append(text, '\n'), 0o644)); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// read takes the run's figures from the file that the harness wrote.
+func (f *figure) read(dir, topic string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*_benchmark_"+topic+"_*.json"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("the harness wrote no figures for %s: %w", topic, err)
+	}
+	text, err := os.ReadFile(files[len(files)-1])
+	if err != nil {
+		return err
+	}
+	var items perf.DataItems
+	if err := json.Unmarshal(text, &items); err != nil {
+		return err
+	}
+	for _, item := range items.DataItems {
+		switch metric := item.Labels["Metric"]; {
+		case metric == "SchedulingThroughput":
+			f.PodsPerSecond = item.Data["Average"]
+		case strings.HasPrefix(metric, "scheduler_scheduling_algorithm_duration"):
+			f.AlgorithmMillisPerPod = item.Data["Average"] * map[string]float64{"ms": 1, "s": 1000}[item.Unit]
+		}
+	}
+	if f.PodsPerSecond == 0 || f.AlgorithmMillisPerPod == 0 {
+		return fmt.Errorf("%s: a figure is missing: %+v", topic, *f)
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+package drainpack
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+)
+
+// Args are the plugin's arguments, given as pluginConfig in a scheduler's configuration. All may be left out.
+type Args struct {
+	metav1.TypeMeta `json:",inline"`
+	// Candidates is how many nodes a pod is offered that the index proves to have room for it, from 1 to 100; default 4. 0
+	// means the default.
+	Candidates int `json:"candidates,omitempty"`
+	// Quantile of a class's run times that is expected of its pods, between 0 and 1; default 0.5. A higher one takes fewer
+	// pods for short.
+	Quantile float64 `json:"quantile,omitempty"`
+	// HalfLife after which a run time that was learned counts half; at least 1m, default 168h.
+	HalfLife metav1.Duration `json:"halfLife,omitempty"`
+	// UnknownRunTime is how long a pod is taken to run of whose class nothing is known; at least 1s, default 5m.
+	UnknownRunTime metav1.Duration `json:"unknownRunTime,omitempty"`
+	// MinCorrelation between expected and real run times below which the order is best fit, from 0 to 1; default 0.5.
+	MinCorrelation float64 `json:"minCorrelation,omitempty"`
+	// ClassLabel names the class of a pod; default ebbtide.dev/duration-class. A pod without it has the class of its
+	// ScaledJob, or of what owns it.
+	ClassLabel string `json:"classLabel,omitempty"`
+	// GroupLabel names the group of pods that had better be on one node; default scheduling.x-k8s.io/pod-group.
+	GroupLabel string `json:"groupLabel,omitempty"`
+}
+
+// ParseArgs reads arguments, fills in defaults and validates. An error names the fields.
+func ParseArgs(object runtime.Object) (Args, error) {
+	var args Args
+	switch given := object.(type) {
+	case nil:
+	case *runtime.Unknown:
+		if err := yaml.UnmarshalStrict(given.Raw, &args); err != nil {
+			return Args{}, fmt.Errorf("arguments of plugin %s: %w", Name, err)
+		}
+	default:
+		return Args{}, fmt.Errorf("arguments of plugin %s: want a DrainPackArgs, got %T", Name, object)
+	}
+	args.setDefaults()
+	return args, args.validate()
+}
+
+func (a *Args) setDefaults() {
+	setDefault(&a.Candidates, 4)
+	setDefault(&a.Quantile, 0.5)
+	setDefault(&a.HalfLife.Duration, 7*24*time.Hour)
+	setDefault(&a.UnknownRunTime.Duration, 5*time.Minute)
+	setDefault(&a.MinCorrelation, 0.5)
+	setDefault(&a.ClassLabel, "ebbtide.dev/duration-class")
+	setDefault(&a.GroupLabel, "scheduling.x-k8s.io/pod-group")
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (a *Args) validate() error {
+	var wrong []error
+	check := func(ok bool, field string, value any, allowed string) {
+		if !ok {
+			wrong = append(wrong, fmt.Errorf("%s is %v, want %s", field, value, allowed))
+		}
+	}
+	check(a.Candidates >= 1 && a.Candidates <= 100, "candidates", a.Candidates, "1 to 100")
+	check(a.Quantile > 0 && a.Quantile < 1, "quantile", a.Quantile, "more than 0 and less than 1")
+	check(a.HalfLife.Duration >= time.Minute, "halfLife", a.HalfLife.Duration, "at least 1m")
+	check(a.UnknownRunTime.Duration >= time.Second, "unknownRunTime", a.UnknownRunTime.Duration, "at least 1s")
+	check(a.MinCorrelation > 0 && a.MinCorrelation <= 1, "minCorrelation", a.MinCorrelation, "more than 0, at most 1")
+	if len(wrong) > 0 {
+		return fmt.Errorf("arguments of plugin %s: %w", Name, errors.Join(wrong...))
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package drainpack
+
+import (
+	"context"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
+)
+
+// watch keeps the fleet up to nodes and pods, and learns from pods that finished: at start from all that are still there, so
+// that what was learned survives a restart and a change of leader as far back as finished Jobs are kept, with nothing to
+// store. Until the first lists are in, the order knows less and is best fit.
+func (d *DrainPack) watch(ctx context.Context) error {
+	shared := d.handle.SharedInformerFactory().Core().V1()
+	if _, err := shared.Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(object any) { d.setNode(object.(*v1.Node)) },
+		UpdateFunc: func(_, object any) { d.setNode(object.(*v1.Node)) },
+		DeleteFunc: func(object any) {
+			if node, ok := last(object).(*v1.Node); ok {
+				d.fleet.RemoveNode(node.Name)
+			}
+		},
+	}); err != nil {
+		return err
+	}
+	// The scheduler's own informer holds pods that have not finished; one that finishes is deleted from it.
+	if _, err := shared.Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(object any) { d.setPod(object.(*v1.Pod)) },
+		UpdateFunc: func(_, object any) { d.setPod(object.(*v1.Pod)) },
+		DeleteFunc: func(object any) {
+			if pod, ok := last(object).(*v1.Pod); ok {
+				d.forget(pod)
+			}
+		},
+	}); err != nil {
+		return err
+	}
+	finished := informers.NewSharedInformerFactoryWithOptions(d.handle.ClientSet(), 0,
+		informers.WithTweakListOptions(func(options *metav1.ListOptions) {
+			options.FieldSelector = "status.phase!=Pending,status.phase!=Running,status.phase!=Unknown"
+		}),
+		informers.WithTransform(trim))
+	if _, err := finished.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(object any) { d.learn(object.(*v1.Pod)) },
+	}); err != nil {
+		return err
+	}
+	finished.Start(ctx.Done())
+	return nil
+}
+
+func (d *DrainPack) setNode(node *v1.Node) {
+	d.fleet.SetNode(fleet.Node{
+		Name: node.Name, Created: node.CreationTimestamp.Time, Allocatable: allocatableOf(node.Status.Allocatable), Leaving: leaving(node),
+	})
+}
+
+func (d *DrainPack) setPod(pod *v1.Pod) {
+	switch {
+	case pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed:
+		d.forget(pod)
+	case pod.Spec.NodeName != "":
+		d.fleet.AddPod(d.describePod(pod), pod.Spec.NodeName, startedAt(pod))
+	}
+}
+
+func (d *DrainPack) forget(pod *v1.Pod) {
+	d.fleet.RemovePod(string(pod.UID))
+	d.offered.remove(pod.UID)
+}
+
+func (d *DrainPack) learn(pod *v1.Pod) {
+	if at, known := finishedAt(pod); known && pod.Status.StartTime != nil {
+		d.fleet.Finished(d.describePod(pod), at.Sub(pod.Status.StartTime.Time), at, pod.Status.Phase == v1.PodSucceeded)
+	}
+}
+
+// trim leaves of a finished pod what learn needs: there may be very many.
+func trim(object any) (any, error) {
+	pod, ok := object.(*v1.Pod)
+	if !ok {
+		return object, nil
+	}
+	at, _ := finishedAt(pod)
+	slim := &v1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion, Labels: pod.Labels,
+		OwnerReferences: pod.OwnerReferences,
+	}}
+	if stated, ok := pod.Annotations[durationAnnotation]; ok {
+		slim.Annotations = map[string]string{durationAnnotation: stated}
+	}
+	slim.Spec.RestartPolicy, slim.Spec.ActiveDeadlineSeconds = pod.Spec.RestartPolicy, pod.Spec.ActiveDeadlineSeconds
+	slim.Status.Phase, slim.Status.StartTime = pod.Status.Phase, pod.Status.StartTime
+	if !at.IsZero() {
+		slim.Status.ContainerStatuses = []v1.ContainerStatus{{State: v1.ContainerState{
+			Terminated: &v1.ContainerStateTerminated{FinishedAt: metav1.NewTime(at)},
+		}}}
+	}
+	return slim, nil
+}
+
+// last is the object of a delete event, which may have been missed.
+func last(object any) any {
+	if missed, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		return missed.Obj
+	}
+	return object
+}

@@ -1,0 +1,431 @@
+// Package fleet keeps what the order of package packing needs to know of all nodes and their pods, change by change, so that
+// the best nodes for a pod are found without looking at every node. It is pure: it reads no clock and knows no Kubernetes
+// types; the scheduler plugin and the simulator both use it.
+package fleet
+
+import (
+	"container/heap"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lifetime"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
+)
+
+// Node is what the scheduler knows of a node.
+type Node struct {
+	Name        string
+	Created     time.Time
+	Allocatable packing.Amounts
+	// Leaving nodes are not offered as candidates.
+	Leaving bool
+}
+
+// Pod is a pod that is to be placed, or is on a node.
+type Pod struct {
+	// ID is unique over time, as a UID is.
+	ID string
+	// Class of run times; Stated is the run time that the pod states itself, 0 for none.
+	Class  string
+	Stated time.Duration
+	// Endless pods keep their node for ever: a Deployment's.
+	Endless bool
+	// Follower pods hold resources but keep no node: a DaemonSet's.
+	Follower bool
+	// Group of pods that had better be together; empty for none.
+	Group    string
+	Requests packing.Amounts
+}
+
+// Options of a Fleet.
+type Options struct {
+	// Unknown is how long a pod is taken to run of whose class nothing is known. Default: 5 minutes.
+	Unknown time.Duration
+}
+
+// soonest is the least that a pod past its expected end is taken to need still, so that it is not asked after all the time.
+const soonest = time.Second
+
+// Fleet is safe for concurrent use.
+type Fleet struct {
+	lifetimes *lifetime.Estimator
+	options   Options
+
+	mu    sync.Mutex
+	index *packing.Index
+	nodes map[string]*node
+	pods  map[string]*placed
+	// groups count the pods of each group on each node.
+	groups map[string]map[string]int
+	due    dueNodes
+	total  totals
+}
+
+type totals struct{ used, allocatable packing.Amounts }
+
+type node struct {
+	Node
+	known bool // SetNode was called: pods may be heard of before their node
+	used  packing.Amounts
+	pods  map[string]*placed
+	exit  time.Time // expected; zero when no pod keeps the node
+	place int       // in due, -1 when not there
+}
+
+type placed struct {
+	Pod
+	node    string
+	started time.Time
+	ends    time.Time
+}
+
+// New makes an empty fleet that learns run times into lifetimes.
+func New(lifetimes *lifetime.Estimator, options Options) *Fleet {
+	if options.Unknown == 0 {
+		options.Unknown = 5 * time.Minute
+	}
+	return &Fleet{
+		lifetimes: lifetimes, options: options, index: packing.NewIndex(),
+		nodes: map[string]*node{}, pods: map[string]*placed{}, groups: map[string]map[string]int{},
+	}
+}
+
+// SetNode adds a node or changes it.
+func (f *Fleet) SetNode(n Node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x := f.node(n.Name)
+	if x.known {
+		f.total.allocatable = f.total.allocatable.Minus(x.Allocatable)
+	} else {
+		f.total.used = f.total.used.Plus(x.used)
+	}
+	x.Node, x.known = n, true
+	f.total.allocatable = f.total.allocatable.Plus(n.Allocatable)
+	f.reindex(x)
+}
+
+// RemoveNode removes a node. Its pods stay known until they are removed.
+func (f *Fleet) RemoveNode(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x := f.nodes[name]
+	if x == nil || !x.known {
+		return
+	}
+	x.known = false
+	f.total.allocatable = f.total.allocatable.Minus(x.Allocatable)
+	f.total.used = f.total.used.Minus(x.used)
+	f.reindex(x)
+	f.forgetUnused(x)
+}
+
+// AddPod puts a pod on a node, from an instant on. A pod that is there already is updated; one that is elsewhere moves.
+func (f *Fleet) AddPod(p Pod, nodeName string, started time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if old := f.pods[p.ID]; old != nil {
+		if old.node == nodeName && old.Pod == p && old.started.Equal(started) {
+			return
+		}
+		f.take(old)
+	}
+	x := f.node(nodeName)
+	q := &placed{Pod: p, node: nodeName, started: started}
+	q.ends = f.endOf(q, started)
+	f.pods[p.ID], x.pods[p.ID] = q, q
+	x.used = x.used.Plus(p.Requests)
+	if x.known {
+		f.total.used = f.total.used.Plus(p.Requests)
+	}
+	if p.Group != "" {
+		if f.groups[p.Group] == nil {
+			f.groups[p.Group] = map[string]int{}
+		}
+		f.groups[p.Group][nodeName]++
+	}
+	if q.ends.After(x.exit) {
+		x.exit = q.ends
+	}
+	f.reindex(x)
+}
+
+// RemovePod takes a pod off its node and reports whether it was there.
+func (f *Fleet) RemovePod(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pods[id]
+	if p != nil {
+		f.take(p)
+	}
+	return p != nil
+}
+
+// Finished learns from a pod that ran for ran and ended at an instant, well or not. It is no more on its node: see RemovePod.
+func (f *Fleet) Finished(p Pod, ran time.Duration, at time.Time, well bool) {
+	if p.Endless || p.Follower {
+		return
+	}
+	expected, _ := f.lifetimes.Remaining(p.Class, p.Stated, 0)
+	f.lifetimes.Finished(p.Class, expected, max(0, ran), at, well)
+}
+
+// Remaining is how long a pod that starts now is taken to run for the order of nodes: packing.Never when it is endless, and
+// packing.Unknown, which makes the order best fit, as long as expectations cannot be trusted.
+func (f *Fleet) Remaining(p Pod) time.Duration {
+	switch {
+	case p.Endless:
+		return packing.Never
+	case p.Follower || !f.lifetimes.Trusted():
+		return packing.Unknown
+	}
+	if remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, 0); known {
+		return max(remaining, soonest)
+	}
+	return f.options.Unknown
+}
+
+// Candidates are up to most names of nodes with room for the pod that accept takes, the best first: those with pods of its
+// group, then in packing's order for a pod that starts now. Leaving nodes are not among them.
+func (f *Fleet) Candidates(p Pod, now time.Time, most int, accept func(name string) bool) []string {
+	remaining := f.Remaining(p)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refresh(now)
+	found := f.index.Candidates(p.Requests, now, remaining, most, accept)
+	var together []string
+	for name := range f.groups[p.Group] {
+		x := f.nodes[name]
+		if x.known && !x.Leaving && !slices.Contains(found, name) &&
+			x.Allocatable.Minus(x.used).Fit(p.Requests) && accept(name) {
+			together = append(together, name)
+		}
+	}
+	slices.Sort(together)
+	return append(together, found...)
+}
+
+// Exit is how long a node's pods are expected to keep it, and how many pods of a group are on it. Unknown nodes have none.
+func (f *Fleet) Exit(name, group string, now time.Time) (exit time.Duration, locality int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refresh(now)
+	x := f.nodes[name]
+	if x == nil {
+		return 0, 0
+	}
+	locality = f.groups[group][name]
+	if x.exit.Equal(packing.Forever) {
+		return packing.Never, locality
+	}
+	return max(0, x.exit.Sub(now)), locality
+}
+
+// Classes are the names of the classes of pods that were learned from.
+func (f *Fleet) Classes() []string { return f.lifetimes.Classes() }
+
+// Used is the amounts in use and allocatable on all nodes together.
+func (f *Fleet) Used() (used, allocatable packing.Amounts) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.total.used, f.total.allocatable
+}
+
+// Size is the number of nodes and of pods on them.
+func (f *Fleet) Size() (nodes, pods int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, n := range f.nodes {
+		if n.known {
+			nodes++
+		}
+	}
+	return nodes, len(f.pods)
+}
+
+// NodeUse is what a node is thought to hold.
+type NodeUse struct {
+	Used packing.Amounts
+	Pods int
+}
+
+// Check compares the fleet with what nodes really hold and says where it differs, and where it contradicts itself: for tests
+// and for a look at a running scheduler. Nil when all agrees.
+func (f *Fleet) Check(real map[string]NodeUse) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var wrong []error
+	var total totals
+	indexed := 0
+	for name, x := range f.nodes {
+		var sum packing.Amounts
+		var exit time.Time
+		for _, p := range x.pods {
+			sum = sum.Plus(p.Requests)
+			if p.ends.After(exit) {
+				exit = p.ends
+			}
+		}
+		if sum != x.used || !exit.Equal(x.exit) {
+			wrong = append(wrong, fmt.Errorf("node %s: used %v, exit %s; its pods say %v, %s", name, x.used, x.exit, sum, exit))
+		}
+		if !x.known {
+			continue
+		}
+		total.used, total.allocatable = total.used.Plus(x.used), total.allocatable.Plus(x.Allocatable)
+		if want, ok := real[name]; !ok || want.Used != x.used || want.Pods != len(x.pods) {
+			wrong = append(wrong, fmt.Errorf("node %s: %d pods hold %v, really %d hold %v", name, len(x.pods), x.used, want.Pods, want.Used))
+		}
+		if x.Leaving {
+			continue
+		}
+		indexed++
+		if e, ok := f.index.Get(name); !ok || e.Free != x.Allocatable.Minus(x.used) || !e.Exit.Equal(x.exit) {
+			wrong = append(wrong, fmt.Errorf("node %s: indexed as %+v", name, e))
+		}
+	}
+	for name := range real {
+		if x := f.nodes[name]; x == nil || !x.known {
+			wrong = append(wrong, fmt.Errorf("node %s is not known", name))
+		}
+	}
+	if indexed != f.index.Len() || total != f.total {
+		wrong = append(wrong, fmt.Errorf("%d nodes indexed of %d, total %v, want %v", f.index.Len(), indexed, f.total, total))
+	}
+	return errors.Join(wrong...)
+}
+
+// node is a node's record, a new one when nothing was heard of it.
+func (f *Fleet) node(name string) *node {
+	x := f.nodes[name]
+	if x == nil {
+		x = &node{Node: Node{Name: name}, pods: map[string]*placed{}, place: -1}
+		f.nodes[name] = x
+	}
+	return x
+}
+
+// take takes a pod off its node.
+func (f *Fleet) take(p *placed) {
+	x := f.nodes[p.node]
+	delete(f.pods, p.ID)
+	delete(x.pods, p.ID)
+	x.used = x.used.Minus(p.Requests)
+	if x.known {
+		f.total.used = f.total.used.Minus(p.Requests)
+	}
+	if p.Group != "" {
+		group := f.groups[p.Group]
+		if group[p.node]--; group[p.node] == 0 {
+			delete(group, p.node)
+		}
+		if len(group) == 0 {
+			delete(f.groups, p.Group)
+		}
+	}
+	if p.ends.Equal(x.exit) {
+		x.exit = lastEnd(x)
+	}
+	f.reindex(x)
+	f.forgetUnused(x)
+}
+
+func lastEnd(x *node) time.Time {
+	var last time.Time
+	for _, p := range x.pods {
+		if p.ends.After(last) {
+			last = p.ends
+		}
+	}
+	return last
+}
+
+func (f *Fleet) forgetUnused(x *node) {
+	if !x.known && len(x.pods) == 0 {
+		delete(f.nodes, x.Name)
+	}
+}
+
+// endOf is when a pod is expected to end, seen from an instant.
+func (f *Fleet) endOf(p *placed, now time.Time) time.Time {
+	switch {
+	case p.Follower:
+		return time.Time{}
+	case p.Endless:
+		return packing.Forever
+	}
+	age := max(0, now.Sub(p.started))
+	remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, age)
+	if !known {
+		// As long again as it has run, once it has outlived what unknown ones are taken for.
+		remaining = max(f.options.Unknown-age, age)
+	}
+	if end := now.Add(max(soonest, remaining)); end.Before(packing.Forever) {
+		return end
+	}
+	return packing.Forever
+}
+
+// reindex brings the index, and the nodes that fall due, up to a change of a node.
+func (f *Fleet) reindex(x *node) {
+	if x.known && !x.Leaving {
+		f.index.Set(packing.Entry{
+			Name: x.Name, Created: x.Created, Exit: x.exit, Allocatable: x.Allocatable, Free: x.Allocatable.Minus(x.used),
+		})
+	} else {
+		f.index.Remove(x.Name)
+	}
+	falls := !x.exit.IsZero() && !x.exit.Equal(packing.Forever)
+	switch {
+	case falls && x.place >= 0:
+		heap.Fix(&f.due, x.place)
+	case falls:
+		heap.Push(&f.due, x)
+	case x.place >= 0:
+		heap.Remove(&f.due, x.place)
+	}
+}
+
+// refresh expects anew of the nodes whose expected exit is past: their pods run longer than was thought.
+func (f *Fleet) refresh(now time.Time) {
+	for len(f.due) > 0 && !f.due[0].exit.After(now) {
+		x := f.due[0]
+		for _, p := range x.pods {
+			if !p.Follower && !p.ends.After(now) {
+				p.ends = f.endOf(p, now)
+			}
+		}
+		x.exit = lastEnd(x)
+		f.reindex(x)
+	}
+}
+
+// dueNodes is a heap of nodes by their exit.
+type dueNodes []*node
+
+func (d dueNodes) Len() int           { return len(d) }
+func (d dueNodes) Less(i, j int) bool { return d[i].exit.Before(d[j].exit) }
+func (d dueNodes) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].place, d[j].place = i, j
+}
+
+// Push implements heap.Interface.
+func (d *dueNodes) Push(x any) {
+	n := x.(*node)
+	n.place = len(*d)
+	*d = append(*d, n)
+}
+
+// Pop implements heap.Interface.
+func (d *dueNodes) Pop() any {
+	last := len(*d) - 1
+	n := (*d)[last]
+	(*d)[last] = nil
+	*d = (*d)[:last]
+	n.place = -1
+	return n
+}

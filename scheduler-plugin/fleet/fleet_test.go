@@ -1,0 +1,223 @@
+package fleet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lifetime"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
+)
+
+var start = time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
+
+func newFleet(nodes ...string) *Fleet {
+	f := New(lifetime.New(lifetime.Options{}), Options{})
+	for _, name := range nodes {
+		f.SetNode(Node{Name: name, Created: start, Allocatable: packing.Amounts{16, 64, 0, 110}})
+	}
+	return f
+}
+
+// trusting makes stated run times count.
+func trusting(f *Fleet) *Fleet {
+	for i := range 100 {
+		ran := time.Duration(1+i) * time.Second
+		f.lifetimes.Finished("taught", ran, ran, start, true)
+	}
+	return f
+}
+
+func stated(id string, cpu int64, runs time.Duration) Pod {
+	return Pod{ID: id, Class: "scan", Stated: runs, Requests: packing.Amounts{cpu, 1, 0, 1}}
+}
+
+func anyNode(string) bool { return true }
+
+func TestCandidates(t *testing.T) {
+	f := trusting(newFleet("a", "b", "c", "d"))
+	f.AddPod(stated("long", 2, time.Hour), "b", start)
+	f.AddPod(stated("short", 12, time.Minute), "c", start)
+	f.AddPod(Pod{ID: "daemon", Follower: true, Requests: packing.Amounts{1, 1, 0, 1}}, "d", start)
+	check := func(name string, p Pod, at time.Duration, want string) {
+		t.Helper()
+		if got := strings.Join(f.Candidates(p, start.Add(at), 4, anyNode), " "); got != want {
+			t.Errorf("%s: candidates %s, want %s", name, got, want)
+		}
+	}
+	check("one that ends before the long one", stated("p", 1, 10*time.Minute), 0, "b c d a")
+	check("one that ends before both", stated("p", 1, 30*time.Second), 0, "c b d a")
+	check("one that does not fit on c", stated("p", 8, 30*time.Second), 0, "b d a")
+	// The short one is late: it is taken to need about as long again, so its node stays for one more minute.
+	check("a pod past its end", stated("p", 1, 30*time.Second), 65*time.Second, "c b d a")
+
+	f.SetNode(Node{Name: "b", Created: start, Allocatable: packing.Amounts{16, 64, 0, 110}, Leaving: true})
+	check("a leaving node is no candidate", stated("p", 1, 10*time.Minute), 0, "c d a")
+	f.AddPod(Pod{ID: "web", Endless: true, Requests: packing.Amounts{1, 1, 0, 1}}, "a", start)
+	check("a node with an endless pod stays", stated("p", 1, 10*time.Minute), 0, "a c d")
+	check("endless to endless", Pod{ID: "p", Endless: true, Requests: packing.Amounts{1, 1, 0, 1}}, 0, "a c d")
+
+	f.AddPod(Pod{ID: "engine", Group: "scan-7", Stated: time.Second, Requests: packing.Amounts{1, 1, 0, 1}}, "d", start)
+	if got := f.Candidates(Pod{ID: "p", Group: "scan-7", Stated: time.Hour, Requests: packing.Amounts{1, 1, 0, 1}}, start, 1, anyNode); !slices.Contains(got, "d") {
+		t.Errorf("candidates %s, want the node of the group, d, among them", got)
+	}
+}
+
+// With nothing learned, or nothing learned that holds, the order is best fit.
+func TestCandidatesWithoutTrust(t *testing.T) {
+	f := newFleet("a", "b", "c")
+	f.AddPod(stated("long", 2, time.Hour), "b", start)
+	f.AddPod(stated("short", 12, time.Minute), "c", start)
+	if got := strings.Join(f.Candidates(stated("p", 1, 30*time.Minute), start, 3, anyNode), " "); got != "c b a" {
+		t.Errorf("candidates %s, want c b a: fullest first", got)
+	}
+}
+
+func TestFinishedTeaches(t *testing.T) {
+	f := newFleet("a")
+	scan := Pod{ID: "p", Class: "scan"}
+	for range 5 {
+		f.Finished(scan, 40*time.Second, start, true)
+	}
+	f.Finished(Pod{Class: "web", Endless: true}, time.Hour, start, true)
+	f.Finished(Pod{Class: "daemon", Follower: true}, time.Hour, start, true)
+	if got := fmt.Sprint(f.lifetimes.Classes()); got != "[scan]" {
+		t.Errorf("learned of classes %s, want [scan]", got)
+	}
+	f.AddPod(scan, "a", start)
+	if exit, _ := f.Exit("a", "", start); exit < 35*time.Second || exit > 45*time.Second {
+		t.Errorf("the node exits in %s, but pods of the class run 40 s", exit)
+	}
+	if !f.RemovePod("p") || f.RemovePod("p") {
+		t.Error("a pod was not there, or was there twice")
+	}
+}
+
+// 50,000 pods come, move, are updated and go, in any order with their nodes: the fleet agrees with a plain model and with
+// itself, and keeps nothing of what is gone.
+func TestSoak(t *testing.T) {
+	f := trusting(newFleet())
+	random := rand.New(rand.NewPCG(1, 2))
+	type where struct {
+		Pod
+		node string
+	}
+	pods, nodes := map[string]where{}, map[string]bool{}
+	now := start
+	model := func() map[string]NodeUse {
+		use := map[string]NodeUse{}
+		for name := range nodes {
+			use[name] = NodeUse{}
+		}
+		for _, p := range pods {
+			if u, ok := use[p.node]; ok {
+				use[p.node] = NodeUse{u.Used.Plus(p.Requests), u.Pods + 1}
+			}
+		}
+		return use
+	}
+	some := func() string { // any pod
+		for id := range pods {
+			return id
+		}
+		return "none"
+	}
+	for i := range 50_000 {
+		now = now.Add(time.Duration(random.IntN(2000)) * time.Millisecond)
+		node := fmt.Sprintf("n%03d", random.IntN(60))
+		switch random.IntN(20) {
+		case 0:
+			f.SetNode(Node{Name: node, Created: now, Allocatable: packing.Amounts{16 + random.Int64N(2)*16, 64, 0, 110}, Leaving: random.IntN(5) == 0})
+			nodes[node] = true
+		case 1:
+			f.RemoveNode(node)
+			delete(nodes, node)
+		case 2:
+			id := some()
+			f.RemovePod(id)
+			delete(pods, id)
+		case 3: // heard of again, perhaps somewhere else
+			if p, ok := pods[some()]; ok {
+				p.node = node
+				f.AddPod(p.Pod, node, now)
+				pods[p.ID] = p
+			}
+		default:
+			p := stated(fmt.Sprint("p", i), 1+random.Int64N(3), time.Duration(random.ExpFloat64()*60)*time.Second)
+			p.Endless, p.Follower = random.IntN(200) == 0, random.IntN(50) == 0
+			if random.IntN(4) == 0 {
+				p.Group = fmt.Sprint("g", random.IntN(30))
+			}
+			f.AddPod(p, node, now)
+			pods[p.ID] = where{p, node}
+			for len(pods) > 300 {
+				id := some()
+				f.RemovePod(id)
+				f.Finished(pods[id].Pod, time.Duration(random.IntN(100))*time.Second, now, random.IntN(10) > 0)
+				delete(pods, id)
+			}
+			for _, name := range f.Candidates(p, now, 4, anyNode) {
+				if !nodes[name] {
+					t.Fatalf("candidate %s is no node", name)
+				}
+			}
+		}
+		if i%500 == 0 {
+			if err := f.Check(model()); err != nil {
+				t.Fatalf("after %d steps: %v", i, err)
+			}
+		}
+	}
+	for id := range pods {
+		f.RemovePod(id)
+	}
+	for name := range nodes {
+		f.RemoveNode(name)
+	}
+	if len(f.nodes)+len(f.pods)+len(f.groups)+len(f.due)+f.index.Len() != 0 || f.total != (totals{}) {
+		t.Errorf("left: %d nodes, %d pods, %d groups, %d due, %d indexed, %v", len(f.nodes), len(f.pods), len(f.groups), len(f.due), f.index.Len(), f.total)
+	}
+}
+
+// A fleet that is wrong is found out.
+func TestCheck(t *testing.T) {
+	f := newFleet("a")
+	f.AddPod(stated("p", 1, time.Minute), "a", start)
+	right := map[string]NodeUse{"a": {packing.Amounts{1, 1, 0, 1}, 1}}
+	if err := f.Check(right); err != nil {
+		t.Error(err)
+	}
+	for name, real := range map[string]map[string]NodeUse{
+		"another use":  {"a": {packing.Amounts{2, 1, 0, 1}, 1}},
+		"another node": {"a": right["a"], "b": {}},
+		"no node":      {},
+	} {
+		if f.Check(real) == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestConcurrency(t *testing.T) {
+	f := newFleet("a", "b")
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for j := range 200 {
+				id := fmt.Sprint(i, j)
+				f.AddPod(stated(id, 1, time.Minute), []string{"a", "b"}[j%2], start)
+				f.Candidates(stated("x", 1, time.Minute), start.Add(time.Duration(j)*time.Second), 2, anyNode)
+				f.RemovePod(id)
+				f.Finished(stated(id, 1, time.Minute), time.Minute, start, true)
+			}
+		})
+	}
+	all.Wait()
+	if err := f.Check(map[string]NodeUse{"a": {}, "b": {}}); err != nil {
+		t.Error(err)
+	}
+}

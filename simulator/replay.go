@@ -1,0 +1,218 @@
+// Package simulator replays a load on a fleet of nodes that comes and goes with it, in simulated time. The packer under trial
+// is the scheduler plugin's own code; its peers are models of their published rules. The same load, options and seed give
+// the same result.
+package simulator
+
+import (
+	"cmp"
+	"container/heap"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
+	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
+)
+
+// Epoch is the instant at which simulated time starts.
+var Epoch = time.Unix(0, 0).UTC()
+
+// Job is one pod of a load.
+type Job struct {
+	// Start is when it is created, since the Epoch; Run how long it runs once it is on a node. Both at least 0.
+	Start, Run time.Duration
+	Class      string
+	// Stated is the run time that it states itself, right or wrong; 0 for none.
+	Stated   time.Duration
+	Requests packing.Amounts
+}
+
+// Options of a replay.
+type Options struct {
+	// Capacity of every node.
+	Capacity packing.Amounts
+	// Delay is how long a node stays after its last pod: the autoscaler's. A pod bound meanwhile starts it anew.
+	Delay time.Duration
+}
+
+// Node is a node of a replay. Packers read it and change nothing.
+type Node struct {
+	Name    string
+	Created time.Duration
+	Free    packing.Amounts
+	Pods    int
+	empty   time.Duration // since when, while it has no pods
+}
+
+// Packer chooses nodes. All methods are called in the order of simulated time.
+type Packer interface {
+	// Place is the node for a job, one of nodes on which it fits; nil for a new node. Nodes are in the order of creation.
+	Place(id int, job *Job, now time.Duration, nodes []*Node) *Node
+	// Bound and Ended say that a job is on a node, or was.
+	Bound(id int, job *Job, now time.Duration, node *Node)
+	Ended(id int, job *Job, now time.Duration, node *Node)
+	// Added and Removed say that a node is there, or was.
+	Added(node *Node)
+	Removed(node *Node)
+}
+
+// Result of a replay.
+type Result struct {
+	NodeHours float64
+	// RatioToBound is node-hours over those of lowerbound.NodeSeconds.
+	RatioToBound float64
+	PeakNodes    int
+	// DrainSeconds is from the last arrival to the last node's removal.
+	DrainSeconds float64
+	// TimerResetsPerNodeHour counts pods that were put on a node that was empty and would have been removed.
+	TimerResetsPerNodeHour float64
+}
+
+// Replay runs all jobs with a packer. Every job starts at once: on the node chosen, or on a new one. A job larger than a node
+// is an error.
+func Replay(jobs []Job, packer Packer, options Options) (Result, error) {
+	if options.Delay < 0 {
+		return Result{}, fmt.Errorf("delay is %s, want at least 0", options.Delay)
+	}
+	for i := range jobs {
+		if !options.Capacity.Fit(jobs[i].Requests) {
+			return Result{}, fmt.Errorf("job %d requests %v, a node has %v", i, jobs[i].Requests, options.Capacity)
+		}
+		if jobs[i].Start < 0 || jobs[i].Run < 0 {
+			return Result{}, fmt.Errorf("job %d starts at %s and runs %s, want both at least 0", i, jobs[i].Start, jobs[i].Run)
+		}
+	}
+	if len(jobs) == 0 {
+		return Result{}, errors.New("no jobs to replay")
+	}
+	r := replay{jobs: jobs, packer: packer, options: options}
+	r.run()
+	return r.result(), nil
+}
+
+type replay struct {
+	jobs    []Job
+	packer  Packer
+	options Options
+
+	nodes    []*Node
+	events   events
+	created  int
+	peak     int
+	resets   int
+	lifetime time.Duration // of all nodes
+	last     time.Duration // removal
+}
+
+// event is a job's end, or the end of a node's delay.
+type event struct {
+	at   time.Duration
+	job  int // -1 for a node's
+	node *Node
+}
+
+func (r *replay) run() {
+	order := make([]int, len(r.jobs))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.jobs[a].Start, r.jobs[b].Start) })
+	for _, id := range order {
+		r.until(r.jobs[id].Start)
+		r.place(id)
+	}
+	r.until(math.MaxInt64)
+}
+
+// until handles all events up to an instant.
+func (r *replay) until(now time.Duration) {
+	for len(r.events) > 0 && r.events[0].at <= now {
+		e := heap.Pop(&r.events).(event)
+		if e.job >= 0 {
+			r.end(e.job, e.at, e.node)
+		} else if e.node.Pods == 0 && e.node.empty+r.options.Delay == e.at {
+			r.remove(e.node, e.at)
+		}
+	}
+}
+
+func (r *replay) place(id int) {
+	job := &r.jobs[id]
+	node := r.packer.Place(id, job, job.Start, r.nodes)
+	if node == nil {
+		node = &Node{Name: fmt.Sprintf("node-%07d", r.created), Created: job.Start, Free: r.options.Capacity}
+		r.created++
+		r.nodes = append(r.nodes, node)
+		r.peak = max(r.peak, len(r.nodes))
+		r.packer.Added(node)
+	} else if node.Pods == 0 {
+		r.resets++
+	}
+	node.Free = node.Free.Minus(job.Requests)
+	node.Pods++
+	r.packer.Bound(id, job, job.Start, node)
+	heap.Push(&r.events, event{job.Start + job.Run, id, node})
+}
+
+func (r *replay) end(id int, now time.Duration, node *Node) {
+	job := &r.jobs[id]
+	node.Free = node.Free.Plus(job.Requests)
+	node.Pods--
+	r.packer.Ended(id, job, now, node)
+	if node.Pods == 0 {
+		node.empty = now
+		heap.Push(&r.events, event{now + r.options.Delay, -1, node})
+	}
+}
+
+func (r *replay) remove(node *Node, now time.Duration) {
+	i := slices.Index(r.nodes, node)
+	r.nodes = slices.Delete(r.nodes, i, i+1)
+	r.lifetime += now - node.Created
+	r.last = now
+	r.packer.Removed(node)
+}
+
+func (r *replay) result() Result {
+	intervals := make([]lowerbound.Interval, len(r.jobs))
+	var lastArrival time.Duration
+	for i, job := range r.jobs {
+		intervals[i] = lowerbound.Interval{
+			Start: Epoch.Add(job.Start), End: Epoch.Add(job.Start + job.Run), Requests: job.Requests[:],
+		}
+		lastArrival = max(lastArrival, job.Start)
+	}
+	// A resource that nodes lack is requested by no job, so it bounds nothing.
+	capacity := r.options.Capacity
+	for d := range capacity {
+		capacity[d] = max(1, capacity[d])
+	}
+	bound := lowerbound.NodeSeconds(intervals, capacity[:], r.options.Delay)
+	hours := r.lifetime.Hours()
+	return Result{
+		NodeHours: hours, RatioToBound: hours * 3600 / bound, PeakNodes: r.peak,
+		DrainSeconds: (r.last - lastArrival).Seconds(), TimerResetsPerNodeHour: float64(r.resets) / hours,
+	}
+}
+
+// events is a heap by time; at one instant ends come before removals, so that a node is removed in its turn.
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(e[i].at, e[j].at), cmp.Compare(e[j].job, e[i].job)) < 0
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+
+// Push implements heap.Interface.
+func (e *events) Push(x any) { *e = append(*e, x.(event)) }
+
+// Pop implements heap.Interface.
+func (e *events) Pop() any {
+	last := len(*e) - 1
+	popped := (*e)[last]
+	*e = (*e)[:last]
+	return popped
+}

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,18 +25,21 @@ var templates embed.FS
 
 var (
 	out  = flag.String("out", "", "where the figures go; the file's folder must exist")
-	only = flag.String("only", "", "the one workload to run; default: all")
+	only = flag.String("only", "", "the one workload to run, uniform-5000 say; default: all")
+	one  = flag.String("one", "", "the one run to do, uniform-5000-drainpack say; used by the benchmark itself")
 )
 
 // schedulers are run in turn for every workload, so that a slow spell of the machine does not fall on one of them.
 var schedulers = []string{"default", "most-allocated", "drainpack"}
 
-// workloads: pods is how many are measured, after some that are there already; churn adds pods that come and go meanwhile.
-var workloads = []struct {
+// workload: pods is how many are measured, after some that are there already; churn adds pods that come and go meanwhile.
+type workload struct {
 	name, pod   string
 	nodes, pods int
 	churn       string
-}{
+}
+
+var workloads = []workload{
 	{"uniform", "pod", 500, 4000, ""},
 	{"uniform", "pod", 5000, 4000, ""},
 	{"uniform", "pod", 15000, 4000, ""},
@@ -61,33 +65,67 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
+// BenchmarkScheduler does every run in a process of its own: the harness's histograms go on from one run to the next.
 func BenchmarkScheduler(b *testing.B) {
+	var figures []figure
+	for _, w := range workloads {
+		workload := fmt.Sprintf("%s-%d", w.name, w.nodes)
+		for _, scheduler := range schedulers {
+			name, f := workload+"-"+scheduler, figure{Workload: w.name, Nodes: w.nodes, Scheduler: scheduler}
+			if name == *one {
+				f.measure(b, name, w)
+				write(b, f)
+				return
+			}
+			if *one != "" || *only != "" && *only != workload {
+				continue
+			}
+			file := filepath.Join(b.TempDir(), "figure.json")
+			command := exec.CommandContext(b.Context(), os.Args[0], "-test.run=^$", "-test.bench=Scheduler", "-test.benchtime=1x",
+				"-test.timeout=1h", "-one="+name, "-out="+file)
+			if text, err := command.CombinedOutput(); err != nil {
+				b.Fatalf("%s: %v\n%s", name, err, text)
+			}
+			text, err := os.ReadFile(file)
+			if err := cmp.Or(err, json.Unmarshal(text, &f)); err != nil {
+				b.Fatal(err)
+			}
+			figures = append(figures, f)
+			fmt.Fprintf(os.Stderr, "%+v\n", f)
+		}
+	}
+	write(b, figures)
+}
+
+func write(b *testing.B, figures any) {
+	text, err := json.MarshalIndent(figures, "", "  ")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if *out == "" {
+		return
+	}
+	if err := os.WriteFile(*out, append(text, '\n'), 0o644); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// measure does one run in this process.
+func (f *figure) measure(b *testing.B, name string, w workload) {
 	dir := b.TempDir()
 	if err := os.CopyFS(dir, templates); err != nil {
 		b.Fatal(err)
 	}
 	dir = filepath.Join(dir, "templates")
-	target, err := filepath.Abs(*out)
-	if err != nil {
-		b.Fatal(err)
-	}
 	b.Chdir(dir) // the harness takes paths as they are
 	if err := flag.Set("data-items-dir", dir); err != nil {
 		b.Fatal(err)
 	}
-	var figures []figure
-	for _, w := range workloads {
-		if *only != "" && *only != fmt.Sprintf("%s-%d", w.name, w.nodes) {
-			continue
-		}
-		for _, scheduler := range schedulers {
-			name := fmt.Sprintf("%s-%d-%s", w.name, w.nodes, scheduler)
-			config := filepath.Join(dir, name+".yaml")
-			churn := ""
-			if w.churn != "" {
-				churn = fmt.Sprintf("  - {opcode: churn, mode: recreate, number: 20, intervalMilliseconds: 50, templatePaths: [%s.yaml]}\n", w.churn)
-			}
-			text := fmt.Sprintf(`- name: %s
+	churn := ""
+	if w.churn != "" {
+		churn = fmt.Sprintf("  - {opcode: churn, mode: recreate, number: 20, intervalMilliseconds: 50, templatePaths: [%s.yaml]}\n", w.churn)
+	}
+	text := fmt.Sprintf(`- name: %s
   schedulerConfigPath: %s.yaml
   metricsCollectorConfig: {metrics: {scheduler_scheduling_algorithm_duration_seconds: []}}
   workloadTemplate:
@@ -95,27 +133,15 @@ func BenchmarkScheduler(b *testing.B) {
   - {opcode: createPods, countParam: $before, podTemplatePath: %s.yaml}
 %s  - {opcode: createPods, countParam: $pods, podTemplatePath: %s.yaml, collectMetrics: true}
   workloads:
-  - {name: w, labels: [performance], params: {nodes: %d, before: %d, pods: %d}}
-`, name, scheduler, w.pod, churn, w.pod, w.nodes, 500, w.pods)
-			if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-				b.Fatal(err)
-			}
-			b.Run(name, func(b *testing.B) {
-				perf.RunBenchmarkPerfScheduling(b, config, name, runtime.Registry{drainpack.Name: drainpack.New})
-			})
-			f := figure{Workload: w.name, Nodes: w.nodes, Scheduler: scheduler}
-			if err := f.read(dir, name); err != nil {
-				b.Fatal(err)
-			}
-			figures = append(figures, f)
-			fmt.Fprintf(os.Stderr, "%+v\n", f)
-		}
+  - {name: w, labels: [performance], params: {nodes: %d, before: 500, pods: %d}}
+`, name, f.Scheduler, w.pod, churn, w.pod, w.nodes, w.pods)
+	if err := os.WriteFile("workload.yaml", []byte(text), 0o644); err != nil {
+		b.Fatal(err)
 	}
-	if *out == "" {
-		return
-	}
-	text, err := json.MarshalIndent(figures, "", "  ")
-	if err := cmp.Or(err, os.WriteFile(target, append(text, '\n'), 0o644)); err != nil {
+	b.Run(name, func(b *testing.B) {
+		perf.RunBenchmarkPerfScheduling(b, "workload.yaml", name, runtime.Registry{drainpack.Name: drainpack.New})
+	})
+	if err := f.read(dir, name); err != nil {
 		b.Fatal(err)
 	}
 }

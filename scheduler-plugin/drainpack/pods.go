@@ -18,9 +18,6 @@ const durationAnnotation = "ebbtide.dev/expected-duration"
 // scaledJobLabel is put on jobs' pods by KEDA.
 const scaledJobLabel = "scaledjob.keda.sh/name"
 
-// mirrorAnnotation is on the pods that a kubelet runs by itself.
-const mirrorAnnotation = v1.MirrorPodAnnotationKey
-
 // describePod makes what package fleet needs to know of a pod.
 func (d *DrainPack) describePod(pod *v1.Pod) fleet.Pod {
 	p := fleet.Pod{
@@ -30,7 +27,7 @@ func (d *DrainPack) describePod(pod *v1.Pod) fleet.Pod {
 		p.Group = pod.Namespace + "/" + p.Group
 	}
 	owner := metav1.GetControllerOf(pod)
-	_, mirror := pod.Annotations[mirrorAnnotation]
+	_, mirror := pod.Annotations[v1.MirrorPodAnnotationKey] // run by a kubelet itself
 	p.Follower = mirror || owner != nil && (owner.Kind == "DaemonSet" || owner.Kind == "Node")
 	// A stated run time that cannot be read is as if there were none: the scheduler is not where to refuse it.
 	if stated, err := time.ParseDuration(pod.Annotations[durationAnnotation]); err == nil && stated > 0 {

@@ -10,11 +10,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Args are the plugin's arguments, given as pluginConfig in a scheduler's configuration. All may be left out.
+// Args are the plugin's arguments, given as pluginConfig in a scheduler's configuration. All may be left out, or
+// be zero, for the default.
 type Args struct {
 	metav1.TypeMeta `json:",inline"`
-	// Candidates is how many nodes a pod is offered that the index proves to have room for it, from 1 to 100; default 4. 0
-	// means the default.
+	// Candidates is how many nodes a pod is offered that the index proves to have room for it, from 1 to 100; default 4.
 	Candidates int `json:"candidates,omitempty"`
 	// Quantile of a class's run times that is expected of its pods, between 0 and 1; default 0.5. A higher one takes fewer
 	// pods for short.
@@ -23,7 +23,8 @@ type Args struct {
 	HalfLife metav1.Duration `json:"halfLife,omitempty"`
 	// UnknownRunTime is how long a pod is taken to run of whose class nothing is known; at least 1s, default 5m.
 	UnknownRunTime metav1.Duration `json:"unknownRunTime,omitempty"`
-	// MinCorrelation between expected and real run times below which the order is best fit, from 0 to 1; default 0.5.
+	// MinCorrelation between expected and real run times below which the order is best fit, more than 0 and at
+	// most 1; default 0.5.
 	MinCorrelation float64 `json:"minCorrelation,omitempty"`
 	// ClassLabel names the class of a pod; default ebbtide.dev/duration-class. A pod without it has the class of its
 	// ScaledJob, or of what owns it.

@@ -36,12 +36,12 @@ func (d *DrainPack) simple(pod *v1.Pod) bool {
 			}
 		}
 	}
-	if !slices.ContainsFunc(pod.Spec.Volumes, mayBind) {
-		// Pods that are there already may refuse it.
-		refusing, err := d.handle.SnapshotSharedLister().NodeInfos().HavePodsWithRequiredAntiAffinityList()
-		return err == nil && len(refusing) == 0
+	if slices.ContainsFunc(pod.Spec.Volumes, mayBind) {
+		return false
 	}
-	return false
+	// Pods that are there already may refuse it.
+	refusing, err := d.handle.SnapshotSharedLister().NodeInfos().HavePodsWithRequiredAntiAffinityList()
+	return err == nil && len(refusing) == 0
 }
 
 // mayBind is true for a volume that can tie a pod to some nodes.

@@ -262,13 +262,10 @@ func (f *Fleet) Check(real map[string]NodeUse) error {
 	indexed := 0
 	for name, x := range f.nodes {
 		var sum packing.Amounts
-		var exit time.Time
 		for _, p := range x.pods {
 			sum = sum.Plus(p.Requests)
-			if p.ends.After(exit) {
-				exit = p.ends
-			}
 		}
+		exit := lastEnd(x)
 		if sum != x.used || !exit.Equal(x.exit) {
 			wrong = append(wrong, fmt.Errorf("node %s: used %v, exit %s; its pods say %v, %s", name, x.used, x.exit, sum, exit))
 		}

@@ -180,7 +180,7 @@ func podOf(id int, job *Job) fleet.Pod {
 }
 
 func (d *drainPack) Place(id int, job *Job, now time.Duration, _ []*Node) *Node {
-	found := d.fleet.Candidates(podOf(id, job), Epoch.Add(now), 1, func(string) bool { return true })
+	found := d.fleet.Candidates(podOf(id, job), packing.Query{Now: Epoch.Add(now), Most: 1, Tries: 1, Accept: func(string) bool { return true }})
 	if len(found) == 0 {
 		return nil
 	}

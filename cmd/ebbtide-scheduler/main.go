@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
-	command := app.NewSchedulerCommand(app.WithPlugin(drainpack.Name, drainpack.New))
+	command := app.NewSchedulerCommand(app.WithPlugin(drainpack.Name, drainpack.New), app.WithPlugin(drainpack.QueueName, drainpack.NewQueue))
 	command.Use = "ebbtide-scheduler"
 	os.Exit(cli.Run(command))
 }

@@ -3,6 +3,8 @@ package drainpack
 import (
 	"errors"
 	"fmt"
+	"math"
+	"net"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,22 +33,54 @@ type Args struct {
 	ClassLabel string `json:"classLabel,omitempty"`
 	// GroupLabel names the group of pods that had better be on one node; default scheduling.x-k8s.io/pod-group.
 	GroupLabel string `json:"groupLabel,omitempty"`
+	// PriceFactors say what nodes cost beside others of their size, which is their CPUs and an eighth of their GiB of memory. The
+	// first whose labels a node has counts; a node that has those of none costs 1.
+	PriceFactors []PriceFactor `json:"priceFactors,omitempty"`
+	// ExplainAddress is where placements are explained over HTTP, 127.0.0.1:10260 say: see Explain. It must be a loopback
+	// address, as it asks nobody who they are; reach it by kubectl port-forward. Empty, the default: nowhere.
+	ExplainAddress string `json:"explainAddress,omitempty"`
+}
+
+// PriceFactor is the price of some nodes.
+type PriceFactor struct {
+	// Labels that such a node has, all of them; at least one.
+	Labels map[string]string `json:"labels"`
+	// Factor on the price of a node of that size, more than 0: 0.3 for spot capacity, say.
+	Factor float64 `json:"factor"`
 }
 
 // ParseArgs reads arguments, fills in defaults and validates. An error names the fields.
 func ParseArgs(object runtime.Object) (Args, error) {
-	var args Args
+	return parseArgs(Name, object, func(a *Args, check checker) {
+		a.setDefaults()
+		a.validate(check)
+	})
+}
+
+// checker reports a field whose value is not what is allowed.
+type checker func(ok bool, field string, value any, allowed string)
+
+// parseArgs reads the arguments of a plugin, which complete fills in and checks.
+func parseArgs[T any](plugin string, object runtime.Object, complete func(*T, checker)) (args T, err error) {
 	switch given := object.(type) {
 	case nil:
 	case *runtime.Unknown:
 		if err := yaml.UnmarshalStrict(given.Raw, &args); err != nil {
-			return Args{}, fmt.Errorf("arguments of plugin %s: %w", Name, err)
+			return args, fmt.Errorf("arguments of plugin %s: %w", plugin, err)
 		}
 	default:
-		return Args{}, fmt.Errorf("arguments of plugin %s: want a DrainPackArgs, got %T", Name, object)
+		return args, fmt.Errorf("arguments of plugin %s: want a %sArgs, got %T", plugin, plugin, object)
 	}
-	args.setDefaults()
-	return args, args.validate()
+	var wrong []error
+	complete(&args, func(ok bool, field string, value any, allowed string) {
+		if !ok {
+			wrong = append(wrong, fmt.Errorf("%s is %v, want %s", field, value, allowed))
+		}
+	})
+	if len(wrong) > 0 {
+		return args, fmt.Errorf("arguments of plugin %s: %w", plugin, errors.Join(wrong...))
+	}
+	return args, nil
 }
 
 func (a *Args) setDefaults() {
@@ -66,20 +100,21 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-func (a *Args) validate() error {
-	var wrong []error
-	check := func(ok bool, field string, value any, allowed string) {
-		if !ok {
-			wrong = append(wrong, fmt.Errorf("%s is %v, want %s", field, value, allowed))
-		}
-	}
+func (a *Args) validate(check checker) {
 	check(a.Candidates >= 1 && a.Candidates <= 100, "candidates", a.Candidates, "1 to 100")
 	check(a.Quantile > 0 && a.Quantile < 1, "quantile", a.Quantile, "more than 0 and less than 1")
 	check(a.HalfLife.Duration >= time.Minute, "halfLife", a.HalfLife.Duration, "at least 1m")
 	check(a.UnknownRunTime.Duration >= time.Second, "unknownRunTime", a.UnknownRunTime.Duration, "at least 1s")
 	check(a.MinCorrelation > 0 && a.MinCorrelation <= 1, "minCorrelation", a.MinCorrelation, "more than 0, at most 1")
-	if len(wrong) > 0 {
-		return fmt.Errorf("arguments of plugin %s: %w", Name, errors.Join(wrong...))
+	for i, f := range a.PriceFactors {
+		field := fmt.Sprintf("priceFactors[%d]", i)
+		check(len(f.Labels) > 0, field+".labels", "empty", "at least one label")
+		check(f.Factor > 0 && !math.IsInf(f.Factor, 1), field+".factor", f.Factor, "more than 0")
 	}
-	return nil
+	if a.ExplainAddress != "" {
+		host, _, err := net.SplitHostPort(a.ExplainAddress)
+		ip := net.ParseIP(host)
+		check(err == nil && ip != nil && ip.IsLoopback(), "explainAddress", a.ExplainAddress,
+			"a loopback address and a port, 127.0.0.1:10260 say, to be reached by kubectl port-forward")
+	}
 }

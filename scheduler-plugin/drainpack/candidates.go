@@ -13,6 +13,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources"
 
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
 
 // tries is how many nodes of the index are looked at for one pod. A pod that so few nodes accept sees all of them.
@@ -55,18 +56,14 @@ func mayBind(v v1.Volume) bool {
 func (d *DrainPack) candidates(ctx context.Context, pod *v1.Pod, described fleet.Pod) sets.Set[string] {
 	affinity := nodeaffinity.GetRequiredNodeAffinity(pod)
 	snapshot := d.handle.SnapshotSharedLister().NodeInfos()
-	tried, logger := 0, klog.FromContext(ctx)
-	found := d.fleet.Candidates(described, d.now(), d.args.Candidates, func(name string) bool {
-		if tried++; tried > tries {
-			return false
-		}
-		info, err := snapshot.Get(name)
-		if err != nil || info.Node() == nil || len(d.handle.NominatedPodsForNode(name)) > 0 {
-			return false
-		}
-		return fits(logger, pod, info, affinity)
-	})
-	return sets.New(found...)
+	logger := klog.FromContext(ctx)
+	return sets.New(d.fleet.Candidates(described, packing.Query{
+		Now: d.now(), Most: d.args.Candidates, Tries: tries,
+		Accept: func(name string) bool {
+			info, err := snapshot.Get(name)
+			return err == nil && info.Node() != nil && len(d.handle.NominatedPodsForNode(name)) == 0 && fits(logger, pod, info, affinity)
+		},
+	})...)
 }
 
 // fits is what the stock plugins check of a simple pod: NodeUnschedulable, NodeAffinity, TaintToleration, NodeResourcesFit.

@@ -26,29 +26,23 @@ const Name = "DrainPack"
 
 // DrainPack offers nodes from an index and ranks feasible nodes by package packing's order.
 type DrainPack struct {
-	args    Args
-	handle  fwk.Handle
-	fleet   *fleet.Fleet
-	now     func() time.Time
-	offered offers
+	args       Args
+	handle     fwk.Handle
+	fleet      *fleet.Fleet
+	now        func() time.Time
+	offered    offers
+	placements placements
 }
 
 var (
-	_ fwk.PreFilterPlugin = &DrainPack{}
-	_ fwk.PreScorePlugin  = &DrainPack{}
-	_ fwk.ScorePlugin     = &DrainPack{}
-	_ fwk.ReservePlugin   = &DrainPack{}
-	_ fwk.SignPlugin      = &DrainPack{}
+	_ fwk.PreFilterPlugin   = &DrainPack{}
+	_ fwk.PostFilterPlugin  = &DrainPack{}
+	_ fwk.EnqueueExtensions = &DrainPack{}
+	_ fwk.PreScorePlugin    = &DrainPack{}
+	_ fwk.ScorePlugin       = &DrainPack{}
+	_ fwk.ReservePlugin     = &DrainPack{}
+	_ fwk.SignPlugin        = &DrainPack{}
 )
-
-// stateKey finds a pod's ranks in its cycle state.
-const stateKey = "PreScore" + Name
-
-// ranks are the places of nodes in the order, the best 0. They are not changed once made.
-type ranks map[string]int64
-
-// Clone implements fwk.StateData.
-func (r ranks) Clone() fwk.StateData { return r }
 
 // New makes the plugin; args are a DrainPackArgs, or nil for the defaults.
 func New(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
@@ -59,6 +53,9 @@ func New(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugi
 	d := newDrainPack(parsed, handle, time.Now)
 	if err := d.watch(ctx); err != nil {
 		return nil, fmt.Errorf("plugin %s: watch nodes and pods: %w", Name, err)
+	}
+	if err := d.serve(ctx); err != nil {
+		return nil, fmt.Errorf("plugin %s: explainAddress: %w", Name, err)
 	}
 	return d, nil
 }
@@ -78,6 +75,34 @@ func newDrainPack(args Args, handle fwk.Handle, now func() time.Time) *DrainPack
 // Name implements fwk.Plugin.
 func (*DrainPack) Name() string { return Name }
 
+// cycle is what is known of a pod while it is being placed.
+type cycle struct {
+	pod      fleet.Pod
+	requests v1.ResourceList
+	offer    string
+	// order of the feasible nodes, the best first, and the scores of those that have one; none when a single node is feasible.
+	order  []packing.Key
+	scores map[string]int64
+}
+
+// Clone implements fwk.StateData. Nothing of a cycle is changed by those who may have cloned it.
+func (c *cycle) Clone() fwk.StateData { return c }
+
+const stateKey fwk.StateKey = Name
+
+func (d *DrainPack) newCycle(pod *v1.Pod) *cycle {
+	wanted := requests(pod)
+	return &cycle{pod: d.describePod(pod, wanted), requests: wanted}
+}
+
+func cycleOf(state fwk.CycleState) (*cycle, error) {
+	data, err := state.Read(stateKey)
+	if err != nil {
+		return nil, fmt.Errorf("plugin %s must be enabled at preFilter too: %w", Name, err)
+	}
+	return data.(*cycle), nil
+}
+
 // signed is all of a pod that its ranks depend on.
 type signed struct {
 	Requests v1.ResourceList
@@ -86,103 +111,117 @@ type signed struct {
 
 // SignPod implements fwk.SignPlugin: pods of one class with the same requests are ranked alike.
 func (d *DrainPack) SignPod(_ context.Context, pod *v1.Pod) ([]fwk.SignFragment, *fwk.Status) {
-	described := d.describePod(pod)
-	described.ID = ""
-	return []fwk.SignFragment{{Key: "ebbtide.dev/packing", Value: signed{requests(pod), described}}}, nil
+	c := d.newCycle(pod)
+	c.pod.ID = ""
+	return []fwk.SignFragment{{Key: "ebbtide.dev/packing", Value: signed{c.requests, c.pod}}}, nil
 }
+
+// What a pod was offered, in candidatesTotal and to whom asks for an explanation.
+const (
+	offerCandidates = "offered" // some nodes of the index
+	offerNone       = "none"    // all nodes, as none of the index is proven to fit
+	offerComplex    = "complex" // all nodes, as the pod is not simple
+	offerRefused    = "refused" // all nodes, as candidates were refused before
+)
 
 // PreFilter implements fwk.PreFilterPlugin: a simple pod is offered a few nodes that are proven to fit. A pod that was offered
 // some and comes again without a node sees all of them.
-func (d *DrainPack) PreFilter(ctx context.Context, _ fwk.CycleState, pod *v1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
+func (d *DrainPack) PreFilter(ctx context.Context, state fwk.CycleState, pod *v1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
+	c := d.newCycle(pod)
+	state.Write(stateKey, c)
+	var names sets.Set[string]
 	switch {
 	case d.offered.has(pod.UID):
-		candidatesTotal.WithLabelValues("refused").Inc()
+		c.offer = offerRefused
 	case !d.simple(pod):
-		candidatesTotal.WithLabelValues("complex").Inc()
+		c.offer = offerComplex
 	default:
-		if names := d.candidates(ctx, pod, d.describePod(pod)); len(names) > 0 {
+		c.offer = offerNone
+		if names = d.candidates(ctx, pod, c.pod); len(names) > 0 {
+			c.offer = offerCandidates
 			d.offered.add(pod.UID)
-			candidatesTotal.WithLabelValues("offered").Inc()
-			return &fwk.PreFilterResult{NodeNames: names}, nil
 		}
-		candidatesTotal.WithLabelValues("none").Inc()
 	}
-	return nil, nil
+	candidatesTotal.WithLabelValues(c.offer).Inc()
+	if len(names) == 0 {
+		return nil, nil
+	}
+	return &fwk.PreFilterResult{NodeNames: names}, nil
 }
 
 // PreFilterExtensions implements fwk.PreFilterPlugin.
 func (*DrainPack) PreFilterExtensions() fwk.PreFilterExtensions { return nil }
 
+// PostFilter implements fwk.PostFilterPlugin: a pod whose candidates were all refused, by a plugin that this one knows nothing
+// of, comes again at once and sees all nodes, and nothing is preempted for it before. That holds when it stands before
+// DefaultPreemption.
+func (d *DrainPack) PostFilter(ctx context.Context, state fwk.CycleState, pod *v1.Pod, _ fwk.NodeToStatusReader) (*fwk.PostFilterResult, *fwk.Status) {
+	if c, err := cycleOf(state); err != nil || c.offer != offerCandidates {
+		return nil, fwk.NewStatus(fwk.Unschedulable)
+	}
+	d.handle.Activate(klog.FromContext(ctx), map[string]*v1.Pod{klog.KObj(pod).String(): pod})
+	return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, "the nodes that "+Name+" offered were refused: all are tried next")
+}
+
+// EventsToRegister implements fwk.EnqueueExtensions: should a pod whose candidates were refused still wait, whatever may make
+// room for it brings it back.
+func (d *DrainPack) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
+	hint := func(_ klog.Logger, pod *v1.Pod, _, _ any) (fwk.QueueingHint, error) {
+		if d.offered.has(pod.UID) {
+			return fwk.Queue, nil
+		}
+		return fwk.QueueSkip, nil
+	}
+	room := fwk.Add | fwk.UpdateNodeAllocatable | fwk.UpdateNodeLabel | fwk.UpdateNodeTaint
+	return []fwk.ClusterEventWithHint{
+		{Event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: room}, QueueingHintFn: hint},
+		{Event: fwk.ClusterEvent{Resource: fwk.Pod, ActionType: fwk.Delete}, QueueingHintFn: hint},
+	}, nil
+}
+
 // PreScore implements fwk.PreScorePlugin: it orders all feasible nodes at once.
 func (d *DrainPack) PreScore(ctx context.Context, state fwk.CycleState, pod *v1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
-	wanted, described, now := requests(pod), d.describePod(pod), d.now()
-	// The order of resources does not matter to the order of nodes, but it must be one.
-	resources := make([]v1.ResourceName, 0, len(wanted))
-	for name, quantity := range wanted {
-		if !quantity.IsZero() {
-			resources = append(resources, name)
-		}
+	c, err := cycleOf(state)
+	if err != nil {
+		return fwk.AsStatus(err)
 	}
-	compared := make([]packing.Node, 0, len(nodes))
-	for _, info := range nodes {
-		n := describeNode(info, wanted, resources)
-		n.Exit, n.Locality = d.fleet.Exit(n.Name, described.Group, now)
-		compared = append(compared, n)
-	}
-	order := packing.Order(compared, d.fleet.Remaining(described), d.weights(resources))
-	places := make(ranks, len(order))
-	for place, key := range order {
-		places[key.Name] = int64(place)
+	c.order = d.order(c, nodes)
+	c.scores = make(map[string]int64, fwk.MaxScore)
+	for place, key := range c.order[:min(len(c.order), int(fwk.MaxScore))] {
+		c.scores[key.Name] = fwk.MaxScore - int64(place)
 	}
 	if logger := klog.FromContext(ctx).V(4); logger.Enabled() {
-		logger.Info("Ordered nodes", "pod", klog.KObj(pod), "best", order[:min(3, len(order))])
+		logger.Info("Ordered nodes", "pod", klog.KObj(pod), "best", c.order[:min(3, len(c.order))])
 	}
-	state.Write(stateKey, places)
 	return nil
 }
 
-// weights of resources by how scarce the fleet's are. One that the index does not know counts as the scarcest.
-func (d *DrainPack) weights(resources []v1.ResourceName) []float64 {
-	used, allocatable := d.fleet.Used()
-	scarcity := packing.Scarcity(used[:], allocatable[:])
-	weights := make([]float64, len(resources))
-	for i, name := range resources {
-		switch name {
-		case v1.ResourceCPU:
-			weights[i] = scarcity[0]
-		case v1.ResourceMemory:
-			weights[i] = scarcity[1]
-		case v1.ResourceEphemeralStorage:
-			weights[i] = scarcity[2]
-		default:
-			weights[i] = 1
-		}
-		weights[i] = max(weights[i], 0.01)
-	}
-	return weights
-}
-
-// Score implements fwk.ScorePlugin: the best node gets the most, each next one less; from the hundredth on, nothing.
+// Score implements fwk.ScorePlugin: the best node gets the most, each next one less; from the hundred and first on, nothing.
 func (*DrainPack) Score(_ context.Context, state fwk.CycleState, _ *v1.Pod, info fwk.NodeInfo) (int64, *fwk.Status) {
-	data, err := state.Read(stateKey)
+	c, err := cycleOf(state)
 	if err != nil {
-		return 0, fwk.AsStatus(fmt.Errorf("read the order of nodes: %w", err))
+		return 0, fwk.AsStatus(err)
 	}
-	return max(fwk.MinScore, fwk.MaxScore-data.(ranks)[info.Node().Name]), nil
+	return c.scores[info.Node().Name], nil
 }
 
 // ScoreExtensions implements fwk.ScorePlugin. Scores are final: they come from the whole order.
 func (*DrainPack) ScoreExtensions() fwk.ScoreExtensions { return nil }
 
 // Reserve implements fwk.ReservePlugin: the pod is on the node from now on.
-func (d *DrainPack) Reserve(_ context.Context, _ fwk.CycleState, pod *v1.Pod, nodeName string) *fwk.Status {
-	described, now := d.describePod(pod), d.now()
-	remaining := d.fleet.Remaining(described)
-	exit, _ := d.fleet.Exit(nodeName, "", now)
-	if extension := packing.Extension(remaining, exit); remaining != packing.Unknown && extension != packing.Never {
-		extensionSeconds.Observe(extension.Seconds())
+func (d *DrainPack) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod, nodeName string) *fwk.Status {
+	c, err := cycleOf(state)
+	if err != nil {
+		return fwk.AsStatus(err)
 	}
-	d.fleet.AddPod(described, nodeName, now)
+	if len(c.order) == 0 { // no other node was feasible, so none was scored
+		if info, err := d.handle.SnapshotSharedLister().NodeInfos().Get(nodeName); err == nil {
+			c.order = d.order(c, []fwk.NodeInfo{info})
+		}
+	}
+	now := d.now()
+	d.record(c, pod, nodeName, now)
+	d.fleet.AddPod(c.pod, nodeName, now)
 	d.offered.remove(pod.UID)
 	return nil
 }
@@ -191,23 +230,6 @@ func (d *DrainPack) Reserve(_ context.Context, _ fwk.CycleState, pod *v1.Pod, no
 func (d *DrainPack) Unreserve(_ context.Context, _ fwk.CycleState, pod *v1.Pod, _ string) {
 	d.fleet.RemovePod(string(pod.UID))
 	d.offered.add(pod.UID)
-}
-
-// describeNode makes what package packing needs to know of a node, but for its exit.
-func describeNode(info fwk.NodeInfo, wanted v1.ResourceList, resources []v1.ResourceName) packing.Node {
-	node := info.Node()
-	described := packing.Node{Name: node.Name, Created: node.CreationTimestamp.Time, Leaving: leaving(node)}
-	for _, name := range resources {
-		allocatable, used := amount(info.GetAllocatable(), name), amount(info.GetRequested(), name)
-		quantity := wanted[name]
-		request := quantity.Value()
-		if name == v1.ResourceCPU {
-			request = quantity.MilliValue()
-		}
-		described.Allocatable = append(described.Allocatable, allocatable)
-		described.Free = append(described.Free, max(0, allocatable-used-request))
-	}
-	return described
 }
 
 // offers remembers the pods that were offered candidates and have no node yet. It is safe for concurrent use.

@@ -99,6 +99,7 @@ func TestScore(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			pack, state := newForTest(t), framework.NewCycleState()
+			state.Write(stateKey, pack.newCycle(tc.pod))
 			if status := pack.PreScore(t.Context(), state, tc.pod, tc.nodes); !status.IsSuccess() {
 				t.Fatal(status)
 			}
@@ -123,6 +124,7 @@ func TestScoreOfManyNodes(t *testing.T) {
 	}
 	pack, state := newForTest(t), framework.NewCycleState()
 	pod := st.MakePod().Name("p").Obj()
+	state.Write(stateKey, pack.newCycle(pod))
 	if status := pack.PreScore(t.Context(), state, pod, nodes); !status.IsSuccess() {
 		t.Fatal(status)
 	}
@@ -183,6 +185,8 @@ func TestDescribePod(t *testing.T) {
 		return pod
 	}
 	one := packing.Amounts{0, 0, 0, 1}
+	terminating := of("ReplicaSet", "web").Terminating()
+	deleted := terminating.DeletionTimestamp.Time
 	for name, tc := range map[string]struct {
 		pod  *st.PodWrapper
 		want fleet.Pod
@@ -203,13 +207,19 @@ func TestDescribePod(t *testing.T) {
 		"alone, and never started again": {
 			toFinish(of("", "")), fleet.Pod{ID: "u", Class: "scan/", Requests: one},
 		},
+		"limited": {
+			limited(of("Job", "j"), 90), fleet.Pod{ID: "u", Class: "scan/Job/j", Limit: 90 * time.Second, Requests: one},
+		},
+		"being deleted": {
+			terminating, fleet.Pod{ID: "u", Class: "scan/ReplicaSet/web", Endless: true, Deadline: deleted, Requests: one},
+		},
 		"an engine of a scan": {
 			of("Job", "j").Label("scheduling.x-k8s.io/pod-group", "scan-7"),
 			fleet.Pod{ID: "u", Class: "scan/Job/j", Group: "scan/scan-7", Requests: one},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, pack.describePod(tc.pod.Obj())); diff != "" {
+			if diff := cmp.Diff(tc.want, pack.newCycle(tc.pod.Obj()).pod); diff != "" {
 				t.Errorf("pod (-want +got):\n%s", diff)
 			}
 		})
@@ -223,13 +233,17 @@ func TestParseArgs(t *testing.T) {
 		t.Errorf("%+v, %v", args, err)
 	}
 	for text, want := range map[string]string{
-		`{"candidates":101}`:       "candidates is 101, want 1 to 100",
-		`{"quantile":1}`:           "quantile is 1",
-		`{"halfLife":"1s"}`:        "halfLife is 1s",
-		`{"unknownRunTime":"-1s"}`: "unknownRunTime is -1s",
-		`{"minCorrelation":2}`:     "minCorrelation is 2",
-		`{"candidate":1}`:          `unknown field "candidate"`,
-		`{"halfLife":"tomorrow"}`:  "tomorrow",
+		`{"candidates":101}`:                                  "candidates is 101, want 1 to 100",
+		`{"quantile":1}`:                                      "quantile is 1",
+		`{"halfLife":"1s"}`:                                   "halfLife is 1s",
+		`{"unknownRunTime":"-1s"}`:                            "unknownRunTime is -1s",
+		`{"minCorrelation":2}`:                                "minCorrelation is 2",
+		`{"priceFactors":[{"factor":1}]}`:                     "priceFactors[0].labels is empty, want at least one label",
+		`{"priceFactors":[{"labels":{"a":"b"},"factor":-1}]}`: "priceFactors[0].factor is -1, want more than 0",
+		`{"explainAddress":"0.0.0.0:10260"}`:                  "explainAddress is 0.0.0.0:10260, want a loopback address",
+		`{"explainAddress":"127.0.0.1"}`:                      "explainAddress is 127.0.0.1, want a loopback address and a port",
+		`{"candidate":1}`:                                     `unknown field "candidate"`,
+		`{"halfLife":"tomorrow"}`:                             "tomorrow",
 	} {
 		if _, err := parse(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one with %q", text, err, want)
@@ -322,7 +336,11 @@ func TestPreFilter(t *testing.T) {
 		if !offered() || offered() {
 			t.Error("want candidates once, then all nodes")
 		}
-		pack.Reserve(t.Context(), nil, scan().Obj(), "a")
+		state := framework.NewCycleState()
+		state.Write(stateKey, pack.newCycle(scan().Obj()))
+		if status := pack.Reserve(t.Context(), state, scan().Obj(), "a"); !status.IsSuccess() {
+			t.Fatal(status)
+		}
 		if nodes, pods := pack.fleet.Size(); nodes != 4 || pods != 1 {
 			t.Errorf("%d nodes and %d pods, want 4 and the one reserved", nodes, pods)
 		}
@@ -342,6 +360,32 @@ func TestPreFilter(t *testing.T) {
 			t.Errorf("offered %v, though the hermit may refuse them", result.NodeNames)
 		}
 	})
+}
+
+func TestPrice(t *testing.T) {
+	pack := newForTest(t)
+	pack.args.PriceFactors = []PriceFactor{
+		{Labels: map[string]string{"capacity": "spot", "zone": "a"}, Factor: 0.25}, {Labels: map[string]string{"capacity": "spot"}, Factor: 0.5},
+	}
+	price := func(cpu, memory string, labels map[string]string) int {
+		node := st.MakeNode().Name("n").Capacity(map[v1.ResourceName]string{v1.ResourceCPU: cpu, v1.ResourceMemory: memory}).Obj()
+		node.Labels = labels
+		return pack.price(node)
+	}
+	normal := price("16", "64Gi", nil)
+	for name, tc := range map[string]struct {
+		got, more int
+	}{
+		"twice the size":         {price("32", "128Gi", nil), 1},
+		"more memory":            {price("16", "256Gi", nil), 1},
+		"spot":                   {price("16", "64Gi", map[string]string{"capacity": "spot"}), -1},
+		"the first that matches": {price("16", "64Gi", map[string]string{"capacity": "spot", "zone": "a"}), -2},
+		"other labels":           {price("16", "64Gi", map[string]string{"capacity": "on-demand"}), 0},
+	} {
+		if tc.got != normal+tc.more {
+			t.Errorf("%s: price class %d, want %d", name, tc.got, normal+tc.more)
+		}
+	}
 }
 
 // From the API through the informers: pods that are bound count, those that finished teach.
@@ -376,7 +420,7 @@ func TestWatch(t *testing.T) {
 			}
 		}
 	}
-	eventually("the class is learned", func() bool { return len(pack.fleet.Classes()) == 1 })
+	eventually("the class is learned", func() bool { classes, _ := pack.fleet.Learned(); return classes == 1 })
 	holds := func(cpu int64) func() bool {
 		return func() bool { used, all := pack.fleet.Used(); return used[0] == cpu && all[0] == 8000 }
 	}
@@ -394,6 +438,12 @@ func TestWatch(t *testing.T) {
 // toFinish makes a pod one that is not started again when it has ended.
 func toFinish(pod *st.PodWrapper) *st.PodWrapper {
 	pod.Spec.RestartPolicy = v1.RestartPolicyNever
+	return pod
+}
+
+// limited ends a pod after some seconds.
+func limited(pod *st.PodWrapper, seconds int64) *st.PodWrapper {
+	pod.Spec.ActiveDeadlineSeconds = &seconds
 	return pod
 }
 

@@ -55,7 +55,8 @@ func (d *DrainPack) watch(ctx context.Context) error {
 
 func (d *DrainPack) setNode(node *v1.Node) {
 	d.fleet.SetNode(fleet.Node{
-		Name: node.Name, Created: node.CreationTimestamp.Time, Allocatable: allocatableOf(node.Status.Allocatable), Leaving: leaving(node),
+		Name: node.Name, Created: node.CreationTimestamp.Time, Allocatable: allocatableOf(node.Status.Allocatable),
+		Price: d.price(node), Leaving: leaving(node),
 	})
 }
 
@@ -64,7 +65,7 @@ func (d *DrainPack) setPod(pod *v1.Pod) {
 	case pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed:
 		d.forget(pod)
 	case pod.Spec.NodeName != "":
-		d.fleet.AddPod(d.describePod(pod), pod.Spec.NodeName, startedAt(pod))
+		d.fleet.AddPod(d.describePod(pod, requests(pod)), pod.Spec.NodeName, startedAt(pod))
 	}
 }
 
@@ -74,9 +75,18 @@ func (d *DrainPack) forget(pod *v1.Pod) {
 }
 
 func (d *DrainPack) learn(pod *v1.Pod) {
-	if at, known := finishedAt(pod); known && pod.Status.StartTime != nil {
-		d.fleet.Finished(d.describePod(pod), at.Sub(pod.Status.StartTime.Time), at, pod.Status.Phase == v1.PodSucceeded)
+	at, known := finishedAt(pod)
+	if !known || pod.Status.StartTime == nil {
+		return
 	}
+	ran, well := at.Sub(pod.Status.StartTime.Time), pod.Status.Phase == v1.PodSucceeded
+	expected := d.fleet.Finished(d.describePod(pod, requests(pod)), ran, at, well)
+	if expected > 0 && well {
+		runTimeRatio.Observe(max(0, ran.Seconds()) / expected.Seconds())
+	}
+	count, correlation := d.fleet.Learned()
+	classes.Set(float64(count))
+	runTimeCorrelation.Set(correlation)
 }
 
 // trim leaves of a finished pod what learn needs: there may be very many.

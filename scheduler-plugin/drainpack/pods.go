@@ -5,8 +5,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	resourcehelper "k8s.io/component-helpers/resource"
-	fwk "k8s.io/kube-scheduler/framework"
 
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
@@ -19,9 +19,10 @@ const durationAnnotation = "ebbtide.dev/expected-duration"
 const scaledJobLabel = "scaledjob.keda.sh/name"
 
 // describePod makes what package fleet needs to know of a pod.
-func (d *DrainPack) describePod(pod *v1.Pod) fleet.Pod {
+func (d *DrainPack) describePod(pod *v1.Pod, wanted v1.ResourceList) fleet.Pod {
 	p := fleet.Pod{
-		ID: string(pod.UID), Requests: amountsOf(requests(pod)), Group: pod.Labels[d.args.GroupLabel],
+		ID: string(pod.UID), Requests: amountsOf(wanted), Group: pod.Labels[d.args.GroupLabel],
+		Stated: statedRunTime(pod),
 	}
 	if p.Group != "" {
 		p.Group = pod.Namespace + "/" + p.Group
@@ -29,10 +30,6 @@ func (d *DrainPack) describePod(pod *v1.Pod) fleet.Pod {
 	owner := metav1.GetControllerOf(pod)
 	_, mirror := pod.Annotations[v1.MirrorPodAnnotationKey] // run by a kubelet itself
 	p.Follower = mirror || owner != nil && (owner.Kind == "DaemonSet" || owner.Kind == "Node")
-	// A stated run time that cannot be read is as if there were none: the scheduler is not where to refuse it.
-	if stated, err := time.ParseDuration(pod.Annotations[durationAnnotation]); err == nil && stated > 0 {
-		p.Stated = stated
-	}
 	class := pod.Labels[d.args.ClassLabel]
 	if class == "" {
 		class = pod.Labels[scaledJobLabel]
@@ -41,6 +38,12 @@ func (d *DrainPack) describePod(pod *v1.Pod) fleet.Pod {
 		class = owner.Kind + "/" + owner.Name
 	}
 	p.Class = pod.Namespace + "/" + class
+	if pod.Spec.ActiveDeadlineSeconds != nil {
+		p.Limit = time.Duration(*pod.Spec.ActiveDeadlineSeconds) * time.Second
+	}
+	if pod.DeletionTimestamp != nil {
+		p.Deadline = pod.DeletionTimestamp.Time
+	}
 	p.Endless = !p.Follower && p.Stated == 0 && !ends(pod, owner)
 	return p
 }
@@ -94,18 +97,18 @@ func allocatableOf(list v1.ResourceList) packing.Amounts {
 	return amounts
 }
 
-// amount of a resource, CPU in millicores.
-func amount(r fwk.Resource, name v1.ResourceName) int64 {
-	switch name {
-	case v1.ResourceCPU:
-		return r.GetMilliCPU()
-	case v1.ResourceMemory:
-		return r.GetMemory()
-	case v1.ResourceEphemeralStorage:
-		return r.GetEphemeralStorage()
-	default:
-		return r.GetScalarResources()[name]
+// price is the class of what a node costs.
+func (d *DrainPack) price(node *v1.Node) int {
+	const gibibytesPerCPU = 8 // what a CPU costs buys about as much memory of the big clouds
+	capacity := node.Status.Allocatable
+	size := capacity.Cpu().AsApproximateFloat64() + capacity.Memory().AsApproximateFloat64()/(1<<30)/gibibytesPerCPU
+	for _, f := range d.args.PriceFactors {
+		if labels.SelectorFromSet(f.Labels).Matches(labels.Set(node.Labels)) {
+			size *= f.Factor
+			break
+		}
 	}
+	return packing.PriceClass(size * 16) // so that small nodes at a low factor still differ
 }
 
 // leavingTaints are put on a node that an autoscaler takes, or is about to take, away.

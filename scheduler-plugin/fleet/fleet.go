@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,8 @@ type Node struct {
 	Name        string
 	Created     time.Time
 	Allocatable packing.Amounts
+	// Price is the class of what the node costs by the hour: see packing.PriceClass.
+	Price int
 	// Leaving nodes are not offered as candidates.
 	Leaving bool
 }
@@ -31,6 +34,10 @@ type Pod struct {
 	// Class of run times; Stated is the run time that the pod states itself, 0 for none.
 	Class  string
 	Stated time.Duration
+	// Limit of the run time, at which the pod is ended; 0 for none.
+	Limit time.Duration
+	// Deadline by which the pod is to be gone: one that is being deleted. The zero time for none.
+	Deadline time.Time
 	// Endless pods keep their node for ever: a Deployment's.
 	Endless bool
 	// Follower pods hold resources but keep no node: a DaemonSet's.
@@ -164,13 +171,15 @@ func (f *Fleet) RemovePod(id string) bool {
 	return p != nil
 }
 
-// Finished learns from a pod that ran for ran and ended at an instant, well or not. It is no more on its node: see RemovePod.
-func (f *Fleet) Finished(p Pod, ran time.Duration, at time.Time, well bool) {
+// Finished learns from a pod that ran for ran and ended at an instant, well or not, and returns what was expected of it: 0 when
+// nothing was, or the pod is not one to learn from. It is no more on its node: see RemovePod.
+func (f *Fleet) Finished(p Pod, ran time.Duration, at time.Time, well bool) (expected time.Duration) {
 	if p.Endless || p.Follower {
-		return
+		return 0
 	}
-	expected, _ := f.lifetimes.Remaining(p.Class, p.Stated, 0)
+	expected, _ = f.lifetimes.Remaining(p.Class, p.Stated, 0)
 	f.lifetimes.Finished(p.Class, expected, max(0, ran), at, well)
+	return expected
 }
 
 // Remaining is how long a pod that starts now is taken to run for the order of nodes: packing.Never when it is endless, and
@@ -182,25 +191,28 @@ func (f *Fleet) Remaining(p Pod) time.Duration {
 	case p.Follower || !f.lifetimes.Trusted():
 		return packing.Unknown
 	}
-	if remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, 0); known {
-		return max(remaining, soonest)
+	remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, 0)
+	if !known {
+		remaining = f.options.Unknown
 	}
-	return f.options.Unknown
+	if p.Limit > 0 {
+		remaining = min(remaining, p.Limit)
+	}
+	return max(remaining, soonest)
 }
 
-// Candidates are up to most names of nodes with room for the pod that accept takes, the best first: those with pods of its
-// group, then in packing's order for a pod that starts now. Leaving nodes are not among them.
-func (f *Fleet) Candidates(p Pod, now time.Time, most int, accept func(name string) bool) []string {
-	remaining := f.Remaining(p)
+// Candidates are names of nodes for a pod as packing.Index finds them, before them those with pods of its group. Leaving nodes
+// are not among them. The query needs neither the pod's requests nor its remaining time.
+func (f *Fleet) Candidates(p Pod, q packing.Query) []string {
+	q.Requests, q.Remaining = p.Requests, f.Remaining(p)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.refresh(now)
-	found := f.index.Candidates(p.Requests, now, remaining, most, accept)
+	f.refresh(q.Now)
+	found := f.index.Candidates(q)
 	var together []string
 	for name := range f.groups[p.Group] {
 		x := f.nodes[name]
-		if x.known && !x.Leaving && !slices.Contains(found, name) &&
-			x.Allocatable.Minus(x.used).Fit(p.Requests) && accept(name) {
+		if x.known && !x.Leaving && !slices.Contains(found, name) && x.free().Fit(p.Requests) && q.Accept(name) {
 			together = append(together, name)
 		}
 	}
@@ -208,24 +220,62 @@ func (f *Fleet) Candidates(p Pod, now time.Time, most int, accept func(name stri
 	return append(together, found...)
 }
 
-// Exit is how long a node's pods are expected to keep it, and how many pods of a group are on it. Unknown nodes have none.
-func (f *Fleet) Exit(name, group string, now time.Time) (exit time.Duration, locality int) {
+// Describe fills in of nodes, by their names, what the fleet knows: how long their pods are expected to keep them, how many
+// pods of a group are there, and what they cost. Nodes that it does not know are left as they are.
+func (f *Fleet) Describe(nodes []packing.Node, group string, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refresh(now)
-	x := f.nodes[name]
-	if x == nil {
-		return 0, 0
+	for i := range nodes {
+		if x := f.nodes[nodes[i].Name]; x != nil {
+			nodes[i].Exit, nodes[i].Locality, nodes[i].Price = x.stays(now), f.groups[group][x.Name], x.Price
+		}
 	}
-	locality = f.groups[group][name]
-	if x.exit.Equal(packing.Forever) {
-		return packing.Never, locality
-	}
-	return max(0, x.exit.Sub(now)), locality
 }
 
-// Classes are the names of the classes of pods that were learned from.
-func (f *Fleet) Classes() []string { return f.lifetimes.Classes() }
+// View is what is known of a node, for people.
+type View struct {
+	Name    string `json:"node"`
+	Leaving bool   `json:"leaving"`
+	Pods    int    `json:"pods"`
+	// Exit is when the last of its pods is expected to end; null when none keeps it, and when one never ends.
+	Exit    *time.Time `json:"exit"`
+	Endless bool       `json:"endless"`
+	Price   int        `json:"priceClass"`
+	// Used and Allocatable millicores of CPU, bytes of memory and of ephemeral storage, and pods.
+	Used        packing.Amounts `json:"used"`
+	Allocatable packing.Amounts `json:"allocatable"`
+}
+
+// Views are all nodes, by name.
+func (f *Fleet) Views(now time.Time) []View {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refresh(now)
+	views := make([]View, 0, len(f.nodes))
+	for _, x := range f.nodes {
+		if !x.known {
+			continue
+		}
+		v := View{
+			Name: x.Name, Leaving: x.Leaving, Pods: len(x.pods), Endless: x.exit.Equal(packing.Forever), Price: x.Price,
+			Used: x.used, Allocatable: x.Allocatable,
+		}
+		if !v.Endless && !x.exit.IsZero() {
+			exit := x.exit
+			v.Exit = &exit
+		}
+		views = append(views, v)
+	}
+	slices.SortFunc(views, func(a, b View) int { return strings.Compare(a.Name, b.Name) })
+	return views
+}
+
+// Learned is the number of classes of pods that were learned from, and how well their run times are expected: see
+// lifetime.Estimator.
+func (f *Fleet) Learned() (classes int, correlation float64) {
+	return f.lifetimes.Classes(), f.lifetimes.Correlation()
+}
 
 // Used is the amounts in use and allocatable on all nodes together.
 func (f *Fleet) Used() (used, allocatable packing.Amounts) {
@@ -280,7 +330,7 @@ func (f *Fleet) Check(real map[string]NodeUse) error {
 			continue
 		}
 		indexed++
-		if e, ok := f.index.Get(name); !ok || e.Free != x.Allocatable.Minus(x.used) || !e.Exit.Equal(x.exit) {
+		if e, ok := f.index.Get(name); !ok || e.Free != x.free() || e.Price != x.Price || !e.Exit.Equal(x.exit) {
 			wrong = append(wrong, fmt.Errorf("node %s: indexed as %+v", name, e))
 		}
 	}
@@ -294,6 +344,16 @@ func (f *Fleet) Check(real map[string]NodeUse) error {
 	}
 	return errors.Join(wrong...)
 }
+
+// stays is how long a node's pods are expected to keep it.
+func (x *node) stays(now time.Time) time.Duration {
+	if x.exit.Equal(packing.Forever) {
+		return packing.Never
+	}
+	return max(0, x.exit.Sub(now))
+}
+
+func (x *node) free() packing.Amounts { return x.Allocatable.Minus(x.used) }
 
 // node is a node's record, a new one when nothing was heard of it.
 func (f *Fleet) node(name string) *node {
@@ -348,29 +408,48 @@ func (f *Fleet) forgetUnused(x *node) {
 
 // endOf is when a pod is expected to end, seen from an instant.
 func (f *Fleet) endOf(p *placed, now time.Time) time.Time {
-	switch {
-	case p.Follower:
+	if p.Follower {
 		return time.Time{}
-	case p.Endless:
-		return packing.Forever
 	}
-	age := max(0, now.Sub(p.started))
-	remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, age)
-	if !known {
-		// As long again as it has run, once it has outlived what unknown ones are taken for.
-		remaining = max(f.options.Unknown-age, age)
+	end := packing.Forever
+	if !p.Endless {
+		age := max(0, now.Sub(p.started))
+		remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, age)
+		if !known {
+			// As long again as it has run, once it has outlived what unknown ones are taken for.
+			remaining = max(f.options.Unknown-age, age)
+		}
+		end = earliest(end, now.Add(max(soonest, remaining)))
+		if p.Limit > 0 {
+			end = earliest(end, overdue(p.started.Add(p.Limit), now))
+		}
 	}
-	if end := now.Add(max(soonest, remaining)); end.Before(packing.Forever) {
-		return end
+	if !p.Deadline.IsZero() {
+		end = earliest(end, overdue(p.Deadline, now))
 	}
-	return packing.Forever
+	return end
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// overdue is when a pod ends that was to end at an instant: once that is past, as much later again.
+func overdue(at, now time.Time) time.Time {
+	if at.After(now) {
+		return at
+	}
+	return now.Add(max(soonest, now.Sub(at)))
 }
 
 // reindex brings the index, and the nodes that fall due, up to a change of a node.
 func (f *Fleet) reindex(x *node) {
 	if x.known && !x.Leaving {
 		f.index.Set(packing.Entry{
-			Name: x.Name, Created: x.Created, Exit: x.exit, Allocatable: x.Allocatable, Free: x.Allocatable.Minus(x.used),
+			Name: x.Name, Created: x.Created, Exit: x.exit, Price: x.Price, Allocatable: x.Allocatable, Free: x.free(),
 		})
 	} else {
 		f.index.Remove(x.Name)

@@ -38,6 +38,18 @@ func stated(id string, cpu int64, runs time.Duration) Pod {
 
 func anyNode(string) bool { return true }
 
+// candidates are the first of any nodes.
+func candidates(f *Fleet, p Pod, now time.Time, most int) []string {
+	return f.Candidates(p, packing.Query{Now: now, Most: most, Tries: 1000, Accept: anyNode})
+}
+
+// exitOf is how long a node's pods are expected to keep it.
+func exitOf(f *Fleet, name string, now time.Time) time.Duration {
+	nodes := []packing.Node{{Name: name}}
+	f.Describe(nodes, "", now)
+	return nodes[0].Exit
+}
+
 func TestCandidates(t *testing.T) {
 	f := trusting(newFleet("a", "b", "c", "d"))
 	f.AddPod(stated("long", 2, time.Hour), "b", start)
@@ -45,7 +57,7 @@ func TestCandidates(t *testing.T) {
 	f.AddPod(Pod{ID: "daemon", Follower: true, Requests: packing.Amounts{1, 1, 0, 1}}, "d", start)
 	check := func(name string, p Pod, at time.Duration, want string) {
 		t.Helper()
-		if got := strings.Join(f.Candidates(p, start.Add(at), 4, anyNode), " "); got != want {
+		if got := strings.Join(candidates(f, p, start.Add(at), 4), " "); got != want {
 			t.Errorf("%s: candidates %s, want %s", name, got, want)
 		}
 	}
@@ -62,7 +74,7 @@ func TestCandidates(t *testing.T) {
 	check("endless to endless", Pod{ID: "p", Endless: true, Requests: packing.Amounts{1, 1, 0, 1}}, 0, "a c d")
 
 	f.AddPod(Pod{ID: "engine", Group: "scan-7", Stated: time.Second, Requests: packing.Amounts{1, 1, 0, 1}}, "d", start)
-	if got := f.Candidates(Pod{ID: "p", Group: "scan-7", Stated: time.Hour, Requests: packing.Amounts{1, 1, 0, 1}}, start, 1, anyNode); !slices.Contains(got, "d") {
+	if got := candidates(f, Pod{ID: "p", Group: "scan-7", Stated: time.Hour, Requests: packing.Amounts{1, 1, 0, 1}}, start, 1); !slices.Contains(got, "d") {
 		t.Errorf("candidates %s, want the node of the group, d, among them", got)
 	}
 }
@@ -72,7 +84,7 @@ func TestCandidatesWithoutTrust(t *testing.T) {
 	f := newFleet("a", "b", "c")
 	f.AddPod(stated("long", 2, time.Hour), "b", start)
 	f.AddPod(stated("short", 12, time.Minute), "c", start)
-	if got := strings.Join(f.Candidates(stated("p", 1, 30*time.Minute), start, 3, anyNode), " "); got != "c b a" {
+	if got := strings.Join(candidates(f, stated("p", 1, 30*time.Minute), start, 3), " "); got != "c b a" {
 		t.Errorf("candidates %s, want c b a: fullest first", got)
 	}
 }
@@ -85,15 +97,83 @@ func TestFinishedTeaches(t *testing.T) {
 	}
 	f.Finished(Pod{Class: "web", Endless: true}, time.Hour, start, true)
 	f.Finished(Pod{Class: "daemon", Follower: true}, time.Hour, start, true)
-	if got := fmt.Sprint(f.lifetimes.Classes()); got != "[scan]" {
-		t.Errorf("learned of classes %s, want [scan]", got)
+	if classes, _ := f.Learned(); classes != 1 {
+		t.Errorf("learned of %d classes, want that of the scans alone", classes)
 	}
 	f.AddPod(scan, "a", start)
-	if exit, _ := f.Exit("a", "", start); exit < 35*time.Second || exit > 45*time.Second {
+	if exit := exitOf(f, "a", start); exit < 35*time.Second || exit > 45*time.Second {
 		t.Errorf("the node exits in %s, but pods of the class run 40 s", exit)
 	}
 	if !f.RemovePod("p") || f.RemovePod("p") {
 		t.Error("a pod was not there, or was there twice")
+	}
+}
+
+// Pods that are to be gone by some time keep their node no longer than that; those that overstay are not about to end.
+func TestLimits(t *testing.T) {
+	f := newFleet("a")
+	for name, tc := range map[string]struct {
+		pod  Pod
+		at   time.Duration
+		want time.Duration
+	}{
+		"deleted, within its grace period": {Pod{Stated: time.Hour, Deadline: start.Add(time.Minute)}, 20 * time.Second, 40 * time.Second},
+		"deleted, would have ended before": {Pod{Stated: time.Minute, Deadline: start.Add(time.Hour)}, 0, time.Minute},
+		"deleted, endless":                 {Pod{Endless: true, Deadline: start.Add(time.Minute)}, 0, time.Minute},
+		"deleted, long overdue":            {Pod{Stated: time.Hour, Deadline: start.Add(time.Minute)}, 6 * time.Minute, 5 * time.Minute},
+		"limited":                          {Pod{Stated: time.Hour, Limit: 10 * time.Minute}, time.Minute, 9 * time.Minute},
+		"limited, unknown":                 {Pod{Limit: time.Minute}, 0, time.Minute},
+		"past its limit":                   {Pod{Stated: time.Hour, Limit: 10 * time.Minute}, 12 * time.Minute, 2 * time.Minute},
+	} {
+		tc.pod.ID = name
+		f.AddPod(tc.pod, "a", start)
+		if got := exitOf(f, "a", start.Add(tc.at)); got != tc.want {
+			t.Errorf("%s: the node exits in %s, want %s", name, got, tc.want)
+		}
+		f.RemovePod(name)
+	}
+	trusting(f)
+	if got := f.Remaining(Pod{Stated: time.Hour, Limit: time.Minute}); got != time.Minute {
+		t.Errorf("a pod limited to a minute is taken to run %s", got)
+	}
+}
+
+// A dear node is kept from living longer before a cheap one is.
+func TestPrice(t *testing.T) {
+	f := trusting(newFleet())
+	add := func(name string, price int, exit time.Duration) {
+		f.SetNode(Node{Name: name, Created: start, Allocatable: packing.Amounts{16, 64, 0, 110}, Price: price})
+		if exit > 0 {
+			f.AddPod(stated(name, 1, exit), name, start)
+		}
+	}
+	add("dear", 5, 9*time.Minute)
+	add("cheap", 0, 8*time.Minute)
+	add("empty", 0, 0)
+	// Ten minutes are one more for the dear node, at 32 times the price; two for the cheap one, and ten for the empty one.
+	for remaining, want := range map[time.Duration]string{
+		10 * time.Minute: "cheap empty dear", 7 * time.Minute: "cheap dear empty",
+	} {
+		if got := strings.Join(candidates(f, stated("p", 1, remaining), start, 3), " "); got != want {
+			t.Errorf("candidates for %s are %s, want %s", remaining, got, want)
+		}
+	}
+}
+
+func TestViews(t *testing.T) {
+	f := newFleet("b", "a", "c")
+	f.AddPod(stated("p", 2, time.Minute), "a", start)
+	f.AddPod(Pod{ID: "web", Endless: true}, "b", start)
+	var got []string
+	for _, v := range f.Views(start) {
+		exit := "none"
+		if v.Exit != nil {
+			exit = v.Exit.Sub(start).String()
+		}
+		got = append(got, fmt.Sprint(v.Name, " ", v.Pods, " ", v.Used[0], " ", v.Endless, " ", exit))
+	}
+	if want := "a 1 2 false 1m0s; b 1 0 true none; c 0 0 false none"; strings.Join(got, "; ") != want {
+		t.Errorf("views %s, want %s", strings.Join(got, "; "), want)
 	}
 }
 
@@ -131,7 +211,10 @@ func TestSoak(t *testing.T) {
 		node := fmt.Sprintf("n%03d", random.IntN(60))
 		switch random.IntN(20) {
 		case 0:
-			f.SetNode(Node{Name: node, Created: now, Allocatable: packing.Amounts{16 + random.Int64N(2)*16, 64, 0, 110}, Leaving: random.IntN(5) == 0})
+			f.SetNode(Node{
+				Name: node, Created: now, Allocatable: packing.Amounts{16 + random.Int64N(2)*16, 64, 0, 110}, Leaving: random.IntN(5) == 0,
+				Price: random.IntN(3),
+			})
 			nodes[node] = true
 		case 1:
 			f.RemoveNode(node)
@@ -160,7 +243,7 @@ func TestSoak(t *testing.T) {
 				f.Finished(pods[id].Pod, time.Duration(random.IntN(100))*time.Second, now, random.IntN(10) > 0)
 				delete(pods, id)
 			}
-			for _, name := range f.Candidates(p, now, 4, anyNode) {
+			for _, name := range candidates(f, p, now, 4) {
 				if !nodes[name] {
 					t.Fatalf("candidate %s is no node", name)
 				}
@@ -210,7 +293,7 @@ func TestConcurrency(t *testing.T) {
 			for j := range 200 {
 				id := fmt.Sprint(i, j)
 				f.AddPod(stated(id, 1, time.Minute), []string{"a", "b"}[j%2], start)
-				f.Candidates(stated("x", 1, time.Minute), start.Add(time.Duration(j)*time.Second), 2, anyNode)
+				candidates(f, stated("x", 1, time.Minute), start.Add(time.Duration(j)*time.Second), 2)
 				f.RemovePod(id)
 				f.Finished(stated(id, 1, time.Minute), time.Minute, start, true)
 			}

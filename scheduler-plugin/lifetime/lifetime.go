@@ -5,7 +5,6 @@ package lifetime
 import (
 	"cmp"
 	"math"
-	"slices"
 	"sync"
 	"time"
 )
@@ -130,16 +129,11 @@ func (e *Estimator) Correlation() float64 {
 	return e.skill.correlation()
 }
 
-// Classes are the names of the classes, in order.
-func (e *Estimator) Classes() []string {
+// Classes is the number of classes that are known.
+func (e *Estimator) Classes() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	names := make([]string, 0, len(e.classes))
-	for name := range e.classes {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return len(e.classes)
 }
 
 // skillKept is how much of its weight a pair keeps with each new one: 500 pairs count.

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"iter"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,6 +24,8 @@ type Entry struct {
 	// Exit is when the last of the node's pods will be gone; the zero time when there is none that counts, and Forever
 	// when it has no end.
 	Exit time.Time
+	// Price is as in Node.
+	Price int
 	// Allocatable amounts, and those that are free now.
 	Allocatable, Free Amounts
 }
@@ -31,11 +34,17 @@ type Entry struct {
 var Forever = time.Unix(0, math.MaxInt64)
 
 // Index keeps nodes in the order of their free space and finds the first of Order without looking at all of them. It is a
-// treap in which every subtree knows its latest and earliest exit and its largest free amounts, so whole subtrees are passed
-// over. A change costs O(log n). It is not safe for concurrent use.
+// treap, one for each class of price, in which every subtree knows its latest and earliest exit and its largest free amounts,
+// so whole subtrees are passed over. A change costs O(log n). It is not safe for concurrent use.
 type Index struct {
-	root  *treeNode
+	trees []tree // by price
 	nodes map[string]*treeNode
+}
+
+// tree holds the nodes of one price.
+type tree struct {
+	price int
+	root  *treeNode
 }
 
 type treeNode struct {
@@ -72,8 +81,13 @@ func (x *Index) Set(e Entry) {
 	n.share = freeShare(&shape, nil)
 	n.refresh()
 	x.nodes[e.Name] = n
-	before, after := split(x.root, n)
-	x.root = join(join(before, n), after)
+	at, found := x.find(e.Price)
+	if !found {
+		x.trees = slices.Insert(x.trees, at, tree{price: e.Price})
+	}
+	t := &x.trees[at]
+	before, after := split(t.root, n)
+	t.root = join(join(before, n), after)
 }
 
 // Remove takes a node out; one that is not there is no error.
@@ -83,91 +97,121 @@ func (x *Index) Remove(name string) {
 		return
 	}
 	delete(x.nodes, name)
-	x.root = remove(x.root, n)
+	at, _ := x.find(n.Price)
+	if x.trees[at].root = remove(x.trees[at].root, n); x.trees[at].root == nil {
+		x.trees = slices.Delete(x.trees, at, at+1)
+	}
 }
 
-// Candidates are up to most names of nodes with room for requests that accept takes, in the order of their keys for a pod
-// that starts now and runs for remaining. That is Order's for nodes of one size without locality; where sizes differ, the
-// free space before placement stands for the one after it.
-func (x *Index) Candidates(
-	requests Amounts, now time.Time, remaining time.Duration, most int, accept func(name string) bool,
-) []string {
-	s := search{requests: requests, most: most, accept: accept}
-	for exits := range searchOrder(now.UnixNano(), remaining) {
-		s.exits = exits
-		s.walk(x.root)
-		if len(s.found) >= most {
+func (x *Index) find(price int) (int, bool) {
+	return slices.BinarySearchFunc(x.trees, price, func(t tree, price int) int { return cmp.Compare(t.price, price) })
+}
+
+// Query is what Candidates looks for.
+type Query struct {
+	// Requests of the pod, which starts at Now and runs for Remaining.
+	Requests  Amounts
+	Now       time.Time
+	Remaining time.Duration
+	// Most is how many nodes are wanted; Tries is how many with room for the pod are shown to Accept, which takes them or
+	// not. It is shown each of them once.
+	Most, Tries int
+	Accept      func(name string) bool
+}
+
+// Candidates are names of nodes with room for a pod, in the order of their keys. That is Order's for nodes of one size without
+// locality; where sizes differ, the free space before placement stands for the one after it.
+func (x *Index) Candidates(q Query) []string {
+	var found []string
+	for level := range searchOrder(q.Now.UnixNano(), q.Remaining) {
+		var alike []*treeNode
+		for _, t := range x.trees {
+			if exits, ok := level(t.price); ok {
+				s := search{Query: &q, exits: exits, left: q.Most - len(found)}
+				s.walk(t.root)
+				alike = append(alike, s.found...)
+			}
+		}
+		slices.SortFunc(alike, (*treeNode).compare)
+		for _, n := range alike[:min(len(alike), q.Most-len(found))] {
+			found = append(found, n.Name)
+		}
+		if len(found) >= q.Most || q.Tries <= 0 {
 			break
 		}
 	}
-	return s.found
+	return found
 }
 
 // span is a range of exits, both ends included.
 type span struct{ from, to int64 }
 
-// searchOrder is the spans of exits that make up the buckets of extension and slack, the best first.
-func searchOrder(now int64, remaining time.Duration) iter.Seq[span] {
+// searchOrder is the buckets of extension and slack, the best first: for each the span of exits that makes it up on nodes of
+// a price, false for none.
+func searchOrder(now int64, remaining time.Duration) iter.Seq[func(price int) (span, bool)] {
 	const forever, never = math.MaxInt64, math.MinInt64
-	return func(yield func(span) bool) {
-		switch {
-		case remaining == Unknown:
-			yield(span{never, forever})
-			return
-		case !yield(span{forever, forever}):
-			return
-		case remaining == Never || now > forever-int64(remaining):
-			yield(span{never, forever - 1})
+	return func(yield func(func(int) (span, bool)) bool) {
+		atAnyPrice := func(s span) bool { return yield(func(int) (span, bool) { return s, true }) }
+		if remaining == Unknown {
+			atAnyPrice(span{never, forever})
 			return
 		}
-		end := now + int64(remaining)
-		for bucket, from := 0, end; ; bucket++ {
-			limit := int64(slackLimit(bucket))
-			last := limit >= forever-end
+		if !atAnyPrice(span{forever, forever}) {
+			return
+		}
+		end := int64(forever)
+		if remaining != Never && now <= forever-int64(remaining) {
+			end = now + int64(remaining)
+		}
+		for bucket, from := 0, end; from < forever; bucket++ {
 			to := int64(forever - 1)
-			if !last {
+			if limit := int64(slackLimit(bucket)); limit < forever-end {
 				to = end + limit
 			}
-			if !yield(span{from, to}) {
+			if !atAnyPrice(span{from, to}) {
 				return
-			}
-			if last {
-				break
 			}
 			from = to + 1
 		}
-		for bucket, to := 1, end-1; ; bucket++ {
-			limit := bucketLimit(bucket)
-			// A node whose exit is past counts as one that exits now.
-			last := limit >= remaining
-			from := int64(never)
-			if !last {
-				from = end - int64(limit)
-			}
-			if !yield(span{from, to}) || last {
+		// A node whose exit is past counts as one that exits now: the last bucket goes back for ever.
+		last := ExtensionBucket(remaining)
+		for level := 1; level <= last+dearest; level++ {
+			if !yield(func(price int) (span, bool) {
+				bucket := level - price
+				if bucket < 1 || bucket > last {
+					return span{}, false
+				}
+				exits := span{never, end - 1 - int64(bucketLimit(bucket-1))}
+				if bucket < last {
+					exits.from = end - int64(bucketLimit(bucket))
+				}
+				return exits, true
+			}) {
 				return
 			}
-			to = from - 1
 		}
 	}
 }
 
-// search looks through the tree in order.
+// search looks through a tree in order, until left are found.
 type search struct {
-	requests Amounts
-	exits    span
-	most     int
-	accept   func(string) bool
-	found    []string
+	*Query
+	exits span
+	left  int
+	found []*treeNode
 }
 
 func (s *search) walk(n *treeNode) {
-	if n == nil || len(s.found) >= s.most || n.latest < s.exits.from || n.earliest > s.exits.to || !n.most.Fit(s.requests) {
+	if n == nil || s.left <= 0 || s.Tries <= 0 || n.latest < s.exits.from || n.earliest > s.exits.to || !n.most.Fit(s.Requests) {
 		return
 	}
 	s.walk(n.left)
-	if len(s.found) < s.most && n.exit >= s.exits.from && n.exit <= s.exits.to && n.Free.Fit(s.requests) && s.accept(n.Name) {
-		s.found = append(s.found, n.Name)
+	if s.left > 0 && s.Tries > 0 && n.exit >= s.exits.from && n.exit <= s.exits.to && n.Free.Fit(s.Requests) {
+		s.Tries--
+		if s.Accept(n.Name) {
+			s.found = append(s.found, n)
+			s.left--
+		}
 	}
 	s.walk(n.right)
 }

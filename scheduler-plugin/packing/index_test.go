@@ -16,7 +16,7 @@ func TestIndexAgainstOrder(t *testing.T) {
 	for seed := range uint64(60) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		index, model := NewIndex(), map[string]Entry{}
-		allocatable := Amounts{16, 64, 32, 8}
+		allocatable, prices := Amounts{16, 64, 32, 8}, 1+int(seed%4)
 		for range 400 {
 			name := fmt.Sprintf("n%02d", random.IntN(50))
 			if random.IntN(6) == 0 {
@@ -24,7 +24,9 @@ func TestIndexAgainstOrder(t *testing.T) {
 				delete(model, name)
 				continue
 			}
-			e := Entry{Name: name, Created: time.Unix(int64(random.IntN(4)), 0), Allocatable: allocatable}
+			e := Entry{
+				Name: name, Created: time.Unix(int64(random.IntN(4)), 0), Price: random.IntN(prices), Allocatable: allocatable,
+			}
 			for d := range e.Free {
 				e.Free[d] = random.Int64N(allocatable[d] + 1)
 			}
@@ -54,7 +56,7 @@ func TestIndexAgainstOrder(t *testing.T) {
 				if !e.Free.Fit(requests) || e.Name == refused {
 					continue
 				}
-				n := Node{Name: e.Name, Created: e.Created, Exit: max(0, e.Exit.Sub(now)), Allocatable: allocatable[:]}
+				n := Node{Name: e.Name, Created: e.Created, Price: e.Price, Exit: max(0, e.Exit.Sub(now)), Allocatable: allocatable[:]}
 				if e.Exit.Equal(Forever) {
 					n.Exit = Never
 				}
@@ -64,11 +66,32 @@ func TestIndexAgainstOrder(t *testing.T) {
 				nodes = append(nodes, n)
 			}
 			want := names(Order(nodes, remaining, nil))
-			got := index.Candidates(requests, now, remaining, most, func(name string) bool { return name != refused })
+			got := index.Candidates(Query{
+				Requests: requests, Now: now, Remaining: remaining, Most: most, Tries: 100,
+				Accept: func(name string) bool { return name != refused },
+			})
 			if diff := cmp.Diff(want[:min(most, len(want))], got, cmp.Transformer("nil", func(s []string) []string { return append([]string{}, s...) })); diff != "" {
 				t.Fatalf("seed %d, %v for %s (-sorted +index):\n%s", seed, requests, remaining, diff)
 			}
 		}
+	}
+}
+
+// Where no node is accepted, no more than Tries are looked at.
+func TestTries(t *testing.T) {
+	index := NewIndex()
+	for i := range 500 {
+		index.Set(Entry{
+			Name: fmt.Sprint(i), Price: i % 3, Exit: time.Unix(int64(i), 0), Allocatable: Amounts{1, 1, 1, 1}, Free: Amounts{1, 1, 1, 1},
+		})
+	}
+	shown := map[string]bool{}
+	got := index.Candidates(Query{
+		Requests: Amounts{1, 0, 0, 1}, Now: time.Unix(250, 0), Remaining: time.Minute, Most: 4, Tries: 100,
+		Accept: func(name string) bool { shown[name] = true; return false },
+	})
+	if len(got) > 0 || len(shown) != 100 {
+		t.Errorf("found %v after %d nodes, want none after 100", got, len(shown))
 	}
 }
 
@@ -87,8 +110,10 @@ func BenchmarkCandidates(b *testing.B) {
 				index.Set(e)
 			}
 			for b.Loop() {
-				index.Candidates(Amounts{1000, 2 << 30, 0, 1}, now, time.Duration(random.IntN(4000))*time.Second, 4,
-					func(string) bool { return true })
+				index.Candidates(Query{
+					Requests: Amounts{1000, 2 << 30, 0, 1}, Now: now, Remaining: time.Duration(random.IntN(4000)) * time.Second,
+					Most: 4, Tries: 100, Accept: func(string) bool { return true },
+				})
 			}
 		})
 	}

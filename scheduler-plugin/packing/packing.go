@@ -28,6 +28,8 @@ type Node struct {
 	Created time.Time
 	// Leaving is true for a node that is being taken away: nothing should be put there that keeps it.
 	Leaving bool
+	// Price is the class of what the node costs by the hour, at least 0: see PriceClass.
+	Price int
 	// Exit is how long the node's pods will keep it, from 0 (no pods that count) to Never.
 	Exit time.Duration
 	// Locality is how much of what the pod needs is there already: pods of its group, its source. 0 for nothing.
@@ -39,7 +41,8 @@ type Node struct {
 // Key is a node's place in the order for one pod; the smaller the better.
 type Key struct {
 	Leaving bool `json:"leaving"`
-	// Extension is the bucket of the time that the node must live longer because of the pod: see ExtensionBucket.
+	// Extension is the bucket of the time that the node must live longer because of the pod, and the node's price on top
+	// when it must: see ExtensionBucket and PriceClass.
 	Extension int `json:"extensionBucket"`
 	Locality  int `json:"locality"`
 	// Slack is the bucket of the time that the node stays when the pod has ended: see SlackBucket.
@@ -57,16 +60,33 @@ const Unknown time.Duration = 0
 // NewKey makes the key of a node for a pod that will run for remaining. Weights say how scarce each resource is, all at
 // least 0; nil means alike.
 func NewKey(n *Node, remaining time.Duration, weights []float64) Key {
-	return Key{
+	key := Key{
 		Leaving: n.Leaving, Extension: ExtensionBucket(Extension(remaining, n.Exit)), Locality: n.Locality,
 		Slack: SlackBucket(remaining, n.Exit), FreeShare: freeShare(n, weights), Created: n.Created, Name: n.Name,
 	}
+	if key.Extension > 0 {
+		key.Extension += n.Price
+	}
+	return key
+}
+
+// dearest is the highest class of price.
+const dearest = 30
+
+// PriceClass is the class of a price: a node of the next class costs about twice as much. Buckets of extension are powers of
+// two as well, so the sum of both is the bucket of what an extension costs. Prices may be of any unit of which the cheapest
+// node costs at least 1; cheaper ones, and those past 2^30, are taken for that.
+func PriceClass(price float64) int {
+	if !(price > 1) {
+		return 0
+	}
+	return int(min(dearest, math.Round(math.Log2(price))))
 }
 
 // Compare is negative when k comes before other:
 //
 //  1. nodes that stay before nodes that are leaving;
-//  2. the least extension: nodes that must stay alive anyway, then those that must live the least longer;
+//  2. the least extension: nodes that must stay alive anyway, then those for which living longer costs least;
 //  3. the most locality;
 //  4. the least slack: nodes that never end, whose space costs nothing, then those that end soonest after the pod, which
 //     leaves the room on longer ones to longer pods;
@@ -74,15 +94,31 @@ func NewKey(n *Node, remaining time.Duration, weights []float64) Key {
 //  6. the oldest, so that young nodes are the ones to drain;
 //  7. by name.
 func (k Key) Compare(other Key) int {
-	return cmp.Or(
-		compareBool(k.Leaving, other.Leaving),
-		cmp.Compare(k.Extension, other.Extension),
-		cmp.Compare(other.Locality, k.Locality),
-		cmp.Compare(k.Slack, other.Slack),
-		cmp.Compare(k.FreeShare, other.FreeShare),
-		k.Created.Compare(other.Created),
-		strings.Compare(k.Name, other.Name),
-	)
+	order, _ := k.Decide(other)
+	return order
+}
+
+// Decide is Compare, and the name of what tells the keys apart: leaving, extension, locality, slack, best fit, age or name.
+func (k Key) Decide(other Key) (order int, by string) {
+	if order = compareBool(k.Leaving, other.Leaving); order != 0 {
+		return order, "leaving"
+	}
+	if order = cmp.Compare(k.Extension, other.Extension); order != 0 {
+		return order, "extension"
+	}
+	if order = cmp.Compare(other.Locality, k.Locality); order != 0 {
+		return order, "locality"
+	}
+	if order = cmp.Compare(k.Slack, other.Slack); order != 0 {
+		return order, "slack"
+	}
+	if order = cmp.Compare(k.FreeShare, other.FreeShare); order != 0 {
+		return order, "best fit"
+	}
+	if order = k.Created.Compare(other.Created); order != 0 {
+		return order, "age"
+	}
+	return strings.Compare(k.Name, other.Name), "name"
 }
 
 // Order is the nodes' keys for a pod that will run for remaining, the best first. Weights are as in NewKey.

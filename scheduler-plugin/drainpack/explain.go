@@ -1,0 +1,191 @@
+package drainpack
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
+)
+
+const (
+	// remembered is how many placements can be explained: some 2 MiB of them.
+	remembered = 2000
+	// runnersUp is how many of the nodes that were not chosen are remembered with each.
+	runnersUp = 4
+)
+
+// Placement says why a pod is where it is.
+type Placement struct {
+	Time      time.Time `json:"time"`
+	Namespace string    `json:"namespace"`
+	Pod       string    `json:"pod"`
+	Class     string    `json:"class"`
+	Node      string    `json:"node"`
+	// RunSeconds that the pod is expected to run; null when it never ends, or nothing that can be trusted is known.
+	RunSeconds *float64 `json:"runSeconds"`
+	// Tier is what the node is to the pod, as in the metric ebbtide_drainpack_placements_total.
+	Tier string `json:"tier"`
+	// Offer is what the pod was offered, as in the metric ebbtide_drainpack_candidates_total.
+	Offer string `json:"offer"`
+	// Feasible nodes, among those that were offered.
+	Feasible int `json:"feasible"`
+	// Key of the node, and of the best that were not chosen; DecidedBy is what the first of these lost by.
+	Key       *packing.Key  `json:"key"`
+	RunnersUp []packing.Key `json:"runnersUp"`
+	DecidedBy string        `json:"decidedBy,omitempty"`
+	Reason    string        `json:"reason"`
+}
+
+// record counts a placement and remembers why it was made.
+func (d *DrainPack) record(c *cycle, pod *v1.Pod, nodeName string, now time.Time) {
+	node := []packing.Node{{Name: nodeName}}
+	d.fleet.Describe(node, c.pod.Group, now)
+	p := Placement{
+		Time: now, Namespace: pod.Namespace, Pod: pod.Name, Class: c.pod.Class, Node: nodeName, Offer: c.offer,
+		Feasible: len(c.order), RunnersUp: make([]packing.Key, 0, runnersUp),
+	}
+	for i := range c.order {
+		if c.order[i].Name == nodeName {
+			p.Key = &c.order[i]
+		} else if len(p.RunnersUp) < runnersUp {
+			p.RunnersUp = append(p.RunnersUp, c.order[i])
+		}
+	}
+	if p.Key != nil {
+		key := *p.Key // and not the whole order
+		p.Key, node[0].Leaving = &key, key.Leaving
+		if len(p.RunnersUp) > 0 {
+			_, p.DecidedBy = key.Decide(p.RunnersUp[0])
+		}
+	}
+	remaining := d.fleet.Remaining(c.pod)
+	extension := packing.Extension(remaining, node[0].Exit)
+	if remaining != packing.Unknown && remaining != packing.Never {
+		seconds := remaining.Seconds()
+		p.RunSeconds = &seconds
+		extensionSeconds.Observe(extension.Seconds())
+	}
+	p.Tier, p.Reason = tier(node[0], remaining, extension)
+	if p.DecidedBy != "" {
+		p.Reason += fmt.Sprintf("; the next best, %s, lost by %s", p.RunnersUp[0].Name, p.DecidedBy)
+	}
+	placementsTotal.WithLabelValues(p.Tier).Inc()
+	d.placements.add(p)
+}
+
+// tier is what a node is to a pod, and that in words.
+func tier(n packing.Node, remaining, extension time.Duration) (name, reason string) {
+	exit := n.Exit.Round(time.Second)
+	switch {
+	case n.Leaving:
+		return "leaving", n.Name + " is being taken away, but no other node fits"
+	case remaining == packing.Unknown:
+		return "unknown", "run times are not known well enough, so " + n.Name + " was chosen by best fit"
+	case n.Exit == packing.Never:
+		return "endless", n.Name + " has a pod that never ends, so it stays anyway"
+	case extension == 0:
+		return "outlasts", fmt.Sprintf("%s stays for %s anyway, the pod runs for %s", n.Name, exit, remaining.Round(time.Second))
+	case n.Exit == 0:
+		return "empty", n.Name + " has no pod that keeps it, and no other node was better"
+	case extension == packing.Never:
+		return "extended", n.Name + " would drain in " + exit.String() + ", but stays for this pod, which never ends"
+	default:
+		return "extended", fmt.Sprintf("%s stays for %s anyway and %s longer for the pod", n.Name, exit, extension.Round(time.Second))
+	}
+}
+
+// placements are the last ones. It is safe for concurrent use.
+type placements struct {
+	mu   sync.Mutex
+	ring []Placement
+	next int
+}
+
+func (p *placements) add(placed Placement) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.ring) < remembered {
+		p.ring = append(p.ring, placed)
+		return
+	}
+	p.ring[p.next] = placed
+	p.next = (p.next + 1) % remembered
+}
+
+// list returns up to limit placements, the newest first, of a namespace and a pod; empty for all.
+func (p *placements) list(namespace, pod string, limit int) []Placement {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	found := []Placement{}
+	for i := range p.ring {
+		placed := p.ring[(p.next+len(p.ring)-1-i)%len(p.ring)]
+		if len(found) < limit && (namespace == "" || placed.Namespace == namespace) && (pod == "" || placed.Pod == pod) {
+			found = append(found, placed)
+		}
+	}
+	return found
+}
+
+// serve answers at the address that the arguments name, until ctx ends; without one it does nothing.
+func (d *DrainPack) serve(ctx context.Context) error {
+	if d.args.ExplainAddress == "" {
+		return nil
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.args.ExplainAddress)
+	if err != nil {
+		return fmt.Errorf("%w (profiles of one scheduler need an address each)", err)
+	}
+	server := &http.Server{Handler: d.Explain(), ReadHeaderTimeout: 10 * time.Second}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			klog.FromContext(ctx).Error(err, "Placements are not explained any more", "address", d.args.ExplainAddress)
+		}
+	}()
+	return nil
+}
+
+// Explain answers, in JSON:
+//
+//	GET /placements?namespace=NAMESPACE&pod=POD&limit=50   the last placements, the newest first: a list of Placement
+//	GET /nodes                                             what is known of all nodes: a list of fleet.View
+//
+// Only the leader places pods.
+func (d *DrainPack) Explain() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /placements", func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		limit, err := strconv.Atoi(cmp.Or(query.Get("limit"), "50"))
+		if err != nil || limit < 1 {
+			http.Error(w, fmt.Sprintf("limit is %q, want a number from 1 on", query.Get("limit")), http.StatusBadRequest)
+			return
+		}
+		found := d.placements.list(query.Get("namespace"), query.Get("pod"), limit)
+		if len(found) == 0 && query.Get("pod") != "" {
+			http.Error(w, fmt.Sprintf("no pod %q is among the last %d that this scheduler placed: it is older, waits, has another "+
+				"schedulerName, or another replica leads", query.Get("pod"), remembered), http.StatusNotFound)
+			return
+		}
+		writeJSON(w, found)
+	})
+	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, d.fleet.Views(d.now())) })
+	return mux
+}
+
+func writeJSON[T any](w http.ResponseWriter, list []T) {
+	w.Header().Set("Content-Type", "application/json")
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(list) // an error means that whoever asked is gone
+}

@@ -49,8 +49,8 @@ generate: ## Generate code, manifests and reference pages from the API's types a
 	$(PROTO) buf generate
 
 ##@ Test
-.PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar fuzz
-test: tools lint generated race unit e2e-node e2e-demo e2e-calendar ## Everything: lint, unit, integration and the scenarios
+.PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler fuzz
+test: tools lint generated race unit e2e-node e2e-demo e2e-calendar e2e-scheduler ## Everything: lint, unit, integration and the scenarios
 
 lint: ## Lint and check the formatting
 	$(TOOL) golangci-lint run ./...
@@ -75,11 +75,14 @@ e2e-node: tools ## Scans in containers on a real kubelet node, with crashes and 
 e2e-calendar: tools ## A shift: push, a period's start and end, an edit while scans run, a broker's restart
 	$(TEST) -timeout 20m -count=1 -run TestCalendar ./e2e/scenario
 
+e2e-scheduler: tools ## The scheduler is killed again and again while pods come
+	$(TEST) -timeout 20m -count=1 -run TestScheduler ./e2e/scenario
+
 fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)
 
 ##@ Measure
-.PHONY: bench-scaler bench-churn bench-packing bench-scheduler
+.PHONY: bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter
 bench-scaler: tools ## Cost of polling 1,000 queues, beside KEDA's own rabbitmq scaler; writes bench/out/scaler.json
 	go run ./bench/scaler
 
@@ -93,6 +96,9 @@ bench-scheduler: tools ## Pods per second in scheduler_perf beside the stock sch
 	@mkdir -p bench/out
 	folder=$$($(E2E) tools --show-folder) && cd bench/scheduler && PATH="$$folder:$$PATH" KUBE_CACHE_MUTATION_DETECTOR=false ARTIFACTS=$$(mktemp -d) \
 		go test -run '^$$' -bench Scheduler -benchtime 1x -timeout 2h -out ../out/scheduler.json .
+
+bench-karpenter: tools ## Node-seconds of the same pods with the stock scheduler, MostAllocated and DrainPack; writes bench/out/karpenter.json
+	@$(E2E) packing
 
 ##@ Help
 .PHONY: help

@@ -72,6 +72,7 @@ type Cluster struct {
 type ports struct {
 	Etcd, EtcdPeer, EtcdMetrics       int
 	APIServer, Controllers, Scheduler int
+	SchedulerExplain                  int
 	KWOK                              int
 	KarpenterMetrics, KarpenterHealth int
 	KEDAMetrics, KEDAHealth           int
@@ -96,6 +97,7 @@ type State struct {
 	Scaler         string    `json:"scaler"`
 	ScalerMetrics  string    `json:"scalerMetrics"`
 	SchedulerHTTPS string    `json:"schedulerHTTPS"`
+	Placements     string    `json:"placements"`
 }
 
 func newPorts() (ports, error) {
@@ -103,7 +105,7 @@ func newPorts() (ports, error) {
 	all := []*int{
 		&p.Etcd, &p.EtcdPeer, &p.EtcdMetrics, &p.APIServer, &p.Controllers, &p.Scheduler, &p.KWOK, &p.KarpenterMetrics,
 		&p.KarpenterHealth, &p.KEDAMetrics, &p.KEDAHealth, &p.KEDAMetricsService, &p.KEDAAdapter, &p.KEDAAdapterMetrics,
-		&p.Scaler, &p.ScalerMetrics,
+		&p.Scaler, &p.ScalerMetrics, &p.SchedulerExplain,
 	}
 	free, err := proc.FreePorts(len(all))
 	for i, port := range free {
@@ -262,7 +264,7 @@ func (c *Cluster) Client() client.Client { return c.client }
 func (c *Cluster) Failed() string {
 	for _, child := range c.group.Children() {
 		select {
-		case <-child.Done():
+		case <-c.running(child.Name).Done():
 			return child.Name
 		default:
 		}
@@ -299,13 +301,51 @@ func (c *Cluster) DecisionsURL() string {
 	return fmt.Sprintf("http://127.0.0.1:%d/decisions", c.ports.ScalerMetrics)
 }
 
+// ExplainURL is where the scheduler explains its placements, and what it knows of nodes.
+func (c *Cluster) ExplainURL() string {
+	return fmt.Sprintf("http://127.0.0.1:%d", c.ports.SchedulerExplain)
+}
+
+// CrashScheduler kills the scheduler as a power failure would; StartScheduler starts it again.
+func (c *Cluster) CrashScheduler() error {
+	crashed := c.running(schedulerName)
+	if crashed == nil {
+		return fmt.Errorf("no %s runs", schedulerName)
+	}
+	if err := crashed.Signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-crashed.Done()
+	return nil
+}
+
+// StartScheduler starts the scheduler, and returns when it answers its health check.
+func (c *Cluster) StartScheduler(ctx context.Context) error {
+	spec, err := c.scheduler()
+	if err != nil {
+		return err
+	}
+	return c.run(ctx, spec)
+}
+
+// running is the last process of a component; nil when there is none.
+func (c *Cluster) running(name string) *proc.Process {
+	var last *proc.Process
+	for _, child := range c.group.Children() {
+		if child.Name == name {
+			last = child
+		}
+	}
+	return last
+}
+
 // WriteState publishes where the cluster is, for the commands that look at it.
 func (c *Cluster) WriteState() error {
 	text, err := json.MarshalIndent(State{
 		PID: proc.OuterPID(), Started: c.started, APIServer: c.apiServer(), Kubeconfig: c.Kubeconfig("admin"),
 		Kubectl: c.Kubectl(), AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(),
 		Scaler: c.ScalerAddress(), ScalerMetrics: c.ScalerMetricsURL(),
-		SchedulerHTTPS: fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler),
+		SchedulerHTTPS: fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler), Placements: c.ExplainURL() + "/placements",
 	}, "", "  ")
 	if err != nil {
 		return err

@@ -233,7 +233,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	schedulerConfig, err := c.schedulerConfig()
+	scheduler, err := c.scheduler()
 	if err != nil {
 		return nil, err
 	}
@@ -259,16 +259,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 			},
 			Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/healthz", c.ports.Controllers), trust),
 		},
-		{
-			Name: "ebbtide-scheduler", Path: c.Bin("ebbtide-scheduler"),
-			Args: []string{
-				"--config=" + schedulerConfig,
-				"--authentication-kubeconfig=" + c.Kubeconfig("scheduler"), "--authorization-kubeconfig=" + c.Kubeconfig("scheduler"),
-				"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.Scheduler),
-				"--tls-cert-file=" + c.pki("scheduler-serving.crt"), "--tls-private-key-file=" + c.pki("scheduler-serving.key"),
-			},
-			Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/readyz", c.ports.Scheduler), trust),
-		},
+		scheduler,
 		{
 			Name: "kwok", Path: c.tools.Bin("kwok"),
 			Args: append([]string{
@@ -332,7 +323,29 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 // Bin is the path of a program of the project's own, as BuildProject left it.
 func (c *Cluster) Bin(name string) string { return filepath.Join(c.root, "bin", name) }
 
-// schedulerConfig writes the project's scheduler configuration with the credentials that it is to use.
+// schedulerName is the component's.
+const schedulerName = "ebbtide-scheduler"
+
+func (c *Cluster) scheduler() (proc.Spec, error) {
+	config, err := c.schedulerConfig()
+	if err != nil {
+		return proc.Spec{}, err
+	}
+	trust, err := c.ca.clientConfig("admin")
+	return proc.Spec{
+		Name: schedulerName, Path: c.Bin("ebbtide-scheduler"),
+		Args: []string{
+			"--config=" + config,
+			"--authentication-kubeconfig=" + c.Kubeconfig("scheduler"), "--authorization-kubeconfig=" + c.Kubeconfig("scheduler"),
+			"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.Scheduler),
+			"--tls-cert-file=" + c.pki("scheduler-serving.crt"), "--tls-private-key-file=" + c.pki("scheduler-serving.key"),
+		},
+		Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/readyz", c.ports.Scheduler), trust),
+	}, err
+}
+
+// schedulerConfig writes the project's scheduler configuration with the credentials that it is to use, and beside its profile
+// those of the stock scheduler to compare it with.
 func (c *Cluster) schedulerConfig() (string, error) {
 	text, err := os.ReadFile(filepath.Join(c.root, "manifests", "scheduler", "config", "scheduler-config.yaml"))
 	if err != nil {
@@ -344,6 +357,20 @@ func (c *Cluster) schedulerConfig() (string, error) {
 	}
 	config["clientConnection"] = map[string]any{"kubeconfig": c.Kubeconfig("scheduler"), "qps": 200, "burst": 400}
 	config["leaderElection"] = map[string]any{"leaderElect": false}
+	ours, ok := config["profiles"].([]any)
+	if !ok || len(ours) != 1 {
+		return "", fmt.Errorf("the project's scheduler configuration has no single profile")
+	}
+	args := map[string]any{"explainAddress": fmt.Sprintf("127.0.0.1:%d", c.ports.SchedulerExplain)}
+	ours[0].(map[string]any)["pluginConfig"] = []any{map[string]any{"name": "DrainPack", "args": args}}
+	var stock []any
+	if text, err = os.ReadFile(c.path("config", "manifests", "stock-profiles.yaml")); err != nil {
+		return "", err
+	}
+	if err := yaml.Unmarshal(text, &stock); err != nil {
+		return "", err
+	}
+	config["profiles"] = append(ours, stock...)
 	if text, err = yaml.Marshal(config); err != nil {
 		return "", err
 	}

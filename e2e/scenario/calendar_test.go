@@ -57,7 +57,7 @@ type shift struct {
 
 func newShift(ctx context.Context, t *testing.T, c *cluster.Cluster) *shift {
 	t.Helper()
-	s := &shift{T: t, ctx: ctx, c: c, observed: newObserver(nodePoolLabel, nodePoolName)}
+	s := &shift{T: t, ctx: ctx, c: c, observed: newObserver(namespace, nodePoolLabel, nodePoolName)}
 	clientset, err := kubernetes.NewForConfig(c.Admin())
 	s.must(err)
 	s.must(declareTopology(c.Broker.AMQPURL("/")))

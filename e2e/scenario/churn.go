@@ -166,7 +166,7 @@ func runChurn(
 	if err != nil {
 		return ChurnResult{}, err
 	}
-	observed := newObserver(nodePoolLabel, nodePoolName)
+	observed := newObserver(namespace, nodePoolLabel, nodePoolName)
 	if err := observed.watch(ctx, clientset); err != nil {
 		return ChurnResult{}, err
 	}

@@ -179,7 +179,7 @@ func Run(ctx context.Context, c *cluster.Cluster, begin time.Time, out io.Writer
 		return Summary{}, err
 	}
 	defer connection.Close()
-	observed := newObserver(nodePoolLabel, nodePoolName)
+	observed := newObserver(namespace, nodePoolLabel, nodePoolName)
 	if err := observed.watch(ctx, client); err != nil {
 		return Summary{}, err
 	}

@@ -74,7 +74,7 @@ func RunNode(ctx context.Context, c *cluster.Cluster, root string, progress io.W
 	if err != nil {
 		return NodeReport{}, err
 	}
-	observed := newObserver(corev1.LabelHostname, node.Name)
+	observed := newObserver(namespace, corev1.LabelHostname, node.Name)
 	if err := observed.watch(ctx, client); err != nil {
 		return NodeReport{}, err
 	}

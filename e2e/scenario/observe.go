@@ -19,7 +19,7 @@ import (
 
 // observer records what happens to jobs, pods and nodes, by the clock of the moment it is seen.
 type observer struct {
-	nodeLabel, nodeValue string
+	namespace, nodeLabel, nodeValue string
 
 	mu    sync.Mutex
 	jobs  map[types.UID]*jobRecord
@@ -31,7 +31,9 @@ type jobRecord struct{ finished, failed bool }
 
 type podRecord struct {
 	name, node     string
+	created        time.Time
 	bound, ended   time.Time
+	cutShort       bool  // it ended without success
 	cpu, memory    int64 // millicores, bytes
 	exitCode       int32
 	summary        *workerSummary
@@ -49,17 +51,17 @@ type workerSummary struct {
 	Messages int `json:"messages"`
 }
 
-// newObserver watches the jobs and pods of the scan namespace, and the nodes with a label.
-func newObserver(nodeLabel, nodeValue string) *observer {
+// newObserver watches the jobs and pods of a namespace, and the nodes with a label.
+func newObserver(namespace, nodeLabel, nodeValue string) *observer {
 	return &observer{
-		nodeLabel: nodeLabel, nodeValue: nodeValue,
+		namespace: namespace, nodeLabel: nodeLabel, nodeValue: nodeValue,
 		jobs: map[types.UID]*jobRecord{}, pods: map[types.UID]*podRecord{}, nodes: map[types.UID]*nodeRecord{},
 	}
 }
 
 // watch records until ctx ends; it returns when what exists already is recorded.
 func (o *observer) watch(ctx context.Context, client kubernetes.Interface) error {
-	scans := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace))
+	scans := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(o.namespace))
 	nodes := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(
 		func(options *metav1.ListOptions) { options.LabelSelector = o.nodeLabel + "=" + o.nodeValue }))
 	var synced []cache.InformerSynced
@@ -118,7 +120,7 @@ func (o *observer) recordPod(object any, gone bool) {
 	defer o.mu.Unlock()
 	record := o.pods[pod.UID]
 	if record == nil {
-		record = &podRecord{name: pod.Name}
+		record = &podRecord{name: pod.Name, created: now}
 		for _, container := range pod.Spec.Containers {
 			record.cpu += container.Resources.Requests.Cpu().MilliValue()
 			record.memory += container.Resources.Requests.Memory().Value()
@@ -129,7 +131,7 @@ func (o *observer) recordPod(object any, gone bool) {
 		record.node, record.bound = pod.Spec.NodeName, now
 	}
 	if record.ended.IsZero() && (gone || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed) {
-		record.ended = now
+		record.ended, record.cutShort = now, pod.Status.Phase != corev1.PodSucceeded
 	}
 	for _, status := range pod.Status.ContainerStatuses {
 		if terminated := status.State.Terminated; terminated != nil && record.summary == nil {
@@ -162,7 +164,8 @@ type snapshot struct {
 	jobs, unfinishedJobs, failedJobs int
 	// podsOnNode counts the pods that run on each node; a node without pods counts zero.
 	podsOnNode map[string]int
-	pending    int
+	// Pods that wait for a node, that ended, and that ended without success.
+	pending, ended, cutShort int
 }
 
 func (o *observer) snapshot() snapshot {
@@ -185,6 +188,10 @@ func (o *observer) snapshot() snapshot {
 	for _, pod := range o.pods {
 		switch {
 		case !pod.ended.IsZero():
+			s.ended++
+			if pod.cutShort {
+				s.cutShort++
+			}
 		case pod.node == "":
 			s.pending++
 		default:
@@ -207,6 +214,19 @@ func (o *observer) idlePods() int {
 	return n
 }
 
+// bindingWaits are the times from pods' creation to their nodes.
+func (o *observer) bindingWaits() []time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var waits []time.Duration
+	for _, pod := range o.pods {
+		if !pod.bound.IsZero() {
+			waits = append(waits, pod.bound.Sub(pod.created))
+		}
+	}
+	return waits
+}
+
 // nodeFigures are the node part of a summary.
 type nodeFigures struct {
 	peak                 int
@@ -227,14 +247,14 @@ func (o *observer) nodeFigures() nodeFigures {
 	now := time.Now()
 	for _, node := range o.nodes {
 		end := node.removed
+		if end.After(lastRemoved) {
+			lastRemoved = end
+		}
 		if end.IsZero() {
 			end = now
 			f.remaining++
 		}
 		f.seconds += end.Sub(node.added).Seconds()
-		if end.After(lastRemoved) {
-			lastRemoved = end
-		}
 		// The largest node bounds the number of nodes from below.
 		if capacity == nil || node.cpu > capacity[0] {
 			capacity = []int64{node.cpu, node.memory}
@@ -254,11 +274,11 @@ func (o *observer) nodeFigures() nodeFigures {
 			continue
 		}
 		end := pod.ended
-		if end.IsZero() {
-			end = now
-		}
 		if end.After(lastEnded) {
 			lastEnded = end
+		}
+		if end.IsZero() {
+			end = now
 		}
 		intervals = append(intervals, lowerbound.Interval{Start: pod.bound, End: end, Requests: []int64{pod.cpu, pod.memory}})
 	}

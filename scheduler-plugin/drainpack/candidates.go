@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
@@ -40,9 +41,26 @@ func (d *DrainPack) simple(pod *v1.Pod) bool {
 	if slices.ContainsFunc(pod.Spec.Volumes, mayBind) {
 		return false
 	}
-	// Pods that are there already may refuse it.
+	return !d.mayBeRefused(pod)
+}
+
+// mayBeRefused is true for a pod that others, which are there already, want to keep away from. That their terms may mean other
+// namespaces is left aside.
+func (d *DrainPack) mayBeRefused(pod *v1.Pod) bool {
 	refusing, err := d.handle.SnapshotSharedLister().NodeInfos().HavePodsWithRequiredAntiAffinityList()
-	return err == nil && len(refusing) == 0
+	if err != nil {
+		return true
+	}
+	for _, info := range refusing {
+		for _, other := range info.GetPodsWithRequiredAntiAffinity() {
+			for _, term := range other.GetRequiredAntiAffinityTerms() {
+				if term.Selector.Matches(labels.Set(pod.Labels)) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // mayBind is true for a volume that can tie a pod to some nodes.

@@ -356,8 +356,11 @@ func TestPreFilter(t *testing.T) {
 	t.Run("a pod that refuses others", func(t *testing.T) {
 		hermit := st.MakePod().Name("hermit").UID("hermit").Node("b").PodAntiAffinityExists("app", "zone", st.PodAntiAffinityWithRequiredReq).Obj()
 		pack := onCluster(t, nodes, []*v1.Pod{hermit})
-		if result, _ := pack.PreFilter(t.Context(), framework.NewCycleState(), scan().Obj(), nil); result != nil {
+		if result, _ := pack.PreFilter(t.Context(), framework.NewCycleState(), scan().Label("app", "x").Obj(), nil); result != nil {
 			t.Errorf("offered %v, though the hermit may refuse them", result.NodeNames)
+		}
+		if result, _ := pack.PreFilter(t.Context(), framework.NewCycleState(), scan().UID("q").Obj(), nil); result == nil {
+			t.Error("a pod that the hermit does not mean was offered nothing")
 		}
 	})
 }

@@ -30,18 +30,47 @@ func churnCommand() *cobra.Command {
 				return fmt.Errorf("--scalers %q: must be of %s", name, strings.Join(scenario.ChurnScalers(), ", "))
 			}
 		}
-		contain()
-		if *dir == "" {
-			made, err := os.MkdirTemp("", "ebbtide-churn-")
-			if err != nil {
-				return err
-			}
-			*dir = made
-		}
-		return withBareCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
+		return onTemporaryCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
 			results, runErr := scenario.RunChurn(ctx, c, *scalers, *messages, os.Stderr)
 			return errors.Join(runErr, scenario.WriteChurn(*jsonPath, results))
 		})
 	}
 	return cmd
+}
+
+func packingCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "packing",
+		Short: "Compare the nodes that the stock scheduler, MostAllocated and DrainPack need of Karpenter for the same pods",
+		Args:  cobra.NoArgs,
+	}
+	dir := cmd.Flags().String("dir", "", "folder of the cluster; default: a temporary one")
+	jsonPath := cmd.Flags().String("json", "bench/out/karpenter.json", "file of the figures")
+	pods := cmd.Flags().Int("pods", 700, "how many pods each scheduler gets")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return onTemporaryCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
+			results, err := scenario.RunPacking(ctx, c, *pods, os.Stderr)
+			if err != nil {
+				return err
+			}
+			for _, r := range results {
+				fmt.Fprintf(os.Stderr, "%+v\n", r)
+			}
+			return scenario.WritePacking(*jsonPath, results)
+		})
+	}
+	return cmd
+}
+
+// onTemporaryCluster runs f on a cluster with nothing in it, in a folder of its own when dir is empty.
+func onTemporaryCluster(ctx context.Context, dir string, f func(context.Context, *cluster.Cluster) error) error {
+	contain()
+	if dir == "" {
+		made, err := os.MkdirTemp("", "ebbtide-bench-")
+		if err != nil {
+			return err
+		}
+		dir = made
+	}
+	return withBareCluster(ctx, dir, f)
 }

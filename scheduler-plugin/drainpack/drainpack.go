@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 
+	configv1 "github.com/ebbtide-dev/ebbtide/api/scheduler/v1"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lifetime"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
@@ -26,7 +27,7 @@ const Name = "DrainPack"
 
 // DrainPack offers nodes from an index and ranks feasible nodes by package packing's order.
 type DrainPack struct {
-	args       Args
+	args       configv1.DrainPackArgs
 	handle     fwk.Handle
 	fleet      *fleet.Fleet
 	now        func() time.Time
@@ -46,7 +47,7 @@ var (
 
 // New makes the plugin; args are a DrainPackArgs, or nil for the defaults.
 func New(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
-	parsed, err := ParseArgs(args)
+	parsed, err := parseArgs[configv1.DrainPackArgs](Name, args)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +61,7 @@ func New(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugi
 	return d, nil
 }
 
-func newDrainPack(args Args, handle fwk.Handle, now func() time.Time) *DrainPack {
+func newDrainPack(args configv1.DrainPackArgs, handle fwk.Handle, now func() time.Time) *DrainPack {
 	registerMetrics()
 	lifetimes := lifetime.New(lifetime.Options{
 		Quantile: args.Quantile, HalfLife: args.HalfLife.Duration, MinCorrelation: args.MinCorrelation,

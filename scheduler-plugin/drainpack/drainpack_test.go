@@ -21,6 +21,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/metrics"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
+	configv1 "github.com/ebbtide-dev/ebbtide/api/scheduler/v1"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
@@ -227,7 +228,9 @@ func TestDescribePod(t *testing.T) {
 }
 
 func TestParseArgs(t *testing.T) {
-	parse := func(text string) (Args, error) { return ParseArgs(&runtime.Unknown{Raw: []byte(text)}) }
+	parse := func(text string) (configv1.DrainPackArgs, error) {
+		return parseArgs[configv1.DrainPackArgs](Name, &runtime.Unknown{Raw: []byte(text)})
+	}
 	args, err := parse(`{"apiVersion":"kubescheduler.config.k8s.io/v1","kind":"DrainPackArgs","candidates":8,"halfLife":"24h"}`)
 	if err != nil || args.Candidates != 8 || args.HalfLife.Duration != 24*time.Hour || args.Quantile != 0.5 {
 		t.Errorf("%+v, %v", args, err)
@@ -238,6 +241,7 @@ func TestParseArgs(t *testing.T) {
 		`{"halfLife":"1s"}`:                                   "halfLife is 1s",
 		`{"unknownRunTime":"-1s"}`:                            "unknownRunTime is -1s",
 		`{"minCorrelation":2}`:                                "minCorrelation is 2",
+		`{"weights":{"cpu":0}}`:                               "weights.cpu is 0, want more than 0",
 		`{"priceFactors":[{"factor":1}]}`:                     "priceFactors[0].labels is empty, want at least one label",
 		`{"priceFactors":[{"labels":{"a":"b"},"factor":-1}]}`: "priceFactors[0].factor is -1, want more than 0",
 		`{"explainAddress":"0.0.0.0:10260"}`:                  "explainAddress is 0.0.0.0:10260, want a loopback address",
@@ -249,7 +253,7 @@ func TestParseArgs(t *testing.T) {
 			t.Errorf("%s: error %v, want one with %q", text, err, want)
 		}
 	}
-	if _, err := ParseArgs(&v1.Pod{}); err == nil {
+	if _, err := parseArgs[configv1.DrainPackArgs](Name, &v1.Pod{}); err == nil {
 		t.Error("a Pod was taken for arguments")
 	}
 }
@@ -365,9 +369,18 @@ func TestPreFilter(t *testing.T) {
 	})
 }
 
+func TestWeights(t *testing.T) {
+	pack := newForTest(t)
+	pack.args.Weights = map[string]float64{"memory": 3, "example.com/gpu": 5}
+	got := pack.weights([]resource{{"cpu", 1}, {"memory", 1}, {"example.com/gpu", 1}, {"example.com/fpga", 1}})
+	if diff := cmp.Diff([]float64{0.01, 3, 5, 1}, got); diff != "" { // no CPU is in use
+		t.Errorf("weights (-want +got):\n%s", diff)
+	}
+}
+
 func TestPrice(t *testing.T) {
 	pack := newForTest(t)
-	pack.args.PriceFactors = []PriceFactor{
+	pack.args.PriceFactors = []configv1.PriceFactor{
 		{Labels: map[string]string{"capacity": "spot", "zone": "a"}, Factor: 0.25}, {Labels: map[string]string{"capacity": "spot"}, Factor: 0.5},
 	}
 	price := func(cpu, memory string, labels map[string]string) int {
@@ -452,7 +465,7 @@ func limited(pod *st.PodWrapper, seconds int64) *st.PodWrapper {
 
 func newForTest(t *testing.T) *DrainPack {
 	t.Helper()
-	args, err := ParseArgs(nil)
+	args, err := parseArgs[configv1.DrainPackArgs](Name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

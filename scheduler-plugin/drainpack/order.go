@@ -62,6 +62,9 @@ func (d *DrainPack) weights(resources []resource) []float64 {
 			weights[i] = 1
 		}
 		weights[i] = max(weights[i], 0.01)
+		if given, ok := d.args.Weights[string(r.name)]; ok {
+			weights[i] = given
+		}
 	}
 	return weights
 }

@@ -5,22 +5,15 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	corev1 "k8s.io/component-helpers/scheduling/corev1"
 	fwk "k8s.io/kube-scheduler/framework"
+
+	configv1 "github.com/ebbtide-dev/ebbtide/api/scheduler/v1"
 )
 
 // QueueName of the plugin LongestFirst in a scheduler's configuration.
 const QueueName = "DrainPackQueue"
-
-// QueueArgs are the arguments of LongestFirst.
-type QueueArgs struct {
-	metav1.TypeMeta `json:",inline"`
-	// MaxAdvance is how much earlier than it came the largest and longest pod is taken to have come, from 1s to 1h; default 30s.
-	// No pod waits longer than that for others of its priority that came after it.
-	MaxAdvance metav1.Duration `json:"maxAdvance,omitempty"`
-}
 
 // LongestFirst is a queue sort: the higher priority, then the pod that came first, where one that says it runs for long
 // (annotation ebbtide.dev/expected-duration) or that asks for many CPUs is taken to have come earlier. The small ones then fill
@@ -32,10 +25,7 @@ var _ fwk.QueueSortPlugin = LongestFirst{}
 
 // NewQueue makes the plugin; args are a DrainPackQueueArgs, or nil for the defaults.
 func NewQueue(_ context.Context, args runtime.Object, _ fwk.Handle) (fwk.Plugin, error) {
-	parsed, err := parseArgs(QueueName, args, func(a *QueueArgs, check checker) {
-		setDefault(&a.MaxAdvance.Duration, 30*time.Second)
-		check(a.MaxAdvance.Duration >= time.Second && a.MaxAdvance.Duration <= time.Hour, "maxAdvance", a.MaxAdvance.Duration, "1s to 1h")
-	})
+	parsed, err := parseArgs[configv1.DrainPackQueueArgs](QueueName, args)
 	return LongestFirst{parsed.MaxAdvance.Duration}, err
 }
 

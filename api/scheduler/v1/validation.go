@@ -1,0 +1,73 @@
+package v1
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net"
+	"slices"
+	"time"
+)
+
+// SetDefaults fills in what was left out.
+func (a *DrainPackArgs) SetDefaults() {
+	setDefault(&a.Candidates, 4)
+	setDefault(&a.Quantile, 0.5)
+	setDefault(&a.HalfLife.Duration, 7*24*time.Hour)
+	setDefault(&a.UnknownRunTime.Duration, 5*time.Minute)
+	setDefault(&a.MinCorrelation, 0.5)
+	setDefault(&a.ClassLabel, "ebbtide.dev/duration-class")
+	setDefault(&a.GroupLabel, "scheduling.x-k8s.io/pod-group")
+}
+
+// SetDefaults fills in what was left out.
+func (a *DrainPackQueueArgs) SetDefaults() { setDefault(&a.MaxAdvance.Duration, 30*time.Second) }
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate reports the fields whose values are not allowed.
+func (a *DrainPackArgs) Validate() error {
+	var c checker
+	c.check(a.Candidates >= 1 && a.Candidates <= 100, "candidates", a.Candidates, "1 to 100")
+	c.check(a.Quantile > 0 && a.Quantile < 1, "quantile", a.Quantile, "more than 0 and less than 1")
+	c.check(a.HalfLife.Duration >= time.Minute, "halfLife", a.HalfLife.Duration, "at least 1m")
+	c.check(a.UnknownRunTime.Duration >= time.Second, "unknownRunTime", a.UnknownRunTime.Duration, "at least 1s")
+	c.check(a.MinCorrelation > 0 && a.MinCorrelation <= 1, "minCorrelation", a.MinCorrelation, "more than 0, at most 1")
+	for _, name := range slices.Sorted(maps.Keys(a.Weights)) {
+		c.check(a.Weights[name] > 0 && !math.IsInf(a.Weights[name], 1), "weights."+name, a.Weights[name], "more than 0")
+	}
+	for i, f := range a.PriceFactors {
+		field := fmt.Sprintf("priceFactors[%d]", i)
+		c.check(len(f.Labels) > 0, field+".labels", "empty", "at least one label")
+		c.check(f.Factor > 0 && !math.IsInf(f.Factor, 1), field+".factor", f.Factor, "more than 0")
+	}
+	if a.ExplainAddress != "" {
+		host, _, err := net.SplitHostPort(a.ExplainAddress)
+		ip := net.ParseIP(host)
+		c.check(err == nil && ip != nil && ip.IsLoopback(), "explainAddress", a.ExplainAddress,
+			"a loopback address and a port, 127.0.0.1:10260 say, to be reached by kubectl port-forward")
+	}
+	return errors.Join(c...)
+}
+
+// Validate reports the fields whose values are not allowed.
+func (a *DrainPackQueueArgs) Validate() error {
+	var c checker
+	c.check(a.MaxAdvance.Duration >= time.Second && a.MaxAdvance.Duration <= time.Hour, "maxAdvance", a.MaxAdvance.Duration, "1s to 1h")
+	return errors.Join(c...)
+}
+
+// checker gathers what is wrong.
+type checker []error
+
+func (c *checker) check(ok bool, field string, value any, allowed string) {
+	if !ok {
+		*c = append(*c, fmt.Errorf("%s is %v, want %s", field, value, allowed))
+	}
+}

@@ -37,10 +37,10 @@ func NewPacker(name string, capacity packing.Amounts, random *rand.Rand) (Packer
 // deaf packers keep no record of their own.
 type deaf struct{}
 
-func (deaf) Bound(int, *Job, time.Duration, *Node) {}
-func (deaf) Ended(int, *Job, time.Duration, *Node) {}
-func (deaf) Added(*Node)                           {}
-func (deaf) Removed(*Node)                         {}
+func (deaf) Bound(int, *Job, time.Duration, *Node)                {}
+func (deaf) Ended(int, *Job, time.Duration, time.Duration, *Node) {}
+func (deaf) Added(*Node)                                          {}
+func (deaf) Removed(*Node)                                        {}
 
 // firstFit takes the oldest node with room.
 type firstFit struct{ deaf }
@@ -155,7 +155,7 @@ func (t *tiers) Bound(_ int, job *Job, _ time.Duration, n *Node) {
 	t.tierOf[n] = max(t.tierOf[n], tier(job))
 }
 
-func (t *tiers) Ended(_ int, _ *Job, _ time.Duration, n *Node) {
+func (t *tiers) Ended(_ int, _ *Job, _, _ time.Duration, n *Node) {
 	if n.Pods == 0 {
 		delete(t.tierOf, n)
 	}
@@ -191,15 +191,15 @@ func (d *drainPack) Bound(id int, job *Job, now time.Duration, n *Node) {
 	d.fleet.AddPod(podOf(id, job), n.Name, Epoch.Add(now))
 }
 
-func (d *drainPack) Ended(id int, job *Job, now time.Duration, _ *Node) {
+func (d *drainPack) Ended(id int, job *Job, ran, now time.Duration, _ *Node) {
 	pod := podOf(id, job)
 	d.fleet.RemovePod(pod.ID)
-	d.fleet.Finished(pod, job.Run, Epoch.Add(now), true)
+	d.fleet.Finished(pod, ran, Epoch.Add(now), true)
 }
 
 func (d *drainPack) Added(n *Node) {
 	d.nodes[n.Name] = n
-	d.fleet.SetNode(fleet.Node{Name: n.Name, Created: Epoch.Add(n.Created), Allocatable: n.Free})
+	d.fleet.SetNode(fleet.Node{Name: n.Name, Created: Epoch.Add(n.Created), Allocatable: n.Shape.Capacity, Price: packing.PriceClass(n.Shape.Price * 1000)})
 }
 
 func (d *drainPack) Removed(n *Node) {

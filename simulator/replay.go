@@ -5,7 +5,6 @@ package simulator
 
 import (
 	"cmp"
-	"container/heap"
 	"errors"
 	"fmt"
 	"math"
@@ -37,22 +36,13 @@ type Options struct {
 	Delay time.Duration
 }
 
-// Node is a node of a replay. Packers read it and change nothing.
-type Node struct {
-	Name    string
-	Created time.Duration
-	Free    packing.Amounts
-	Pods    int
-	empty   time.Duration // since when, while it has no pods
-}
-
 // Packer chooses nodes. All methods are called in the order of simulated time.
 type Packer interface {
 	// Place is the node for a job, one of nodes on which it fits; nil for a new node. Nodes are in the order of creation.
 	Place(id int, job *Job, now time.Duration, nodes []*Node) *Node
-	// Bound and Ended say that a job is on a node, or was.
+	// Bound and Ended say that a job is on a node, or was and ran for some time.
 	Bound(id int, job *Job, now time.Duration, node *Node)
-	Ended(id int, job *Job, now time.Duration, node *Node)
+	Ended(id int, job *Job, ran, now time.Duration, node *Node)
 	// Added and Removed say that a node is there, or was.
 	Added(node *Node)
 	Removed(node *Node)
@@ -87,23 +77,16 @@ func Replay(jobs []Job, packer Packer, options Options) (Result, error) {
 	if len(jobs) == 0 {
 		return Result{}, errors.New("no jobs to replay")
 	}
-	r := replay{jobs: jobs, packer: packer, options: options}
+	r := replay{jobs: jobs, options: options, nodes: nodes{packer: packer}}
 	r.run()
 	return r.result(), nil
 }
 
 type replay struct {
 	jobs    []Job
-	packer  Packer
 	options Options
-
-	nodes    []*Node
-	events   events
-	created  int
-	peak     int
-	resets   int
-	lifetime time.Duration // of all nodes
-	last     time.Duration // removal
+	nodes   nodes
+	events  queue[event]
 }
 
 // event is a job's end, or the end of a node's delay.
@@ -111,6 +94,11 @@ type event struct {
 	at   time.Duration
 	job  int // -1 for a node's
 	node *Node
+}
+
+// before is by time; at one instant ends come before removals, so that a node is removed in its turn.
+func (e event) before(other event) bool {
+	return cmp.Or(cmp.Compare(e.at, other.at), cmp.Compare(other.job, e.job)) < 0
 }
 
 func (r *replay) run() {
@@ -129,50 +117,32 @@ func (r *replay) run() {
 // until handles all events up to an instant.
 func (r *replay) until(now time.Duration) {
 	for len(r.events) > 0 && r.events[0].at <= now {
-		e := heap.Pop(&r.events).(event)
-		if e.job >= 0 {
-			r.end(e.job, e.at, e.node)
-		} else if e.node.Pods == 0 && e.node.empty+r.options.Delay == e.at {
-			r.remove(e.node, e.at)
+		e := r.events.pop()
+		if e.job < 0 {
+			if e.node.Pods == 0 && e.node.empty+r.options.Delay == e.at {
+				r.nodes.remove(e.node, e.at)
+			}
+			continue
+		}
+		job := &r.jobs[e.job]
+		r.nodes.end(e.job, job, job.Run, e.at, e.node)
+		if e.node.Pods == 0 {
+			r.events.push(event{e.at + r.options.Delay, -1, e.node})
 		}
 	}
 }
 
 func (r *replay) place(id int) {
 	job := &r.jobs[id]
-	node := r.packer.Place(id, job, job.Start, r.nodes)
+	node := r.nodes.packer.Place(id, job, job.Start, r.nodes.ready)
 	if node == nil {
-		node = &Node{Name: fmt.Sprintf("node-%07d", r.created), Created: job.Start, Free: r.options.Capacity}
-		r.created++
-		r.nodes = append(r.nodes, node)
-		r.peak = max(r.peak, len(r.nodes))
-		r.packer.Added(node)
+		node = r.nodes.add(Shape{Capacity: r.options.Capacity}, job.Start)
+		r.nodes.start(node, job.Start)
 	} else if node.Pods == 0 {
-		r.resets++
+		r.nodes.resets++
 	}
-	node.Free = node.Free.Minus(job.Requests)
-	node.Pods++
-	r.packer.Bound(id, job, job.Start, node)
-	heap.Push(&r.events, event{job.Start + job.Run, id, node})
-}
-
-func (r *replay) end(id int, now time.Duration, node *Node) {
-	job := &r.jobs[id]
-	node.Free = node.Free.Plus(job.Requests)
-	node.Pods--
-	r.packer.Ended(id, job, now, node)
-	if node.Pods == 0 {
-		node.empty = now
-		heap.Push(&r.events, event{now + r.options.Delay, -1, node})
-	}
-}
-
-func (r *replay) remove(node *Node, now time.Duration) {
-	i := slices.Index(r.nodes, node)
-	r.nodes = slices.Delete(r.nodes, i, i+1)
-	r.lifetime += now - node.Created
-	r.last = now
-	r.packer.Removed(node)
+	r.nodes.bind(id, job, job.Start, node)
+	r.events.push(event{job.Start + job.Run, id, node})
 }
 
 func (r *replay) result() Result {
@@ -184,35 +154,18 @@ func (r *replay) result() Result {
 		}
 		lastArrival = max(lastArrival, job.Start)
 	}
-	// A resource that nodes lack is requested by no job, so it bounds nothing.
-	capacity := r.options.Capacity
+	bound := lowerbound.NodeSeconds(intervals, bounding(r.options.Capacity), r.options.Delay)
+	hours := r.nodes.lifetime.Hours()
+	return Result{
+		NodeHours: hours, RatioToBound: hours * 3600 / bound, PeakNodes: r.nodes.peak,
+		DrainSeconds: (r.nodes.last - lastArrival).Seconds(), TimerResetsPerNodeHour: float64(r.nodes.resets) / hours,
+	}
+}
+
+// bounding is a capacity for package lowerbound: a resource that nodes lack is requested by no job, so it bounds nothing.
+func bounding(capacity packing.Amounts) []int64 {
 	for d := range capacity {
 		capacity[d] = max(1, capacity[d])
 	}
-	bound := lowerbound.NodeSeconds(intervals, capacity[:], r.options.Delay)
-	hours := r.lifetime.Hours()
-	return Result{
-		NodeHours: hours, RatioToBound: hours * 3600 / bound, PeakNodes: r.peak,
-		DrainSeconds: (r.last - lastArrival).Seconds(), TimerResetsPerNodeHour: float64(r.resets) / hours,
-	}
-}
-
-// events is a heap by time; at one instant ends come before removals, so that a node is removed in its turn.
-type events []event
-
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(e[i].at, e[j].at), cmp.Compare(e[j].job, e[i].job)) < 0
-}
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-
-// Push implements heap.Interface.
-func (e *events) Push(x any) { *e = append(*e, x.(event)) }
-
-// Pop implements heap.Interface.
-func (e *events) Pop() any {
-	last := len(*e) - 1
-	popped := (*e)[last]
-	*e = (*e)[:last]
-	return popped
+	return capacity[:]
 }

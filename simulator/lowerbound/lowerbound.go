@@ -24,42 +24,46 @@ type Interval struct {
 // Intervals that end before they start count as empty.
 func NodeSeconds(intervals []Interval, capacity []int64, linger time.Duration) float64 {
 	steps := loadSteps(intervals, capacity)
-	var total time.Duration
-	// A step's height counts from its start until linger after its end.
+	// A step's height counts from its start until linger after its end: the highest of those that count is a maximum over a
+	// window that slides. They wait in the order of time, which is that of falling height: one that is lower than a later one
+	// never counts again.
 	type plateau struct {
-		nodes    int64
-		from, to time.Time
+		nodes int64
+		to    time.Time
 	}
-	var plateaus []plateau
-	for i, step := range steps {
-		if step.nodes == 0 || i+1 == len(steps) {
+	var waiting []plateau
+	var now time.Time
+	var total float64
+	until := func(at time.Time) {
+		for len(waiting) > 0 && now.Before(at) {
+			end := waiting[0].to
+			if end.After(at) {
+				end = at
+			}
+			if end.After(now) {
+				total += float64(waiting[0].nodes) * end.Sub(now).Seconds()
+				now = end
+			}
+			if !waiting[0].to.After(now) {
+				waiting = waiting[1:]
+			}
+		}
+		now = at
+	}
+	for i := range len(steps) - 1 {
+		until(steps[i].at)
+		if steps[i].nodes == 0 {
 			continue
 		}
-		plateaus = append(plateaus, plateau{step.nodes, step.at, steps[i+1].at.Add(linger)})
-	}
-	// The integral of their maximum is, summed over the levels n, the time during which some plateau reaches n.
-	slices.SortFunc(plateaus, func(a, b plateau) int { return a.from.Compare(b.from) })
-	var highest int64
-	for _, p := range plateaus {
-		highest = max(highest, p.nodes)
-	}
-	for level := int64(1); level <= highest; level++ {
-		var covered time.Time
-		for _, p := range plateaus {
-			if p.nodes < level {
-				continue
-			}
-			from := p.from
-			if from.Before(covered) {
-				from = covered
-			}
-			if p.to.After(from) {
-				total += p.to.Sub(from)
-				covered = p.to
-			}
+		for len(waiting) > 0 && waiting[len(waiting)-1].nodes <= steps[i].nodes {
+			waiting = waiting[:len(waiting)-1]
 		}
+		waiting = append(waiting, plateau{steps[i].nodes, steps[i+1].at.Add(linger)})
 	}
-	return total.Seconds()
+	if len(waiting) > 0 {
+		until(waiting[len(waiting)-1].to)
+	}
+	return total
 }
 
 // step is the number of nodes that the load needs from an instant on, until the next step.

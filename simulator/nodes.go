@@ -1,0 +1,103 @@
+package simulator
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
+)
+
+// Shape is a kind of node.
+type Shape struct {
+	Name string
+	// Capacity for pods.
+	Capacity packing.Amounts
+	// Price of an hour, in any currency; 0 when nobody asks.
+	Price float64
+}
+
+// Node is a node of a replay. Packers read it and change nothing.
+type Node struct {
+	Name    string
+	Shape   Shape
+	Created time.Duration
+	Free    packing.Amounts
+	Pods    int
+	// Ready nodes take pods; others are still starting.
+	Ready   bool
+	removed bool
+	empty   time.Duration // since when, while it has no pods
+}
+
+// nodes are those that there are, and what they cost so far.
+type nodes struct {
+	packer Packer
+	ready  []*Node // in the order of creation
+
+	created, alive, peak, resets int
+	lifetime                     time.Duration // of those that are gone
+	cost                         float64
+	last                         time.Duration // removal
+}
+
+// add makes a node that takes no pods before start.
+func (n *nodes) add(shape Shape, now time.Duration) *Node {
+	node := &Node{Name: fmt.Sprintf("node-%07d", n.created), Shape: shape, Created: now, Free: shape.Capacity, empty: now}
+	n.created++
+	n.alive++
+	n.peak = max(n.peak, n.alive)
+	return node
+}
+
+// start makes a node take pods.
+func (n *nodes) start(node *Node, now time.Duration) {
+	node.Ready, node.empty = true, now
+	at, _ := slices.BinarySearchFunc(n.ready, node.Name, func(n *Node, name string) int { return compareNames(n.Name, name) })
+	n.ready = slices.Insert(n.ready, at, node)
+	n.packer.Added(node)
+}
+
+func (n *nodes) bind(id int, job *Job, now time.Duration, node *Node) {
+	node.Free = node.Free.Minus(job.Requests)
+	node.Pods++
+	n.packer.Bound(id, job, now, node)
+}
+
+// end takes a pod off its node.
+func (n *nodes) end(id int, job *Job, ran, now time.Duration, node *Node) {
+	node.Free = node.Free.Plus(job.Requests)
+	if node.Pods--; node.Pods == 0 {
+		node.empty = now
+	}
+	n.packer.Ended(id, job, ran, now, node)
+}
+
+// remove takes a node away, one that has not started too.
+func (n *nodes) remove(node *Node, now time.Duration) {
+	node.removed = true
+	n.alive--
+	n.lifetime += now - node.Created
+	n.cost += (now - node.Created).Hours() * node.Shape.Price
+	n.last = now
+	if !node.Ready {
+		return
+	}
+	at, _ := slices.BinarySearchFunc(n.ready, node.Name, func(n *Node, name string) int { return compareNames(n.Name, name) })
+	n.ready = slices.Delete(n.ready, at, at+1)
+	n.packer.Removed(node)
+}
+
+// compareNames puts names in the order of their numbers: longer ones are later.
+func compareNames(a, b string) int {
+	if len(a) != len(b) {
+		return len(a) - len(b)
+	}
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

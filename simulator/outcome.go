@@ -1,0 +1,155 @@
+package simulator
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
+)
+
+// Outcome is what came of a run. Hours count until an hour after the last arrival.
+type Outcome struct {
+	Messages int `json:"messages"`
+	// Unserved messages were not done a week after the last arrival.
+	Unserved int `json:"unserved"`
+	// Jobs that KEDA started, and those that found no message.
+	Jobs      int `json:"jobs"`
+	EmptyJobs int `json:"emptyJobs"`
+	// Crashes of workers, and nodes that were lost.
+	Crashes   int `json:"crashes"`
+	LostNodes int `json:"lostNodes"`
+	// Wait from a message's arrival to the start of its scan.
+	Wait Waits `json:"waitSeconds"`
+	// PodHours of jobs, and those of them without a scan at work.
+	PodHours     float64 `json:"podHours"`
+	IdlePodHours float64 `json:"idlePodHours"`
+	NodeHours    float64 `json:"nodeHours"`
+	// RatioToBound is node-hours over the least that any packer could have done with the same pods, and nodes of the largest
+	// shape that start at once.
+	RatioToBound float64 `json:"ratioToBound"`
+	PeakNodes    int     `json:"peakNodes"`
+	Cost         float64 `json:"cost"`
+	// TimerResetsPerNodeHour counts pods that were put on an empty node that would have been removed.
+	TimerResetsPerNodeHour float64 `json:"timerResetsPerNodeHour"`
+	// Series of the run, in steps of StepSeconds.
+	Series Series `json:"series"`
+}
+
+// Waits in seconds.
+type Waits struct {
+	P50  float64 `json:"p50"`
+	P95  float64 `json:"p95"`
+	P99  float64 `json:"p99"`
+	Mean float64 `json:"mean"`
+	Max  float64 `json:"max"`
+}
+
+// Series are means over steps.
+type Series struct {
+	Start       time.Time `json:"start"`
+	StepSeconds float64   `json:"stepSeconds"`
+	Arrivals    []int     `json:"arrivals"`
+	Backlog     []float64 `json:"backlog"`
+	Target      []float64 `json:"target"`
+	Pods        []float64 `json:"pods"`
+	Busy        []float64 `json:"busy"`
+	Nodes       []float64 `json:"nodes"`
+}
+
+func (r *run) outcome() Outcome {
+	for _, w := range r.workers {
+		if w.node != nil {
+			r.intervals = append(r.intervals, lowerbound.Interval{
+				Start: Epoch.Add(w.bound), End: Epoch.Add(r.now), Requests: w.queue.job.Requests[:],
+			})
+		}
+	}
+	for _, n := range slices.Concat(r.nodes.ready, r.booting) {
+		r.nodes.lifetime += r.now - n.Created
+		r.nodes.cost += (r.now - n.Created).Hours() * n.Shape.Price
+	}
+	largest := slices.MaxFunc(r.Nodes.Shapes, func(a, b Shape) int { return int(a.Capacity[0] - b.Capacity[0]) })
+	bound := lowerbound.NodeSeconds(r.intervals, bounding(largest.Capacity), r.Nodes.Delay)
+	hours := r.nodes.lifetime.Hours()
+	return Outcome{
+		Messages: len(r.messages), Unserved: len(r.messages) - r.settled, Jobs: r.nextID, EmptyJobs: r.empty, Crashes: r.crashed,
+		LostNodes: r.lost, Wait: summarize(r.waits), PodHours: r.podTime.Hours(), IdlePodHours: (r.podTime - r.busyTime).Hours(),
+		NodeHours: hours, RatioToBound: ratio(hours*3600, bound), PeakNodes: r.nodes.peak, Cost: r.nodes.cost,
+		TimerResetsPerNodeHour: ratio(float64(r.nodes.resets), hours), Series: r.series.means(r.Origin),
+	}
+}
+
+// ratio is 0 where there is nothing to compare with.
+func ratio(a, b float64) float64 {
+	if b == 0 {
+		return 0
+	}
+	return a / b
+}
+
+func summarize(waits []time.Duration) Waits {
+	if len(waits) == 0 {
+		return Waits{}
+	}
+	slices.Sort(waits)
+	at := func(p float64) float64 { return waits[max(0, int(math.Ceil(p*float64(len(waits))))-1)].Seconds() }
+	sum := 0.0
+	for _, w := range waits {
+		sum += w.Seconds()
+	}
+	return Waits{P50: at(0.5), P95: at(0.95), P99: at(0.99), Mean: sum / float64(len(waits)), Max: at(1)}
+}
+
+// gauges that a series follows.
+const (
+	gaugeBacklog = iota
+	gaugeTarget
+	gaugePods
+	gaugeBusy
+	gaugeNodes
+	gauges
+)
+
+// series adds gauges up over steps of time.
+type series struct {
+	step     time.Duration
+	arrivals []int
+	sums     [][gauges]float64 // gauge times seconds
+}
+
+// newSeries makes some four hundred steps of a short run, and steps of a quarter of an hour of a long one.
+func newSeries(length time.Duration) *series {
+	step := min(15*time.Minute, max(time.Second, (length/400).Round(time.Second)))
+	count := int(length/step) + 1
+	return &series{step: step, arrivals: make([]int, count), sums: make([][gauges]float64, count)}
+}
+
+func (s *series) arrive(at time.Duration) { s.arrivals[s.index(at)]++ }
+
+func (s *series) index(at time.Duration) int { return min(int(at/s.step), len(s.sums)-1) }
+
+func (s *series) add(from, to time.Duration, values [gauges]float64) {
+	for from < to {
+		i := s.index(from)
+		end := min(to, time.Duration(i+1)*s.step)
+		if i == len(s.sums)-1 { // what comes after the last step is not shown
+			end = to
+		}
+		for g, v := range values {
+			s.sums[i][g] += v * (end - from).Seconds()
+		}
+		from = end
+	}
+}
+
+func (s *series) means(origin time.Time) Series {
+	out := Series{Start: origin, StepSeconds: s.step.Seconds(), Arrivals: s.arrivals}
+	for i := range s.sums {
+		for g, list := range []*[]float64{&out.Backlog, &out.Target, &out.Pods, &out.Busy, &out.Nodes} {
+			*list = append(*list, s.sums[i][g]/s.step.Seconds())
+		}
+	}
+	out.Arrivals = s.arrivals
+	return out
+}

@@ -1,0 +1,623 @@
+package simulator
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/ebbtide-dev/ebbtide/internal/keda"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
+	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
+)
+
+// System is an installation under trial: queues of messages, KEDA that starts jobs for them, a scheduler that puts their pods
+// on nodes, and a node autoscaler.
+type System struct {
+	// Origin is the instant at which simulated time starts: calendars need it.
+	Origin time.Time
+	// Scaler says how many jobs there should be; KEDA asks it every PollEvery and starts jobs by Strategy, at most MaxJobs.
+	Scaler    Scaler
+	Strategy  keda.Strategy
+	PollEvery time.Duration
+	MaxJobs   int64
+	// QueuePerClass gives every class of messages a queue and jobs of its own. Else there is one of each.
+	QueuePerClass bool
+	Worker        Worker
+	// Pod is what a pod requests; zero: the most that any message of its queue does.
+	Pod packing.Amounts
+	// Packer is one of Packers.
+	Packer string
+	Nodes  Nodes
+	Faults Faults
+	Seed   uint64
+}
+
+// Worker is how jobs go about their work.
+type Worker struct {
+	// Boot is from a pod's binding until it runs, Connect from there until it consumes, Leave from its last message until its job is
+	// seen as finished.
+	Boot, Connect, Leave Range
+	// MaxMessages that a worker takes before it leaves; 0 for as long as there are any.
+	MaxMessages int
+	// IdleTimeout after which a worker without a message leaves.
+	IdleTimeout time.Duration
+	// OldestFirst hands messages to the oldest idle worker; else to the one that has been idle for longest.
+	OldestFirst bool
+}
+
+// Nodes is how nodes come and go, as Karpenter does it: pods that wait are gathered until none has come for BatchIdle, for at most
+// BatchMax; nodes are made for them, and removed Delay after their last pod, which any pod starts anew.
+type Nodes struct {
+	Shapes              []Shape
+	Boot                Range
+	BatchIdle, BatchMax time.Duration
+	Delay               time.Duration
+}
+
+// Faults are what goes wrong.
+type Faults struct {
+	// Crashes is the share of scans whose worker dies, from 0 to 1; the message is delivered again.
+	Crashes float64
+	// NodeLossPerHour of a node's life: spot capacity that is taken away, say.
+	NodeLossPerHour float64
+}
+
+// Range is a uniform distribution.
+type Range struct{ Min, Max time.Duration }
+
+func (r Range) draw(random *rand.Rand) time.Duration {
+	if r.Max <= r.Min {
+		return r.Min
+	}
+	return r.Min + time.Duration(random.Int64N(int64(r.Max-r.Min)+1))
+}
+
+// Defaults of an ordinary installation: KEDA polls every 30 s, pods take 5 to 20 s to run and 1 to 4 s more to consume, Karpenter's batching, nodes that
+// take 35 to 60 s, and 45 s until an empty one is removed (consolidateAfter 30s and 15 s of validation).
+func Defaults() System {
+	return System{
+		PollEvery: 30 * time.Second, MaxJobs: math.MaxInt32,
+		Worker: Worker{
+			Boot: Range{5 * time.Second, 20 * time.Second}, Connect: Range{time.Second, 4 * time.Second}, Leave: Range{time.Second, 2 * time.Second}, MaxMessages: 1,
+			IdleTimeout: 20 * time.Second,
+		},
+		Packer: "drainpack",
+		Nodes: Nodes{
+			Shapes: []Shape{{Name: "16x", Capacity: packing.Amounts{15890, 60 << 30, 0, 110}, Price: 0.768}},
+			Boot:   Range{35 * time.Second, 60 * time.Second}, BatchIdle: time.Second, BatchMax: 10 * time.Second, Delay: 45 * time.Second,
+		},
+	}
+}
+
+// settleFor is how long after the last message a run goes on at least, so that what is drained late counts; starved is when
+// messages that still wait are given up.
+const (
+	settleFor = time.Hour
+	starved   = 7 * 24 * time.Hour
+)
+
+// Run plays messages through a system. It returns an error for a system or messages that make no sense, naming the field.
+func (s System) Run(messages []Job) (Outcome, error) {
+	if err := s.check(messages); err != nil {
+		return Outcome{}, err
+	}
+	random := rand.New(rand.NewPCG(s.Seed, 1))
+	packer, err := NewPacker(s.Packer, s.Nodes.Shapes[0].Capacity, rand.New(rand.NewPCG(s.Seed, 2)))
+	if err != nil {
+		return Outcome{}, err
+	}
+	if s.Strategy == nil {
+		if s.Strategy, err = keda.NewStrategy(""); err != nil {
+			return Outcome{}, err
+		}
+	}
+	messages = slices.Clone(messages)
+	slices.SortStableFunc(messages, func(a, b Job) int { return int(a.Start - b.Start) })
+	r := &run{
+		System: s, messages: messages, random: random, nodes: nodes{packer: packer}, started: make([]bool, len(messages)),
+		series: newSeries(messages[len(messages)-1].Start + settleFor),
+	}
+	r.makeQueues()
+	r.play()
+	return r.outcome(), nil
+}
+
+func (s System) check(messages []Job) error {
+	switch {
+	case len(messages) == 0:
+		return errors.New("no messages to play")
+	case s.Scaler == nil:
+		return errors.New("scaler: there is none")
+	case s.PollEvery <= 0:
+		return fmt.Errorf("pollEvery is %s, want more than 0", s.PollEvery)
+	case len(s.Nodes.Shapes) == 0:
+		return errors.New("nodes.shapes: there is none")
+	case s.Worker.IdleTimeout <= 0:
+		return fmt.Errorf("worker.idleTimeout is %s, want more than 0", s.Worker.IdleTimeout)
+	case !(s.Faults.Crashes >= 0 && s.Faults.Crashes < 1):
+		return fmt.Errorf("faults.crashes is %v, want from 0 to less than 1", s.Faults.Crashes)
+	}
+	for i := range messages {
+		fits := func(shape Shape) bool { return shape.Capacity.Fit(messages[i].Requests) && shape.Capacity.Fit(s.Pod) }
+		if !slices.ContainsFunc(s.Nodes.Shapes, fits) {
+			return fmt.Errorf("message %d requests %v, and no node is so large", i, messages[i].Requests)
+		}
+	}
+	return nil
+}
+
+// run is a System at work.
+type run struct {
+	System
+	messages []Job
+	random   *rand.Rand
+	nodes    nodes
+	queues   []*messageQueue
+	of       []int // queue of each message; nil: the only one
+	happen   queue[happening]
+	order    int
+	now      time.Duration
+
+	workers   map[int]*worker // unfinished ones
+	nextID    int
+	unbound   []*worker
+	booting   []*Node
+	batchFrom time.Duration // when the batch began; -1 for none
+	lastWait  time.Duration // when the last pod began to wait
+
+	started                               []bool
+	settled                               int
+	waits                                 []time.Duration
+	empty, crashed, lost                  int
+	busyTime, podTime                     time.Duration
+	intervals                             []lowerbound.Interval
+	backlog, consuming, busy, wantReplica int64
+	series                                *series
+}
+
+// messageQueue and the jobs of its own.
+type messageQueue struct {
+	job     Job // what its pods are
+	waiting []int
+	idle    queue[idleWorker]
+	// Workers that consume, and those that are busy; unfinished jobs, and those without a running pod.
+	consumers, busy, unfinished, pending int64
+	statistic                            int64 // ready and unacknowledged, as of the last tick of 5 s
+	target                               int64
+}
+
+type worker struct {
+	id      int
+	queue   *messageQueue
+	node    *Node
+	bound   time.Duration
+	message int // the last one
+	handled int
+	epoch   int // what was foreseen before is void
+	// Its pod runs; it waits for a message, works on one, took one ever; it is gone.
+	running, idle, working, took, gone bool
+}
+
+// idleWorker waits for a message.
+type idleWorker struct {
+	key    time.Duration
+	worker *worker
+	epoch  int
+}
+
+func (i idleWorker) before(other idleWorker) bool {
+	return i.key < other.key || i.key == other.key && i.worker.id < other.worker.id
+}
+
+// happening is something that happens at an instant. Those of one instant come by their kind, then in the order in which they
+// were foreseen.
+type happening struct {
+	at     time.Duration
+	kind   kind
+	order  int
+	worker *worker
+	epoch  int
+	node   *Node
+}
+
+type kind int
+
+const (
+	scanEnds kind = iota
+	scanCrashes
+	jobFinishes
+	workerConsumes
+	workerGivesUp
+	nodeStarts
+	nodeIsLost
+	batchCloses
+	nodeGoes
+	podRuns
+)
+
+func (h happening) before(other happening) bool {
+	if h.at != other.at {
+		return h.at < other.at
+	}
+	if h.kind != other.kind {
+		return h.kind < other.kind
+	}
+	return h.order < other.order
+}
+
+func (r *run) foresee(in time.Duration, k kind, w *worker, n *Node) {
+	h := happening{at: r.now + in, kind: k, order: r.order, worker: w, node: n}
+	if w != nil {
+		h.epoch = w.epoch
+	}
+	r.order++
+	r.happen.push(h)
+}
+
+func (r *run) makeQueues() {
+	r.workers, r.batchFrom = map[int]*worker{}, -1
+	index := map[string]int{}
+	for i := range r.messages {
+		m, class := &r.messages[i], ""
+		if r.QueuePerClass {
+			class = m.Class
+		}
+		at, ok := index[class]
+		if !ok {
+			at = len(r.queues)
+			index[class] = at
+			r.queues = append(r.queues, &messageQueue{job: Job{Class: class, Requests: r.Pod}})
+		}
+		r.of = append(r.of, at)
+		if r.Pod == (packing.Amounts{}) {
+			for d := range m.Requests {
+				r.queues[at].job.Requests[d] = max(r.queues[at].job.Requests[d], m.Requests[d])
+			}
+		}
+	}
+}
+
+// play handles arrivals, polls and what happens, in the order of time.
+func (r *run) play() {
+	next, last := 0, r.messages[len(r.messages)-1].Start
+	poll, tick := time.Duration(0), time.Second // statistics are rarely as new as a poll
+	for {
+		at := min(poll, tick)
+		if len(r.happen) > 0 {
+			at = min(at, r.happen[0].at)
+		}
+		if next < len(r.messages) {
+			at = min(at, r.messages[next].Start)
+		}
+		if at > last+settleFor && r.settled == len(r.messages) || at > last+starved {
+			r.advance(last + settleFor)
+			return
+		}
+		r.advance(at)
+		switch {
+		case len(r.happen) > 0 && r.happen[0].at == at:
+			r.handle(r.happen.pop())
+		case next < len(r.messages) && r.messages[next].Start == at:
+			r.arrive(next)
+			next++
+		case tick == at:
+			for _, q := range r.queues {
+				q.statistic = int64(len(q.waiting)) + q.busy
+			}
+			tick += 5 * time.Second
+		default:
+			r.poll()
+			poll += r.PollEvery
+		}
+	}
+}
+
+// advance moves the clock and adds up what was between.
+func (r *run) advance(at time.Duration) {
+	if at > r.now {
+		r.series.add(r.now, at, [gauges]float64{
+			gaugeBacklog: float64(r.backlog), gaugeTarget: float64(r.wantReplica), gaugePods: float64(len(r.workers)),
+			gaugeBusy: float64(r.busy), gaugeNodes: float64(r.nodes.alive),
+		})
+		r.busyTime += time.Duration(r.busy) * (at - r.now)
+		r.podTime += time.Duration(len(r.workers)) * (at - r.now)
+		r.now = at
+	}
+}
+
+func (r *run) arrive(message int) {
+	r.series.arrive(r.now)
+	r.deliver(r.queues[r.of[message]], message, false)
+}
+
+// deliver hands a message to an idle worker, or lets it wait: at the front when it was delivered before.
+func (r *run) deliver(q *messageQueue, message int, again bool) {
+	for len(q.idle) > 0 {
+		i := q.idle.pop()
+		if i.worker.idle && i.worker.epoch == i.epoch {
+			r.begin(i.worker, message)
+			return
+		}
+	}
+	r.backlog++
+	if again {
+		q.waiting = slices.Insert(q.waiting, 0, message)
+	} else {
+		q.waiting = append(q.waiting, message)
+	}
+}
+
+// begin starts a scan.
+func (r *run) begin(w *worker, message int) {
+	w.message, w.working, w.idle, w.took = message, true, false, true
+	w.epoch++
+	w.queue.busy++
+	r.busy++
+	if !r.started[message] {
+		r.started[message] = true
+		r.waits = append(r.waits, r.now-r.messages[message].Start)
+	}
+	run := r.messages[message].Run
+	if r.Faults.Crashes > 0 && r.random.Float64() < r.Faults.Crashes {
+		r.foresee(time.Duration(r.random.Float64()*float64(run)), scanCrashes, w, nil)
+		return
+	}
+	r.foresee(run, scanEnds, w, nil)
+}
+
+// take gives a worker the next message, or lets it wait for one.
+func (r *run) take(w *worker) {
+	q := w.queue
+	if len(q.waiting) > 0 {
+		message := q.waiting[0]
+		q.waiting = q.waiting[1:]
+		r.backlog--
+		r.begin(w, message)
+		return
+	}
+	w.idle = true
+	w.epoch++
+	key := r.now
+	if r.Worker.OldestFirst {
+		key = w.bound
+	}
+	q.idle.push(idleWorker{key, w, w.epoch})
+	r.foresee(r.Worker.IdleTimeout, workerGivesUp, w, nil)
+}
+
+func (r *run) handle(h happening) {
+	if h.worker != nil && (h.worker.gone || h.worker.epoch != h.epoch) {
+		return
+	}
+	switch h.kind {
+	case podRuns:
+		h.worker.running = true
+		h.worker.queue.pending--
+		r.foresee(r.Worker.Connect.draw(r.random), workerConsumes, h.worker, nil)
+	case workerConsumes:
+		h.worker.queue.consumers++
+		h.worker.epoch++
+		r.take(h.worker)
+	case scanEnds:
+		w := h.worker
+		r.stopWorking(w)
+		r.settled++
+		if w.handled++; w.handled == r.Worker.MaxMessages {
+			r.leave(w)
+		} else {
+			r.take(w)
+		}
+	case workerGivesUp:
+		r.leave(h.worker)
+	case jobFinishes:
+		r.finish(h.worker)
+	case scanCrashes:
+		r.crashed++
+		r.die(h.worker)
+	case nodeStarts:
+		if h.node.removed {
+			return
+		}
+		r.booting = slices.DeleteFunc(r.booting, func(n *Node) bool { return n == h.node })
+		r.nodes.start(h.node, r.now)
+		r.foresee(r.Nodes.Delay, nodeGoes, nil, h.node)
+		r.schedule()
+	case nodeGoes:
+		if !h.node.removed && h.node.Pods == 0 && h.node.empty+r.Nodes.Delay == r.now {
+			r.nodes.remove(h.node, r.now)
+		}
+	case nodeIsLost:
+		r.lose(h.node)
+	case batchCloses:
+		r.closeBatch()
+	}
+}
+
+func (r *run) stopWorking(w *worker) {
+	w.working = false
+	w.epoch++
+	w.queue.busy--
+	r.busy--
+}
+
+// leave is a worker's end: it consumes no more, and its job is seen as finished a moment later.
+func (r *run) leave(w *worker) {
+	if !w.took {
+		r.empty++
+	}
+	w.idle = false
+	w.epoch++
+	w.queue.consumers--
+	r.foresee(r.Worker.Leave.draw(r.random), jobFinishes, w, nil)
+}
+
+// finish ends a job and its pod.
+func (r *run) finish(w *worker) {
+	w.gone = true
+	delete(r.workers, w.id)
+	w.queue.unfinished--
+	if w.node == nil || w.node.removed {
+		return
+	}
+	r.unbind(w)
+	r.schedule()
+}
+
+func (r *run) unbind(w *worker) {
+	r.intervals = append(r.intervals, lowerbound.Interval{
+		Start: Epoch.Add(w.bound), End: Epoch.Add(r.now), Requests: w.queue.job.Requests[:],
+	})
+	r.nodes.end(w.id, &w.queue.job, r.now-w.bound, r.now, w.node)
+	if w.node.Pods == 0 {
+		r.foresee(r.Nodes.Delay, nodeGoes, nil, w.node)
+	}
+}
+
+// die ends a worker at once; its message is delivered again.
+func (r *run) die(w *worker) {
+	q, message, working := w.queue, w.message, w.working
+	if working {
+		r.stopWorking(w)
+	}
+	switch {
+	case working || w.idle:
+		q.consumers--
+	case !w.running:
+		q.pending--
+	}
+	w.idle = false
+	r.finish(w)
+	if working {
+		r.deliver(q, message, true)
+	}
+}
+
+// lose takes a node away with all that runs on it.
+func (r *run) lose(node *Node) {
+	if node.removed {
+		return
+	}
+	r.lost++
+	var on []*worker
+	for _, w := range r.workers {
+		if w.node == node {
+			on = append(on, w)
+		}
+	}
+	slices.SortFunc(on, func(a, b *worker) int { return a.id - b.id })
+	for _, w := range on {
+		r.unbind(w)
+	}
+	if !node.Ready {
+		r.booting = slices.DeleteFunc(r.booting, func(n *Node) bool { return n == node })
+	}
+	r.nodes.remove(node, r.now)
+	for _, w := range on {
+		r.die(w)
+	}
+}
+
+// poll is KEDA's.
+func (r *run) poll() {
+	r.wantReplica = 0
+	for _, q := range r.queues {
+		q.target = r.Scaler.Target(r.Origin.Add(r.now), Seen{
+			Ready: int64(len(q.waiting)), Consumers: q.consumers, Unacknowledged: q.busy, Statistic: q.statistic,
+		})
+		r.wantReplica += q.target
+		create := r.Strategy.Create(q.target, keda.Jobs{Unfinished: q.unfinished, Pending: q.pending, Max: r.MaxJobs})
+		for range create {
+			w := &worker{id: r.nextID, queue: q}
+			r.nextID++
+			r.workers[w.id] = w
+			q.unfinished++
+			q.pending++
+			r.unbound = append(r.unbound, w)
+			r.lastWait = r.now
+		}
+	}
+	r.schedule()
+}
+
+// schedule puts pods that wait on nodes; when some are left, nodes are made for them once the batch closes.
+func (r *run) schedule() {
+	if len(r.unbound) == 0 {
+		return
+	}
+	left := r.unbound[:0]
+	var refused []packing.Amounts // requests for which there is no room
+	for _, w := range r.unbound {
+		job := &w.queue.job
+		if !slices.Contains(refused, job.Requests) {
+			if node := r.nodes.packer.Place(w.id, job, r.now, r.nodes.ready); node != nil {
+				r.bind(w, node)
+				continue
+			}
+			refused = append(refused, job.Requests)
+		}
+		left = append(left, w)
+	}
+	clear(r.unbound[len(left):])
+	r.unbound = left
+	if len(left) > 0 && r.batchFrom < 0 {
+		r.batchFrom = r.now
+		r.foresee(r.Nodes.BatchIdle, batchCloses, nil, nil)
+	}
+}
+
+func (r *run) bind(w *worker, node *Node) {
+	if node.Pods == 0 && node.empty < r.now {
+		r.nodes.resets++
+	}
+	w.node, w.bound = node, r.now
+	r.nodes.bind(w.id, &w.queue.job, r.now, node)
+	r.foresee(r.Worker.Boot.draw(r.random), podRuns, w, nil)
+}
+
+// closeBatch makes nodes for the pods that wait and have no place on one that is starting: first fit into the largest shape,
+// then each node the cheapest shape that holds its pods.
+func (r *run) closeBatch() {
+	if quiet := r.lastWait + r.Nodes.BatchIdle; quiet > r.now && r.now-r.batchFrom < r.Nodes.BatchMax {
+		r.foresee(min(quiet, r.batchFrom+r.Nodes.BatchMax)-r.now, batchCloses, nil, nil)
+		return
+	}
+	r.batchFrom = -1
+	largest := slices.MaxFunc(r.Nodes.Shapes, func(a, b Shape) int { return int(a.Capacity[0] - b.Capacity[0]) })
+	type bin struct{ free, used packing.Amounts }
+	var bins []bin
+	for _, n := range r.booting {
+		bins = append(bins, bin{free: n.Shape.Capacity})
+	}
+	first, last := 0, packing.Amounts{} // bins before the first have no room for what was placed last
+	for _, w := range r.unbound {
+		requests := w.queue.job.Requests
+		if requests != last {
+			first, last = 0, requests
+		}
+		for first < len(bins) && !bins[first].free.Fit(requests) {
+			first++
+		}
+		if first == len(bins) {
+			bins = append(bins, bin{free: largest.Capacity})
+		}
+		b := &bins[first]
+		b.free, b.used = b.free.Minus(requests), b.used.Plus(requests)
+	}
+	for _, b := range bins[len(r.booting):] {
+		shape := largest
+		for _, s := range r.Nodes.Shapes {
+			if s.Capacity.Fit(b.used) && (s.Price < shape.Price || s.Price == shape.Price && s.Capacity[0] < shape.Capacity[0]) {
+				shape = s
+			}
+		}
+		node := r.nodes.add(shape, r.now)
+		r.booting = append(r.booting, node)
+		r.foresee(r.Nodes.Boot.draw(r.random), nodeStarts, nil, node)
+		if r.Faults.NodeLossPerHour > 0 {
+			r.foresee(seconds(3600*r.random.ExpFloat64()/r.Faults.NodeLossPerHour), nodeIsLost, nil, node)
+		}
+	}
+}

@@ -17,8 +17,8 @@ type holidayFile struct {
 	errs field.ErrorList
 }
 
-// readHolidays resolves and reads the iCalendar file of a policy, or returns nil if it has none.
-func (s *Store) readHolidays(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) *holidayFile {
+// read resolves and reads the iCalendar file of a policy, or returns nil if it has none.
+func (f *parsedFiles) read(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) *holidayFile {
 	if p.Spec.Calendar == nil || p.Spec.Calendar.Holidays == nil {
 		return nil
 	}
@@ -31,7 +31,7 @@ func (s *Store) readHolidays(ctx context.Context, p *v1alpha1.ScalingPolicy, res
 	text, err := resolver.Resolve(ctx, p.Namespace, source)
 	if err == nil {
 		var days *calendar.Holidays
-		if days, err = s.parsed.holidays(text, p.Spec.Calendar.TimeZone); err == nil {
+		if days, err = f.holidays(text, p.Spec.Calendar.TimeZone); err == nil {
 			return &holidayFile{text: text, days: days}
 		}
 	}
@@ -49,24 +49,24 @@ type fileInZone struct{ text, zone string }
 // maxParsed bounds what is kept; past it everything is read anew.
 const maxParsed = 64
 
-func (p *parsedFiles) holidays(text, zoneName string) (*calendar.Holidays, error) {
+func (f *parsedFiles) holidays(text, zoneName string) (*calendar.Holidays, error) {
 	zone, err := calendar.LoadZone(zoneName)
 	if err != nil {
 		return nil, err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	file := fileInZone{text, zoneName}
-	if days := p.files[file]; days != nil {
+	if days := f.files[file]; days != nil {
 		return days, nil
 	}
 	days, err := calendar.ParseHolidays(text, zone)
 	if err != nil {
 		return nil, err
 	}
-	if p.files == nil || len(p.files) >= maxParsed {
-		p.files = map[fileInZone]*calendar.Holidays{}
+	if f.files == nil || len(f.files) >= maxParsed {
+		f.files = map[fileInZone]*calendar.Holidays{}
 	}
-	p.files[file] = days
+	f.files[file] = days
 	return days, nil
 }

@@ -6,6 +6,7 @@ package policy
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,8 +22,10 @@ import (
 type Policy struct {
 	Name       types.NamespacedName
 	Generation int64
-	Calendar   *calendar.Calendar
-	Target     target.Policy
+	// TimeZone of the calendar; UTC without one.
+	TimeZone *time.Location
+	Calendar *calendar.Calendar
+	Target   target.Policy
 	// Group whose cap the policy shares, or nil.
 	Group  *Group
 	Source backlog.Source
@@ -63,6 +66,20 @@ type Opener interface {
 // compile validates a policy, fills in defaults and compiles it. It does not change p. The source of an earlier version
 // goes on if it reads the same backlog.
 func (s *Store) compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile, resolver Resolver, old *Policy) (*Policy, error) {
+	policy, errs := compile(p, holidays)
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("ScalingPolicy %s/%s: %w", p.Namespace, p.Name, errs.ToAggregate())
+	}
+	if old != nil && sameBacklog(&old.spec, &policy.spec) {
+		policy.Source = old.Source
+	} else {
+		policy.Source = s.opener.Open(&policy.spec, valuesOf(p.Namespace, resolver))
+	}
+	return policy, nil
+}
+
+// compile makes a policy without its source. Where there are errors, there is none.
+func compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile) (*Policy, field.ErrorList) {
 	p = p.DeepCopy()
 	v1alpha1.SetDefaults(p)
 	errs := v1alpha1.Validate(p)
@@ -72,15 +89,20 @@ func (s *Store) compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile, resolv
 	}
 	compiled, more := calendar.New(p.Spec.Calendar, days, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
 	if errs = append(errs, more...); len(errs) > 0 {
-		return nil, fmt.Errorf("ScalingPolicy %s/%s: %w", p.Namespace, p.Name, errs.ToAggregate())
+		return nil, errs
 	}
 	t := &p.Spec.Target
 	policy := &Policy{
 		Name:       types.NamespacedName{Namespace: p.Namespace, Name: p.Name},
 		Generation: p.Generation,
-		Calendar:   compiled,
-		Target:     target.Policy{MessagesPerReplica: int64(t.MessagesPerReplica), HoldFor: p.Spec.Outage.HoldFor.Duration},
-		spec:       p.Spec,
+		Calendar:   compiled, TimeZone: time.UTC,
+		Target: target.Policy{MessagesPerReplica: int64(t.MessagesPerReplica), HoldFor: p.Spec.Outage.HoldFor.Duration},
+		spec:   p.Spec,
+	}
+	if c := p.Spec.Calendar; c != nil {
+		if zone, err := calendar.LoadZone(c.TimeZone); err == nil { // an error is among those above
+			policy.TimeZone = zone
+		}
 	}
 	if t.DrainWithin != nil {
 		policy.Target.DrainWithin = t.DrainWithin.Duration
@@ -93,11 +115,6 @@ func (s *Store) compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile, resolv
 	}
 	if g := t.MaxReplicasGroup; g != nil {
 		policy.Group = &Group{Name: g.Name, MaxReplicas: int64(g.MaxReplicas), Weight: int64(g.Weight)}
-	}
-	if old != nil && sameBacklog(&old.spec, &p.Spec) {
-		policy.Source = old.Source
-	} else {
-		policy.Source = s.opener.Open(&policy.spec, valuesOf(p.Namespace, resolver))
 	}
 	return policy, nil
 }

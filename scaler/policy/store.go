@@ -85,7 +85,7 @@ func (s *Store) Set(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Res
 func (s *Store) put(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) {
 	name := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
 	old, _, _ := s.Get(name)
-	holidays := s.readHolidays(ctx, p, resolver)
+	holidays := s.parsed.read(ctx, p, resolver)
 	compiled, err := s.compile(p, holidays, resolver, old)
 	inForce := compiled
 	if err != nil {
@@ -163,7 +163,7 @@ func (s *Store) refreshHolidays(ctx context.Context) {
 		if e.holidays == nil {
 			continue
 		}
-		if now := s.readHolidays(ctx, e.newest, e.resolver); now.text == e.holidays.text && (now.errs == nil) == (e.holidays.errs == nil) {
+		if now := s.parsed.read(ctx, e.newest, e.resolver); now.text == e.holidays.text && (now.errs == nil) == (e.holidays.errs == nil) {
 			continue
 		}
 		s.set.Lock()

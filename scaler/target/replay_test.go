@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ebbtide-dev/ebbtide/internal/doctable"
+	"github.com/ebbtide-dev/ebbtide/internal/keda"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 )
 
@@ -38,28 +39,6 @@ type queue struct {
 	limits           calendar.Limits
 }
 
-// strategy is how KEDA turns a metric into new jobs; target size 1, minReplicaCount 0. The formulas are those of
-// pkg/scaling/executor/scale_jobs.go of KEDA 2.21.
-type strategy func(value, unfinished, pending, maxReplicas int64) int64
-
-var strategies = map[string]strategy{
-	"default": func(value, unfinished, _, maxReplicas int64) int64 {
-		return min(value, min(value, maxReplicas)-unfinished)
-	},
-	"accurate": func(value, unfinished, pending, maxReplicas int64) int64 {
-		scale := min(value, maxReplicas)
-		if scale+unfinished > maxReplicas {
-			return maxReplicas - unfinished
-		}
-		return scale - pending
-	},
-	"eager": func(value, unfinished, pending, maxReplicas int64) int64 {
-		return min(maxReplicas-unfinished-pending, min(value, maxReplicas))
-	},
-	// custom with its defaults: nothing deducted, all running jobs counted
-	"custom": func(value, unfinished, _, maxReplicas int64) int64 { return min(value, maxReplicas) - unfinished },
-}
-
 // load is how messages come and how long things take, in seconds.
 type load struct {
 	seed                   uint64
@@ -87,7 +66,11 @@ type job struct {
 	crash                                      bool
 }
 
-func replay(l load, m metric, s strategy) outcome {
+func replay(l load, m metric, strategy string) outcome {
+	s, err := keda.NewStrategy(strategy)
+	if err != nil {
+		panic(err)
+	}
 	random := rand.New(rand.NewPCG(l.seed, 0))
 	q := &queue{limits: calendar.Limits{MaxReplicas: int32(l.maxReplicas)}}
 	var waiting []int // since when
@@ -144,7 +127,7 @@ func replay(l load, m metric, s strategy) outcome {
 				}
 			}
 		}
-		for range s(m(q), unfinished, pending, l.maxReplicas) {
+		for range s.Create(m(q), keda.Jobs{Unfinished: unfinished, Pending: pending, Max: l.maxReplicas}) {
 			boot := l.bootMin + random.IntN(l.bootMax-l.bootMin+1)
 			jobs = append(jobs, &job{created: second, running: second + boot/2, starts: second + boot, leaves: math.MaxInt, finished: math.MaxInt - 100})
 			out.jobs++
@@ -177,7 +160,7 @@ func TestReplayJobsMatchMessages(t *testing.T) {
 			bootMax: 1 + random.IntN(90), workMin: 1, workMean: 1 + random.Float64()*40, poll: poll, stale: random.IntN(poll),
 			crashes: random.Float64() * 0.1, maxReplicas: int64(1 + random.IntN(60)), leavingMin: 0, leavingMax: random.IntN(4),
 		}
-		got := replay(l, metrics["ebbtide"], strategies["default"])
+		got := replay(l, metrics["ebbtide"], "default")
 		if got.empty > 0 {
 			t.Fatalf("%+v: %d of %d jobs found no message", l, got.empty, got.jobs)
 		}
@@ -199,7 +182,7 @@ func TestReplayTable(t *testing.T) {
 	results := map[string]outcome{}
 	for _, trigger := range []string{"rabbitmq, AMQP", "rabbitmq, HTTP", "ebbtide"} {
 		for _, name := range []string{"default", "accurate", "eager", "custom"} {
-			got := replay(l, metrics[trigger], strategies[name])
+			got := replay(l, metrics[trigger], name)
 			results[trigger+" "+name] = got
 			slices.Sort(got.waits)
 			percentile := func(p int) int { return got.waits[len(got.waits)*p/100] }

@@ -1,14 +1,10 @@
 package simulator
 
 import (
-	"encoding/csv"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
@@ -62,6 +58,44 @@ func Bursty(random *rand.Rand) []Job {
 	return jobs
 }
 
+// Weeks is the load of a service that people use: by weekday, from eight to eight, jobs come with a rush in the morning and one after
+// noon, the days unlike each other, and now and then a burst of up to a hundred at once; at night and at weekends hardly any come. Run
+// times are lognormal of sigma 1.2 around a median that differs by class.
+func Weeks(random *rand.Rand, weeks int, perDay float64, zone *time.Location) Trace {
+	origin := time.Date(2026, 3, 2, 0, 0, 0, 0, zone) // a Monday
+	var jobs []Job
+	add := func(at time.Time) {
+		class := random.IntN(5)
+		jobs = append(jobs, Job{
+			Start: at.Sub(Epoch), Run: seconds(min(4*3600, 25*math.Exp(0.5*float64(class)+1.2*random.NormFloat64()))),
+			Class: fmt.Sprintf("scan-%d", class), Requests: requests(1000, defaultMiB),
+		})
+	}
+	for day := range 7 * weeks {
+		date := origin.AddDate(0, 0, day)
+		weekend := date.Weekday() == time.Saturday || date.Weekday() == time.Sunday
+		busy := perDay * math.Exp(0.25*random.NormFloat64())
+		for quarter := range 96 {
+			hour := float64(quarter) / 4
+			rate := 0.03 / 24 // a quiet hour's share of a day
+			if !weekend && hour >= 7 && hour < 20 {
+				rate += 0.14*math.Exp(-math.Pow((hour-10)/1.6, 2)) + 0.12*math.Exp(-math.Pow((hour-14.5)/2, 2))
+			}
+			expected := busy * rate / 4
+			begin := time.Date(date.Year(), date.Month(), date.Day(), quarter/4, quarter%4*15, 0, 0, zone)
+			for at := random.ExpFloat64() / expected; at < 1; at += random.ExpFloat64() / expected {
+				add(begin.Add(seconds(900 * at)))
+			}
+			if rate > 0.05 && random.IntN(12) == 0 {
+				for range 10 + random.IntN(90) {
+					add(begin.Add(seconds(30 * random.Float64())))
+				}
+			}
+		}
+	}
+	return newTrace(jobs)
+}
+
 // Predictions are the ways in which State states run times.
 func Predictions() []string { return []string{"exact", "noisy", "absent", "reversed"} }
 
@@ -89,74 +123,6 @@ func State(jobs []Job, prediction string, random *rand.Rand) ([]Job, error) {
 		}
 	}
 	return stated, nil
-}
-
-// ReadCSV reads a trace of start,seconds,class[,milliCPU,memoryMiB], with or without a header; start in RFC 3339 or seconds.
-// Jobs are in the order of their start, the first at the Epoch. An error names the line and the field.
-func ReadCSV(from io.Reader) ([]Job, error) {
-	reader := csv.NewReader(from)
-	reader.FieldsPerRecord, reader.TrimLeadingSpace = -1, true
-	var jobs []Job
-	for {
-		record, err := reader.Read()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		line, _ := reader.FieldPos(0)
-		if line == 1 && record[0] == "start" {
-			continue
-		}
-		job, err := parseJob(record)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", line, err)
-		}
-		jobs = append(jobs, job)
-	}
-	if len(jobs) == 0 {
-		return nil, errors.New("the trace has no jobs: want lines of start,seconds,class[,milliCPU,memoryMiB]")
-	}
-	slices.SortStableFunc(jobs, func(a, b Job) int { return int(a.Start - b.Start) })
-	first := jobs[0].Start
-	for i := range jobs {
-		jobs[i].Start -= first
-	}
-	return jobs, nil
-}
-
-func parseJob(record []string) (Job, error) {
-	if len(record) < 3 || len(record) > 5 {
-		return Job{}, fmt.Errorf("%d fields, want start,seconds,class[,milliCPU,memoryMiB]", len(record))
-	}
-	start, err := parseStart(record[0])
-	if err != nil {
-		return Job{}, err
-	}
-	run, err := strconv.ParseFloat(record[1], 64)
-	if err != nil || !(run >= 0 && run <= 1e9) {
-		return Job{}, fmt.Errorf("seconds is %q, want a number from 0 to 1e9", record[1])
-	}
-	amounts := [2]int64{defaultMilliCPU, defaultMiB}
-	for i, field := range record[3:] {
-		name := [...]string{"milliCPU", "memoryMiB"}[i]
-		if amounts[i], err = strconv.ParseInt(field, 10, 40); err != nil || amounts[i] < 0 {
-			return Job{}, fmt.Errorf("%s is %q, want a whole number of at least 0", name, field)
-		}
-	}
-	return Job{Start: start, Run: seconds(run), Class: record[2], Requests: requests(amounts[0], amounts[1])}, nil
-}
-
-func parseStart(text string) (time.Duration, error) {
-	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		return t.Sub(Epoch), nil
-	}
-	s, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(math.Abs(s) < 9e9) {
-		return 0, fmt.Errorf("start is %q, want an instant in RFC 3339 (2026-03-02T09:00:00Z) or seconds", text)
-	}
-	return seconds(s), nil
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

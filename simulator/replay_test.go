@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -119,7 +120,7 @@ func TestFigures(t *testing.T) {
 }
 
 func TestReadCSV(t *testing.T) {
-	jobs, err := ReadCSV(strings.NewReader("start,seconds,class,milliCPU,memoryMiB\n" +
+	trace, err := ReadCSV(strings.NewReader("start,seconds,class,milliCPU,memoryMiB\n" +
 		"2026-03-02T09:01:00Z,12.5,build\n2026-03-02T10:00:00+01:00,3,scan,500,256\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +129,7 @@ func TestReadCSV(t *testing.T) {
 		{Run: 3 * time.Second, Class: "scan", Requests: requests(500, 256)},
 		{Start: time.Minute, Run: 12500 * time.Millisecond, Class: "build", Requests: requests(1000, 2048)},
 	}
-	if diff := cmp.Diff(want, jobs); diff != "" {
+	if diff := cmp.Diff(Trace{time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), want}, trace); diff != "" {
 		t.Errorf("jobs (-want +got):\n%s", diff)
 	}
 	for text, want := range map[string]string{
@@ -145,5 +146,48 @@ func TestReadCSV(t *testing.T) {
 		if _, err := ReadCSV(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want one with %q", text, err, want)
 		}
+	}
+}
+
+func TestReadSWF(t *testing.T) {
+	const line = " 0 %s 16 -1 -1 16 -1 -1 1 5 1 -1 %s -1 -1 -1\n"
+	text := "; Version: 2\n; UnixStartTime: 1000\n" + "1 30" + fmt.Sprintf(line, "60.5", "2") + "2 10" + fmt.Sprintf(line, "-1", "2") + "3 20" + fmt.Sprintf(line, "7", "1")
+	got, err := ReadSWF(strings.NewReader(text))
+	want := Trace{time.Unix(1020, 0).UTC(), []Job{
+		{Run: 7 * time.Second, Class: "1", Requests: requests(16000, 2048)},
+		{Start: 10 * time.Second, Run: 60500 * time.Millisecond, Class: "2", Requests: requests(16000, 2048)},
+	}}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	for text, want := range map[string]string{
+		"1 2 3\n": "line 1: 3 fields", "": "no jobs", ";\nx y 0 z 1 1 1 1 1 1 1 1 1 1 1 1 1 1\n": `line 2: field 2 is "y"`,
+	} {
+		if _, err := ReadSWF(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v, want one with %q", text, err, want)
+		}
+	}
+}
+
+// Weeks come by day, hardly at weekends, and are cut in two without a loss.
+func TestWeeks(t *testing.T) {
+	zone, err := time.LoadLocation("Europe/Prague")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace := Weeks(rand.New(rand.NewPCG(1, 1)), 2, 1000, zone)
+	weekend := 0
+	for _, job := range trace.Jobs {
+		if day := trace.Origin.Add(job.Start).In(zone).Weekday(); day == time.Saturday || day == time.Sunday {
+			weekend++
+		}
+	}
+	if n := len(trace.Jobs); n < 6000 || n > 20_000 || weekend == 0 || weekend > n/20 {
+		t.Errorf("%d jobs in two weeks of about 1000 a day, %d of them at weekends", n, weekend)
+	}
+	middle := trace.Origin.AddDate(0, 0, 7)
+	before, after := trace.Until(middle), trace.After(middle)
+	if len(before.Jobs)+len(after.Jobs) != len(trace.Jobs) || after.Jobs[0].Start < 0 || before.Jobs[len(before.Jobs)-1].Start > 7*24*time.Hour {
+		t.Errorf("%d and %d jobs of %d", len(before.Jobs), len(after.Jobs), len(trace.Jobs))
 	}
 }

@@ -60,11 +60,11 @@ func run(trace, out string, seeds uint64) error {
 			return err
 		}
 		defer file.Close()
-		jobs, err := simulator.ReadCSV(file)
+		recorded, err := simulator.ReadCSV(file)
 		if err != nil {
 			return fmt.Errorf("%s: %w", trace, err)
 		}
-		loads = append(loads, load{filepath.Base(trace), func(*rand.Rand) []simulator.Job { return jobs }})
+		loads = append(loads, load{filepath.Base(trace), func(*rand.Rand) []simulator.Job { return recorded.Jobs }})
 	}
 	figures, err := replayAll(plan(loads, seeds), loads)
 	if err != nil {

@@ -33,6 +33,9 @@ type Policy struct {
 	spec v1alpha1.ScalingPolicySpec // defaulted
 }
 
+// Spec is what the policy was made of, with its defaults. It is a copy.
+func (p *Policy) Spec() *v1alpha1.ScalingPolicySpec { return p.spec.DeepCopy() }
+
 // Group is a policy's part in a cap shared by several.
 type Group struct {
 	Name                string

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/simulator/report"
+)
+
+// explanation is what a policy says at an instant.
+type explanation struct {
+	Policy string    `json:"policy"`
+	At     time.Time `json:"at"`
+	Limits limits    `json:"limits"`
+	Target int32     `json:"target"`
+	// Demand is what the work asks for, limits aside; InFlight the messages that are worked on.
+	Demand      int64    `json:"demand"`
+	InFlight    int64    `json:"inFlight"`
+	Constraint  string   `json:"constraint"`
+	Reason      string   `json:"reason"`
+	NextChanges []change `json:"nextChanges"`
+}
+
+type limits struct {
+	Period       string `json:"period"`
+	MinReplicas  int32  `json:"minReplicas"`
+	IdleReplicas int32  `json:"idleReplicas"`
+	MaxReplicas  int32  `json:"maxReplicas"`
+}
+
+type change struct {
+	Time time.Time `json:"time"`
+	limits
+}
+
+func limitsOf(l calendar.Limits) limits {
+	return limits{l.Period, l.MinReplicas, l.IdleReplicas, l.MaxReplicas}
+}
+
+func (l limits) String() string {
+	most := fmt.Sprint(l.MaxReplicas)
+	if l.MaxReplicas >= reactiveCap {
+		most = "any"
+	}
+	return fmt.Sprintf("at least %d, %d idle, at most %s", l.MinReplicas, l.IdleReplicas, most)
+}
+
+func explainCommand() *cobra.Command {
+	var at, svg string
+	var seen target.Observation
+	var serviceTime time.Duration
+	var changes int
+	cmd := &cobra.Command{
+		Use:   "explain",
+		Short: "Say what a policy asks for at an instant, and why",
+		Long: `Says which limits of a policy hold at an instant, what target they and a backlog make, what decided it, when limits change next, and
+how the week looks. It reads the policy's file and asks no broker and no cluster.`,
+		Example: `  # now, with an empty queue
+  ebbtide explain -f policy.yaml
+
+  # on a Friday evening with 40 messages waiting and 10 workers
+  ebbtide explain -f policy.yaml --at 2026-11-27T18:55:00+01:00 --ready 40 --consumers 10`,
+		Args: cobra.NoArgs,
+	}
+	files := policyFlag(cmd, "YAML file with ScalingPolicies")
+	out := outputFlag(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&at, "at", "", "instant in RFC 3339, or a local time of the policy's zone as 2026-11-27T18:55; default: now")
+	flags.Int64Var(&seen.Ready, "ready", 0, "messages that wait")
+	flags.Int64Var(&seen.Consumers, "consumers", 0, "workers that consume")
+	flags.Int64Var(&seen.Unacknowledged, "unacked", -1, "messages that are worked on; default: not known")
+	flags.DurationVar(&serviceTime, "service-time", 0, "what a message takes, for drainWithin; default: the policy's")
+	flags.IntVar(&changes, "changes", 5, "how many of the next changes of limits to list")
+	flags.StringVar(&svg, "svg", "", "write the week as a picture to this file")
+	if err := cmd.MarkFlagRequired("policy"); err != nil {
+		panic(err) // the flag is there
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if seen.Ready < 0 || seen.Consumers < 0 {
+			return errors.New("--ready and --consumers must be at least 0")
+		}
+		if seen.UnacknowledgedKnown = seen.Unacknowledged >= 0; !seen.UnacknowledgedKnown {
+			seen.Unacknowledged = 0
+		}
+		policies, err := readPolicies(cmd.Context(), *files)
+		if err != nil {
+			return err
+		}
+		if svg != "" && len(policies) > 1 {
+			return fmt.Errorf("--svg: the files hold %d policies, and a picture is of one", len(policies))
+		}
+		explained := make([]explanation, len(policies))
+		for i, p := range policies {
+			now, err := instant(at, p.TimeZone)
+			if err != nil {
+				return err
+			}
+			explained[i] = explain(p, now, seen, serviceTime, changes)
+			if svg != "" {
+				if err := os.WriteFile(svg, []byte(report.Calendar(p.Calendar, monday(now))), 0o644); err != nil { //nolint:gosec // a picture for all
+					return fmt.Errorf("--svg: %w", err)
+				}
+			}
+		}
+		return out.print(cmd, explained, func(t *table) {
+			for i, e := range explained {
+				printExplanation(t, e, policies[i], isTerminal(cmd.OutOrStdout()))
+			}
+		})
+	}
+	return cmd
+}
+
+func instant(text string, zone *time.Location) (time.Time, error) {
+	if text == "" {
+		return time.Now().In(zone).Truncate(time.Second), nil
+	}
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t.In(zone), nil
+	}
+	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, text, zone); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--at %q: want an instant as 2026-11-27T18:55:00+01:00, or a local time as 2026-11-27T18:55", text)
+}
+
+func explain(p *policy.Policy, now time.Time, seen target.Observation, serviceTime time.Duration, changes int) explanation {
+	seen.Time = now
+	d := target.Decide(now, seen, nil, p.Calendar.Limits(now), p.Target, serviceTime)
+	e := explanation{
+		Policy: p.Name.String(), At: now, Limits: limitsOf(d.Limits), Target: d.Target, Demand: d.Demand, InFlight: d.InFlight,
+		Constraint: string(d.Constraint), Reason: d.Reason, NextChanges: []change{},
+	}
+	for t := now; len(e.NextChanges) < changes; {
+		next, l, ok := p.Calendar.NextChange(t)
+		if !ok {
+			break
+		}
+		e.NextChanges = append(e.NextChanges, change{next, limitsOf(l)})
+		t = next
+	}
+	return e
+}
+
+func printExplanation(t *table, e explanation, p *policy.Policy, colours bool) {
+	const layout = "Mon 2 Jan 2006 15:04 MST"
+	t.row("POLICY", e.Policy)
+	t.row("AT", e.At.Format(layout))
+	t.row("PERIOD", fmt.Sprintf("%s: %s", e.Limits.Period, e.Limits))
+	t.row("TARGET", fmt.Sprintf("%d (%s)", e.Target, e.Constraint))
+	t.row("WHY", e.Reason)
+	for i, c := range e.NextChanges {
+		title := ""
+		if i == 0 {
+			title = "NEXT"
+		}
+		t.row(title, fmt.Sprintf("%s  %s: %s", c.Time.In(e.At.Location()).Format(layout), c.Period, c.limits))
+	}
+	t.line("")
+	for _, row := range strip(p.Calendar, e.At, colours) {
+		t.line("%s", row)
+	}
+}
+
+// strip is the week of an instant, a row a day and a character for each half hour: floor and idle reserve as the height of a bar.
+func strip(c *calendar.Calendar, now time.Time, colours bool) []string {
+	const halfHours = 48
+	bars := []rune("·▁▂▃▄▅▆▇█")
+	start := monday(now)
+	warm := func(l calendar.Limits) int32 { return max(l.MinReplicas, l.IdleReplicas) }
+	highest := int32(1)
+	for _, span := range c.Timeline(start, start.AddDate(0, 0, 7)) {
+		highest = max(highest, warm(span.Limits))
+	}
+	rows := []string{fmt.Sprintf("WEEK  0     3     6     9     12    15    18    21      warm replicas, up to %d", highest)}
+	for d := range 7 {
+		day := start.AddDate(0, 0, d)
+		var row strings.Builder
+		row.WriteString(day.Format("Mon") + "   ")
+		for h := range halfHours {
+			at := time.Date(day.Year(), day.Month(), day.Day(), h/2, h%2*30, 0, 0, day.Location())
+			level := int(warm(c.Limits(at))) * (len(bars) - 1)
+			bar := string(bars[(level+int(highest)-1)/int(highest)])
+			if isNow := !now.Before(at) && now.Before(at.Add(30*time.Minute)); isNow && colours {
+				bar = "\x1b[7m" + bar + "\x1b[0m"
+			}
+			row.WriteString(bar)
+		}
+		rows = append(rows, row.String())
+	}
+	return rows
+}
+
+// monday is when the week of an instant begins.
+func monday(t time.Time) time.Time {
+	return time.Date(t.Year(), t.Month(), t.Day()-(int(t.Weekday())+6)%7, 0, 0, 0, 0, t.Location())
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
+	"github.com/ebbtide-dev/ebbtide/simulator"
+)
+
+// systemFlags say what a load is played on.
+type systemFlags struct {
+	simulator.System
+	shapes []string
+	pod    string
+}
+
+// warmFor is how long workers of a trial wait for a message: a floor's would else leave and be started anew at every poll.
+const warmFor = 5 * time.Minute
+
+func (s *systemFlags) add(cmd *cobra.Command) {
+	s.System = simulator.Defaults()
+	flags := cmd.Flags()
+	flags.StringArrayVar(&s.shapes, "node", nil, "a shape of nodes: cpu=16,memory=64Gi,pods=110,price=0.77 (an hour); repeat for several. Default: 15.89 CPU, 60 GiB, 110 pods, 0.768")
+	flags.StringVar(&s.pod, "pod", "", "what a job's pod requests: cpu=1,memory=2Gi. Default: the most that any message of its queue does")
+	flags.BoolVar(&s.QueuePerClass, "queue-per-class", false, "give every class of messages a queue and jobs of its own; the policy holds for each")
+	flags.DurationVar(&s.PollEvery, "poll", s.PollEvery, "KEDA's pollingInterval")
+	flags.Var(rangeFlag{&s.Worker.Boot}, "pod-boot", "from a pod's binding until it runs: sandbox, image, volumes")
+	flags.Var(rangeFlag{&s.Worker.Connect}, "connect", "from there until the worker consumes")
+	flags.IntVar(&s.Worker.MaxMessages, "max-messages", s.Worker.MaxMessages, "messages that a worker takes before it leaves; 0 for as long as there are any")
+	flags.DurationVar(&s.Worker.IdleTimeout, "idle-timeout", warmFor, "after which a worker without a message leaves")
+	flags.Var(rangeFlag{&s.Nodes.Boot}, "node-boot", "from the decision to make a node until it takes pods")
+	flags.DurationVar(&s.Nodes.Delay, "node-delay", s.Nodes.Delay, "from a node's last pod until it is removed: 45s is Karpenter with consolidateAfter 30s, 10m cluster-autoscaler")
+	flags.Float64Var(&s.Faults.Crashes, "crashes", 0, "share of scans whose worker dies")
+	flags.Float64Var(&s.Faults.NodeLossPerHour, "node-loss", 0, "nodes lost for every hour of a node: 0.05 for one in twenty")
+}
+
+// read completes the system for a load.
+func (s *systemFlags) read(l *loadFlags, origin time.Time) (simulator.System, error) {
+	system := s.System
+	system.Seed, system.Origin = l.seed, origin
+	if len(s.shapes) > 0 {
+		system.Nodes.Shapes = nil
+	}
+	for _, text := range s.shapes {
+		values, err := pairs("--node", text, "cpu", "memory", "pods", "price")
+		if err != nil {
+			return system, err
+		}
+		shape := simulator.Shape{Name: text}
+		if shape.Capacity, err = amounts("--node", values); err != nil {
+			return system, err
+		}
+		shape.Capacity[3] = 110
+		if text, given := values["pods"]; given {
+			if shape.Capacity[3], err = strconv.ParseInt(text, 10, 32); err != nil || shape.Capacity[3] < 1 {
+				return system, fmt.Errorf("--node: pods is %q, want a number from 1 on", text)
+			}
+		}
+		if text, given := values["price"]; given {
+			if shape.Price, err = strconv.ParseFloat(text, 64); err != nil || !(shape.Price >= 0) || math.IsInf(shape.Price, 0) {
+				return system, fmt.Errorf("--node: price is %q, want a number from 0 on", text)
+			}
+		}
+		system.Nodes.Shapes = append(system.Nodes.Shapes, shape)
+	}
+	if s.pod != "" {
+		values, err := pairs("--pod", s.pod, "cpu", "memory")
+		if err != nil {
+			return system, err
+		}
+		if system.Pod, err = amounts("--pod", values); err != nil {
+			return system, err
+		}
+		system.Pod[3] = 1
+	}
+	return system, nil
+}
+
+// amounts reads quantities of CPU and memory, which must both be there.
+func amounts(flag string, values map[string]string) (a packing.Amounts, err error) {
+	for i, name := range []string{"cpu", "memory"} {
+		quantity, err := resource.ParseQuantity(values[name])
+		if err != nil || quantity.Sign() <= 0 {
+			return a, fmt.Errorf("%s: %s is %q, want a quantity: cpu=1500m,memory=2Gi", flag, name, values[name])
+		}
+		if a[i] = quantity.Value(); name == "cpu" {
+			a[i] = quantity.MilliValue()
+		}
+	}
+	return a, nil
+}
+
+// readPolicies reads the policies of files; without any it is one that only reacts.
+func readPolicies(ctx context.Context, files []string) ([]*policy.Policy, error) {
+	if len(files) == 0 {
+		limits, errs := calendar.New(nil, nil, reactiveCap, nil)
+		reactive := &policy.Policy{Calendar: limits, TimeZone: time.UTC, Target: target.Policy{MessagesPerReplica: 1}}
+		reactive.Name.Name = "reactive"
+		return []*policy.Policy{reactive}, errs.ToAggregate()
+	}
+	var policies []*policy.Policy
+	var wrong []error
+	for _, file := range files {
+		found, err := policy.ReadFile(ctx, file)
+		policies, wrong = append(policies, found...), append(wrong, err)
+	}
+	return policies, errors.Join(wrong...)
+}
+
+// reactiveCap is far beyond what a trial needs.
+const reactiveCap = 1_000_000
+
+func policyFlag(cmd *cobra.Command, usage string) *[]string {
+	files := cmd.Flags().StringArrayP("policy", "f", nil, usage)
+	if err := cmd.MarkFlagFilename("policy", "yaml", "yml"); err != nil {
+		panic(err) // the flag is there
+	}
+	return files
+}
+
+// percent of a share, for people.
+func percent(part, whole int) string {
+	if whole == 0 {
+		return "0%"
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(100*float64(part)/float64(whole), 'f', 1, 64), ".0") + "%"
+}

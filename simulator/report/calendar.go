@@ -1,0 +1,58 @@
+package report
+
+import (
+	"fmt"
+	"html"
+	"strings"
+	"time"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+)
+
+// Calendar is the week from an instant on as an SVG, a row a day: bars as high as the floor or the idle reserve, the period's name in
+// its tooltip. It follows the viewer's light or dark.
+func Calendar(c *calendar.Calendar, start time.Time) string {
+	const row, hour, names = 44.0, 34.0, 44.0
+	spans := c.Timeline(start, start.AddDate(0, 0, 7))
+	highest := int32(1)
+	for _, s := range spans {
+		highest = max(highest, s.Limits.MinReplicas, s.Limits.IdleReplicas)
+	}
+	var svg strings.Builder
+	fmt.Fprintf(&svg, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" font-family="system-ui, sans-serif" font-size="11">
+<style>text{fill:#5d6b7a}.bar{fill:#0b6bcb}.day{stroke:#dfe5ea}@media (prefers-color-scheme:dark){text{fill:#98a6b5}.bar{fill:#5aa9f7}.day{stroke:#2c3742}}</style>
+`, names+24*hour+8, 7*row+24)
+	for h := 0; h <= 24; h += 3 {
+		fmt.Fprintf(&svg, `<text x="%.0f" y="%.0f" text-anchor="middle">%d</text>`+"\n", names+float64(h)*hour, 7*row+18, h)
+	}
+	for d := range 7 {
+		from := start.AddDate(0, 0, d)
+		to := start.AddDate(0, 0, d+1)
+		base := float64(d+1) * row
+		fmt.Fprintf(&svg, `<text x="4" y="%.0f">%s</text><line class="day" x1="%.0f" x2="%.0f" y1="%.0f" y2="%.0f"/>`+"\n",
+			base-row/2+4, from.Format("Mon 2"), names, names+24*hour, base, base)
+		for _, s := range spans {
+			begin, end := latest(s.From, from), s.To
+			if end.After(to) {
+				end = to
+			}
+			warm := max(s.Limits.MinReplicas, s.Limits.IdleReplicas)
+			if !end.After(begin) || warm == 0 {
+				continue
+			}
+			height := float64(warm) / float64(highest) * (row - 8)
+			fmt.Fprintf(&svg, `<rect class="bar" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%s: at least %d, %d idle, at most %d</title></rect>`+"\n",
+				names+begin.Sub(from).Hours()*hour, base-height, end.Sub(begin).Hours()*hour, height,
+				html.EscapeString(s.Limits.Period), s.Limits.MinReplicas, s.Limits.IdleReplicas, s.Limits.MaxReplicas)
+		}
+	}
+	svg.WriteString("</svg>\n")
+	return svg.String()
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,236 @@
+// Package report makes a page of what came of simulations: one HTML file with everything in it, plots as SVG, no scripts, for light and
+// dark.
+package report
+
+import (
+	"embed"
+	"fmt"
+	"html/template"
+	"io"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/ebbtide-dev/ebbtide/simulator"
+)
+
+//go:embed report.html
+var files embed.FS
+
+// Run is one simulation.
+type Run struct {
+	Name string
+	// Ours is one of Ebbtide's; Front one that no other beats.
+	Ours, Front bool
+	simulator.Outcome
+}
+
+// Plots are a run's pictures.
+func (r Run) Plots() []Plot {
+	s := r.Series
+	x := axis{start: s.Start, step: time.Duration(s.StepSeconds * float64(time.Second)), count: len(s.Nodes)}
+	arrivals := make([]float64, len(s.Arrivals))
+	for i, n := range s.Arrivals {
+		arrivals[i] = float64(n) * 60 / s.StepSeconds
+	}
+	return []Plot{
+		plot("Arrivals", "messages a minute", x, line{"arrivals", "a", arrivals}),
+		plot("Backlog", "messages that wait", x, line{"backlog", "a", s.Backlog}),
+		plot("Jobs", "how many", x, line{"target", "a", s.Target}, line{"pods", "b", s.Pods}, line{"pods at work", "c", s.Busy}),
+		plot("Nodes", "how many", x, line{"nodes", "a", s.Nodes}),
+	}
+}
+
+// Week is the nodes by hour of the week, in UTC: rows are days from Monday on, cells the mean of nodes and its share of the highest.
+func (r Run) Week() [7][24]Cell {
+	var sum, count [7][24]float64
+	for i, n := range r.Series.Nodes {
+		at := r.Series.Start.Add(time.Duration(float64(i) * r.Series.StepSeconds * float64(time.Second)))
+		day := (int(at.Weekday()) + 6) % 7
+		sum[day][at.Hour()] += n
+		count[day][at.Hour()]++
+	}
+	var week [7][24]Cell
+	highest := 0.0
+	for d := range week {
+		for h := range week[d] {
+			if count[d][h] > 0 {
+				week[d][h].Mean = sum[d][h] / count[d][h]
+			}
+			highest = max(highest, week[d][h].Mean)
+		}
+	}
+	for d := range week {
+		for h := range week[d] {
+			if highest > 0 {
+				week[d][h].Share = math.Round(100*week[d][h].Mean/highest) / 100
+			}
+		}
+	}
+	return week
+}
+
+// Cell is an hour of the week.
+type Cell struct{ Mean, Share float64 }
+
+// Write writes the page.
+func Write(w io.Writer, runs []Run) error {
+	page, err := template.New("report.html").Funcs(template.FuncMap{
+		"number": func(i int) int { return i + 1 },
+		"day":    func(i int) string { return [...]string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}[i] },
+		"wait": func(seconds float64) string {
+			return time.Duration(seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
+		},
+		"per": func(a, b int) string { return fmt.Sprintf("%.3f", float64(a)/float64(max(1, b))) },
+	}).ParseFS(files, "report.html")
+	if err != nil {
+		return err
+	}
+	return page.Execute(w, struct {
+		Runs  []Run
+		Front Plot
+	}{runs, front(runs)})
+}
+
+// Plot is a picture; SVG is safe, as it is made of numbers and of texts that were escaped.
+type Plot struct {
+	Title, Unit string
+	SVG         template.HTML
+	Legend      []Legend
+}
+
+// Legend is what a colour means.
+type Legend struct{ Class, Name string }
+
+type line struct {
+	name, class string
+	values      []float64
+}
+
+type axis struct {
+	start time.Time
+	step  time.Duration
+	count int
+}
+
+const (
+	width, height            = 900.0, 180.0
+	left, right, top, bottom = 52.0, 8.0, 8.0, 22.0
+)
+
+// plot draws lines over time.
+func plot(title, unit string, x axis, lines ...line) Plot {
+	p := Plot{Title: title, Unit: unit}
+	highest := 0.0
+	for _, l := range lines {
+		for _, v := range l.values {
+			highest = max(highest, v)
+		}
+	}
+	highest = round(highest)
+	var svg strings.Builder
+	fmt.Fprintf(&svg, `<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="%s, %s">`, width, height, title, unit)
+	scaleY(&svg, highest)
+	atX := func(i float64) float64 { return left + i/float64(max(1, x.count-1))*(width-left-right) }
+	length := time.Duration(x.count) * x.step
+	every, format := ticks(length)
+	for t := x.start.Truncate(every); t.Before(x.start.Add(length)); t = t.Add(every) {
+		if at := atX(float64(t.Sub(x.start)) / float64(x.step)); at >= left && at < width-right {
+			fmt.Fprintf(&svg, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/><text x="%.1f" y="%.0f">%s</text>`,
+				at, at, top, height-bottom, at+3, height-6, t.Format(format))
+		}
+	}
+	for _, l := range lines {
+		fmt.Fprintf(&svg, `<polyline class="%s" points="`, l.class)
+		for i, v := range l.values {
+			fmt.Fprintf(&svg, "%.1f,%.1f ", atX(float64(i)), atY(v, highest))
+		}
+		fmt.Fprintf(&svg, `"><title>%s</title></polyline>`, template.HTMLEscapeString(l.name))
+		p.Legend = append(p.Legend, Legend{l.class, l.name})
+	}
+	svg.WriteString("</svg>")
+	p.SVG = template.HTML(svg.String()) //nolint:gosec // numbers, and names that were escaped
+	return p
+}
+
+func atY(v, highest float64) float64 { return height - bottom - v/highest*(height-top-bottom) }
+
+func scaleY(svg *strings.Builder, highest float64) {
+	for i := range 5 {
+		v := highest * float64(i) / 4
+		fmt.Fprintf(svg, `<line class="grid" x1="%.0f" x2="%.0f" y1="%.1f" y2="%.1f"/><text class="y" x="%.0f" y="%.1f">%s</text>`,
+			left, width-right, atY(v, highest), atY(v, highest), left-5, atY(v, highest)+4, short(v))
+	}
+}
+
+// round to what an axis ends with: 1, 2 or 5 times a power of ten.
+func round(v float64) float64 {
+	if v <= 0 {
+		return 1
+	}
+	power := math.Pow(10, math.Floor(math.Log10(v)))
+	for _, m := range []float64{1, 2, 5} {
+		if v <= m*power {
+			return m * power
+		}
+	}
+	return 10 * power
+}
+
+func short(v float64) string {
+	switch {
+	case v >= 10_000:
+		return fmt.Sprintf("%.0fk", v/1000)
+	case v >= 10 || v == math.Trunc(v):
+		return fmt.Sprintf("%.0f", v)
+	default:
+		return fmt.Sprintf("%.2g", v)
+	}
+}
+
+// ticks of a time axis, ten or so.
+func ticks(length time.Duration) (every time.Duration, format string) {
+	const day = 24 * time.Hour
+	for _, t := range []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour} {
+		if length/t <= 12 {
+			return t, "15:04"
+		}
+	}
+	for _, t := range []time.Duration{day, 2 * day, 7 * day, 28 * day} {
+		if length/t <= 12 {
+			return t, "2 Jan"
+		}
+	}
+	return 91 * day, "Jan 2006"
+}
+
+// front draws p95 waits against node-hours.
+func front(runs []Run) Plot {
+	p := Plot{Title: "Wait against node-hours", Unit: "p95 wait in seconds, up; node-hours, right"}
+	hours, waits := 0.0, 0.0
+	for _, r := range runs {
+		hours, waits = max(hours, r.NodeHours), max(waits, r.Wait.P95)
+	}
+	hours, waits = round(hours), round(waits)
+	var svg strings.Builder
+	fmt.Fprintf(&svg, `<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`, width, height, p.Title)
+	scaleY(&svg, waits)
+	for i := 1; i < 5; i++ {
+		v := hours * float64(i) / 4
+		at := left + v/hours*(width-left-right)
+		fmt.Fprintf(&svg, `<text class="y" x="%.1f" y="%.0f">%s</text>`, at, height-6, short(v))
+	}
+	for i, r := range runs {
+		class := "b"
+		if r.Ours {
+			class = "a"
+		}
+		x, y := left+r.NodeHours/hours*(width-left-right), atY(r.Wait.P95, waits)
+		fmt.Fprintf(&svg, `<circle class="%s" cx="%.1f" cy="%.1f" r="5"><title>%s: %.0f node-hours, %.0f s</title></circle><text x="%.1f" y="%.1f">%d</text>`,
+			class, x, y, template.HTMLEscapeString(r.Name), r.NodeHours, r.Wait.P95, x-12, y-6, i+1)
+	}
+	svg.WriteString("</svg>")
+	p.SVG = template.HTML(svg.String()) //nolint:gosec // numbers, and names that were escaped
+	p.Legend = []Legend{{"a", "Ebbtide"}, {"b", "others"}}
+	return p
+}

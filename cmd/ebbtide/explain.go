@@ -99,7 +99,7 @@ how the week looks. It reads the policy's file and asks no broker and no cluster
 		}
 		explained := make([]explanation, len(policies))
 		for i, p := range policies {
-			now, err := instant(at, p.TimeZone)
+			now, err := instant("--at", at, p.TimeZone)
 			if err != nil {
 				return err
 			}
@@ -119,7 +119,8 @@ how the week looks. It reads the policy's file and asks no broker and no cluster
 	return cmd
 }
 
-func instant(text string, zone *time.Location) (time.Time, error) {
+// instant reads the value of a flag: now when it is empty.
+func instant(flag, text string, zone *time.Location) (time.Time, error) {
 	if text == "" {
 		return time.Now().In(zone).Truncate(time.Second), nil
 	}
@@ -131,7 +132,7 @@ func instant(text string, zone *time.Location) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("--at %q: want an instant as 2026-11-27T18:55:00+01:00, or a local time as 2026-11-27T18:55", text)
+	return time.Time{}, fmt.Errorf("%s %q: want an instant as 2026-11-27T18:55:00+01:00, or a local time as 2026-11-27T18:55", flag, text)
 }
 
 func explain(p *policy.Policy, now time.Time, seen target.Observation, serviceTime time.Duration, changes int) explanation {

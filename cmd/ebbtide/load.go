@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/api"
+	prometheus "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/spf13/cobra"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
@@ -19,8 +22,10 @@ import (
 
 // loadFlags say what messages come.
 type loadFlags struct {
-	trace, generate, zone string
-	seed                  uint64
+	trace, generate, zone       string
+	prometheus, query, from, to string
+	seed                        uint64
+	progress                    *progress
 }
 
 func (l *loadFlags) add(cmd *cobra.Command) {
@@ -29,13 +34,20 @@ func (l *loadFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&l.generate, "generate", "", "made-up load instead: weeks=4,perDay=2000, with the rhythm of weekdays, bursts and heavy tails")
 	flags.StringVar(&l.zone, "time-zone", "UTC", "zone in which generated days begin")
 	flags.Uint64Var(&l.seed, "seed", 1, "of all that is left to chance; the same seed gives the same result")
-	cmd.MarkFlagsMutuallyExclusive("trace", "generate")
-	cmd.MarkFlagsOneRequired("trace", "generate")
+	flags.StringVar(&l.prometheus, "prometheus", "", "address of a Prometheus, http://localhost:9090 say, to ask --query from --from until --to")
+	flags.StringVar(&l.query, "query", "sum(ebbtide_backlog_ready_messages + ebbtide_backlog_in_flight_messages)", "PromQL for how many messages wait or are worked on: RabbitMQ's exporter has rabbitmq_queue_messages")
+	flags.StringVar(&l.from, "from", "", "first instant, or first day in --time-zone (2026-08-01), to ask --prometheus for; default: 28 days before --to")
+	flags.StringVar(&l.to, "to", "", "last instant, or the day before which to end; default: now")
+	cmd.MarkFlagsMutuallyExclusive("trace", "generate", "prometheus")
+	cmd.MarkFlagsOneRequired("trace", "generate", "prometheus")
 }
 
-func (l *loadFlags) read() (simulator.Trace, error) {
-	if l.generate != "" {
+func (l *loadFlags) read(ctx context.Context) (simulator.Trace, error) {
+	switch {
+	case l.generate != "":
 		return l.make()
+	case l.prometheus != "":
+		return l.ask(ctx)
 	}
 	from := os.Stdin
 	if l.trace != "-" {
@@ -53,6 +65,40 @@ func (l *loadFlags) read() (simulator.Trace, error) {
 	trace, err := read(bufio.NewReaderSize(from, 1<<20))
 	if err != nil {
 		return trace, fmt.Errorf("--trace %s: %w", l.trace, err)
+	}
+	return trace, nil
+}
+
+// ask makes a load of what a Prometheus recorded.
+func (l *loadFlags) ask(ctx context.Context) (simulator.Trace, error) {
+	zone, err := calendar.LoadZone(l.zone)
+	if err != nil {
+		return simulator.Trace{}, fmt.Errorf("--time-zone: %w", err)
+	}
+	to := time.Now().Truncate(time.Minute)
+	if l.to != "" {
+		if to, err = instant("--to", l.to, zone); err != nil {
+			return simulator.Trace{}, err
+		}
+	}
+	from := to.AddDate(0, 0, -28)
+	if l.from != "" {
+		if from, err = instant("--from", l.from, zone); err != nil {
+			return simulator.Trace{}, err
+		}
+	}
+	if !from.Before(to) {
+		return simulator.Trace{}, fmt.Errorf("--from %s is not before --to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
+	}
+	client, err := api.NewClient(api.Config{Address: l.prometheus})
+	if err != nil {
+		return simulator.Trace{}, fmt.Errorf("--prometheus: %w", err)
+	}
+	trace, err := simulator.FromPrometheus(ctx, prometheus.NewAPI(client), l.query, from, to, func(known time.Time) {
+		l.progress.say("asked Prometheus until %s", known.In(zone).Format(time.DateOnly))
+	})
+	if err != nil {
+		return trace, fmt.Errorf("--prometheus %s: %w", l.prometheus, err)
 	}
 	return trace, nil
 }

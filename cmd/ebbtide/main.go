@@ -37,7 +37,7 @@ func newCommand(calledAs string) *cobra.Command {
 	if strings.HasPrefix(calledAs, "kubectl-") {
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl ebbtide"}
 	}
-	root.AddCommand(simulateCommand(), compareCommand(), explainCommand(), versionCommand())
+	root.AddCommand(simulateCommand(), compareCommand(), explainCommand(), recommendCommand(), versionCommand())
 	return root
 }
 

@@ -72,7 +72,7 @@ func (o *output) print(cmd *cobra.Command, value any, asTable func(*table)) erro
 		}
 		return err
 	default:
-		t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+		t := newTable(w)
 		asTable(t)
 		return t.w.Flush()
 	}
@@ -80,6 +80,8 @@ func (o *output) print(cmd *cobra.Command, value any, asTable func(*table)) erro
 
 // table aligns cells.
 type table struct{ w *tabwriter.Writer }
+
+func newTable(w io.Writer) *table { return &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
 
 func (t *table) row(cells ...any) {
 	texts := make([]string, len(cells))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -83,7 +82,9 @@ packing are the code that runs in the cluster.`,
 func (f *trialFlags) run(
 	cmd *cobra.Command, plan func(simulator.System, simulator.Trace, []*policy.Policy) ([]trial, error),
 ) error {
-	trace, err := f.load.read()
+	shown := newProgress(cmd.ErrOrStderr())
+	f.load.progress = shown
+	trace, err := f.load.read(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,7 @@ func (f *trialFlags) run(
 	if err != nil {
 		return err
 	}
-	if err := play(trials, trace, newProgress(cmd.ErrOrStderr())); err != nil {
+	if err := play(trials, trace, shown); err != nil {
 		return err
 	}
 	markFront(trials)
@@ -169,14 +170,15 @@ func printTrials(t *table, trials []trial) {
 		if r.Unserved > 0 {
 			name += fmt.Sprintf(" (%d unserved)", r.Unserved)
 		}
-		t.row(name, wait(r.Wait.P50), wait(r.Wait.P95), wait(r.Wait.P99), fmt.Sprintf("%.3f", float64(r.Jobs)/float64(r.Messages)),
+		t.row(name, waited(r.Wait.P50), waited(r.Wait.P95), waited(r.Wait.P99), fmt.Sprintf("%.3f", float64(r.Jobs)/float64(r.Messages)),
 			percent(r.EmptyJobs, r.Jobs), number(r.PodHours), percent(int(r.IdlePodHours*1000), int(r.PodHours*1000)), number(r.NodeHours),
 			fmt.Sprintf("x%.2f", r.RatioToBound), r.PeakNodes, number(r.Cost), front)
 	}
 }
 
-func wait(seconds float64) string {
-	return time.Duration(math.Round(seconds*10) / 10 * float64(time.Second)).Round(100 * time.Millisecond).String()
+// waited is seconds as a duration, to a tenth.
+func waited(seconds float64) string {
+	return time.Duration(seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
 }
 
 // number of three digits at least.

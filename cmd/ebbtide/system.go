@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
@@ -27,7 +28,7 @@ type systemFlags struct {
 }
 
 // warmFor is how long workers of a trial wait for a message: a floor's would else leave and be started anew at every poll.
-const warmFor = 5 * time.Minute
+const warmFor = 15 * time.Minute
 
 func (s *systemFlags) add(cmd *cobra.Command) {
 	s.System = simulator.Defaults()
@@ -136,4 +137,8 @@ func percent(part, whole int) string {
 		return "0%"
 	}
 	return strings.TrimSuffix(strconv.FormatFloat(100*float64(part)/float64(whole), 'f', 1, 64), ".0") + "%"
+}
+
+func secretKey(name, key string) *corev1.SecretKeySelector {
+	return &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: name}, Key: key}
 }

@@ -31,6 +31,12 @@ func (h *Holidays) on(day date) (string, bool) {
 	return name, is
 }
 
+// Is reports whether the local date of an instant is a holiday.
+func (h *Holidays) Is(t time.Time) bool {
+	_, is := h.on(dateOf(t))
+	return is
+}
+
 // Len is the number of dates.
 func (h *Holidays) Len() int { return len(h.names) }
 

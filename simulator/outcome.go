@@ -33,7 +33,7 @@ type Outcome struct {
 	// TimerResetsPerNodeHour counts pods that were put on an empty node that would have been removed.
 	TimerResetsPerNodeHour float64 `json:"timerResetsPerNodeHour"`
 	// Series of the run, in steps of StepSeconds.
-	Series Series `json:"series"`
+	Series Series `json:"series,omitzero"`
 }
 
 // Waits in seconds.

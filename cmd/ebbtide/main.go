@@ -37,7 +37,8 @@ func newCommand(calledAs string) *cobra.Command {
 	if strings.HasPrefix(calledAs, "kubectl-") {
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl ebbtide"}
 	}
-	root.AddCommand(simulateCommand(), compareCommand(), explainCommand(), recommendCommand(), versionCommand())
+	root.AddCommand(simulateCommand(), compareCommand(), recommendCommand(), explainCommand(), doctorCommand(), decisionsCommand(),
+		placementsCommand(), versionCommand())
 	return root
 }
 

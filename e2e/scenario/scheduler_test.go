@@ -16,8 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
-	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/drainpack"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/placement"
 )
 
 // The scheduler is killed again and again while pods come: every pod gets a node and runs to its end, and what the scheduler
@@ -109,7 +109,7 @@ status:
 	if diff != "" {
 		t.Errorf("what is on the nodes (-API server +scheduler):\n%s", diff)
 	}
-	newest := explained[drainpack.Placement](ctx, t, c, "/placements?namespace="+drill+"&limit=1")
+	newest := explained[placement.Placement](ctx, t, c, "/placements?namespace="+drill+"&limit=1")
 	if len(newest) != 1 || newest[0].Reason == "" || newest[0].Key == nil {
 		t.Errorf("the last placement is explained by %+v", newest)
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/placement"
 )
 
 const (
@@ -25,33 +26,11 @@ const (
 	runnersUp = 4
 )
 
-// Placement says why a pod is where it is.
-type Placement struct {
-	Time      time.Time `json:"time"`
-	Namespace string    `json:"namespace"`
-	Pod       string    `json:"pod"`
-	Class     string    `json:"class"`
-	Node      string    `json:"node"`
-	// RunSeconds that the pod is expected to run; null when it never ends, or nothing that can be trusted is known.
-	RunSeconds *float64 `json:"runSeconds"`
-	// Tier is what the node is to the pod, as in the metric ebbtide_drainpack_placements_total.
-	Tier string `json:"tier"`
-	// Offer is what the pod was offered, as in the metric ebbtide_drainpack_candidates_total.
-	Offer string `json:"offer"`
-	// Feasible nodes, among those that were offered.
-	Feasible int `json:"feasible"`
-	// Key of the node, and of the best that were not chosen; DecidedBy is what the first of these lost by.
-	Key       *packing.Key  `json:"key"`
-	RunnersUp []packing.Key `json:"runnersUp"`
-	DecidedBy string        `json:"decidedBy,omitempty"`
-	Reason    string        `json:"reason"`
-}
-
 // record counts a placement and remembers why it was made.
 func (d *DrainPack) record(c *cycle, pod *v1.Pod, nodeName string, now time.Time) {
 	node := []packing.Node{{Name: nodeName}}
 	d.fleet.Describe(node, c.pod.Group, now)
-	p := Placement{
+	p := placement.Placement{
 		Time: now, Namespace: pod.Namespace, Pod: pod.Name, Class: c.pod.Class, Node: nodeName, Offer: c.offer,
 		Feasible: len(c.order), RunnersUp: make([]packing.Key, 0, runnersUp),
 	}
@@ -108,11 +87,11 @@ func tier(n packing.Node, remaining, extension time.Duration) (name, reason stri
 // placements are the last ones. It is safe for concurrent use.
 type placements struct {
 	mu   sync.Mutex
-	ring []Placement
+	ring []placement.Placement
 	next int
 }
 
-func (p *placements) add(placed Placement) {
+func (p *placements) add(placed placement.Placement) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.ring) < remembered {
@@ -124,10 +103,10 @@ func (p *placements) add(placed Placement) {
 }
 
 // list returns up to limit placements, the newest first, of a namespace and a pod; empty for all.
-func (p *placements) list(namespace, pod string, limit int) []Placement {
+func (p *placements) list(namespace, pod string, limit int) []placement.Placement {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	found := []Placement{}
+	found := []placement.Placement{}
 	for i := range p.ring {
 		placed := p.ring[(p.next+len(p.ring)-1-i)%len(p.ring)]
 		if len(found) < limit && (namespace == "" || placed.Namespace == namespace) && (pod == "" || placed.Pod == pod) {
@@ -158,7 +137,7 @@ func (d *DrainPack) serve(ctx context.Context) error {
 
 // Explain answers, in JSON:
 //
-//	GET /placements?namespace=NAMESPACE&pod=POD&limit=50   the last placements, the newest first: a list of Placement
+//	GET /placements?namespace=NAMESPACE&pod=POD&limit=50   the last placements, the newest first: a list of placement.Placement
 //	GET /nodes                                             what is known of all nodes: a list of fleet.View
 //
 // Only the leader places pods.

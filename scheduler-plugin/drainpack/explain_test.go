@@ -15,6 +15,7 @@ import (
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/placement"
 )
 
 // get asks the plugin over HTTP.
@@ -96,7 +97,7 @@ func TestExplain(t *testing.T) {
 	place(t, d, on(pod("extends", "20m"), "short"), nodes)
 	place(t, d, on(pod("fresh", "1m"), "empty"), nodes)
 
-	placed := get[[]Placement](t, d, "/placements")
+	placed := get[[]placement.Placement](t, d, "/placements")
 	if len(placed) != 5 || placed[0].Pod != "fresh" || placed[4].Pod != "first" {
 		t.Fatalf("%d placements, want the newest of 5 first: %+v", len(placed), placed)
 	}
@@ -107,7 +108,7 @@ func TestExplain(t *testing.T) {
 		"extends":   {"extended", "short", "", "longer for the pod"},
 		"fresh":     {"empty", "empty", "", "no pod that keeps it"},
 	} {
-		found := get[[]Placement](t, d, "/placements?namespace=scan&pod="+name)
+		found := get[[]placement.Placement](t, d, "/placements?namespace=scan&pod="+name)
 		if len(found) != 1 {
 			t.Fatalf("%s: %d placements", name, len(found))
 		}
@@ -133,7 +134,7 @@ func TestExplain(t *testing.T) {
 func TestPlacementsAreBounded(t *testing.T) {
 	var p placements
 	for i := range remembered + 10 {
-		p.add(Placement{Pod: fmt.Sprint(i)})
+		p.add(placement.Placement{Pod: fmt.Sprint(i)})
 	}
 	got := p.list("", "", remembered+10)
 	if len(got) != remembered || got[0].Pod != fmt.Sprint(remembered+9) || got[remembered-1].Pod != "10" {

@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ebbtide-dev/ebbtide/simulator"
+)
+
+const testPolicy = `apiVersion: ebbtide.dev/v1alpha1
+kind: ScalingPolicy
+metadata: {name: scans, namespace: scan}
+spec:
+  backlog:
+    rabbitmq:
+      uri: {env: URI}
+      queue: scans
+  target: {maxReplicas: 200}
+  calendar:
+    timeZone: Europe/Prague
+    periods:
+    - name: workday
+      days: [Mon-Fri]
+      from: "07:00"
+      to: "19:00"
+      limits: {minReplicas: 5, idleReplicas: 3}
+`
+
+// run runs the program.
+func run(t *testing.T, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	cmd := newCommand("ebbtide")
+	cmd.SetOut(&out)
+	cmd.SetErr(&errOut)
+	cmd.SetArgs(args)
+	err = cmd.ExecuteContext(t.Context())
+	return out.String(), errOut.String(), err
+}
+
+func must(t *testing.T, args ...string) string {
+	t.Helper()
+	out, _, err := run(t, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
+func fileOf(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestExplain(t *testing.T) {
+	path := fileOf(t, "p.yaml", testPolicy)
+	got := must(t, "explain", "-f", path, "--at", "2026-11-27T18:55", "--ready", "40", "--consumers", "10", "--changes", "2")
+	want := `POLICY  scan/scans
+AT      Fri 27 Nov 2026 18:55 CET
+PERIOD  workday: at least 5, 3 idle, at most 200
+TARGET  53 (idle)
+WHY     40 ready and 10 in flight ask for 50, and period workday keeps 3 idle
+NEXT    Fri 27 Nov 2026 19:00 CET  default: at least 0, 0 idle, at most 200
+        Mon 30 Nov 2026 07:00 CET  workday: at least 5, 3 idle, at most 200
+
+WEEK  0     3     6     9     12    15    18    21      warm replicas, up to 5
+`
+	for _, day := range []string{"Mon", "Tue", "Wed", "Thu", "Fri"} {
+		want += day + "   " + strings.Repeat("·", 14) + strings.Repeat("█", 24) + strings.Repeat("·", 10) + "\n"
+	}
+	want += "Sat   " + strings.Repeat("·", 48) + "\nSun   " + strings.Repeat("·", 48) + "\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	var asJSON []explanation
+	picture := filepath.Join(t.TempDir(), "week.svg")
+	text := must(t, "explain", "-f", path, "--at", "2026-11-28T12:00:00Z", "-o", "json", "--svg", picture)
+	if err := json.Unmarshal([]byte(text), &asJSON); err != nil || len(asJSON) != 1 || asJSON[0].Target != 0 || asJSON[0].Constraint != "backlog" {
+		t.Errorf("%v: %s", err, text)
+	}
+	svg, err := os.ReadFile(picture)
+	if err != nil || strings.Count(string(svg), "<rect") != 5 {
+		t.Errorf("%v: a picture of %d bars, want 5", err, strings.Count(string(svg), "<rect"))
+	}
+	wellFormed(t, string(svg))
+}
+
+func wellFormed(t *testing.T, text string) {
+	t.Helper()
+	decoder := xml.NewDecoder(strings.NewReader(text))
+	for {
+		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatalf("not well-formed: %v", err)
+		}
+	}
+}
+
+// On two weeks that people make, what is ours is on the front, and every peer shows its fault.
+func TestCompare(t *testing.T) {
+	path, page := fileOf(t, "p.yaml", testPolicy), filepath.Join(t.TempDir(), "r.html")
+	text := must(t, "compare", "--generate", "weeks=2,perDay=2500", "-f", path, "--node", "cpu=8,memory=32Gi,price=0.4", "-o", "json", "--report", page)
+	var trials []trial
+	if err := json.Unmarshal([]byte(text), &trials); err != nil {
+		t.Fatal(err)
+	}
+	by := map[string]trial{}
+	ours := false
+	for _, r := range trials {
+		by[r.Name] = r
+		ours = ours || r.Ours && r.Front
+		if r.Unserved > 0 || r.Messages != trials[0].Messages || len(r.Series.Nodes) > 0 {
+			t.Errorf("%s: %d of %d unserved", r.Name, r.Unserved, r.Messages)
+		}
+	}
+	if !ours || len(trials) != 9 {
+		t.Errorf("%d configurations, one of ours on the front: %v", len(trials), ours)
+	}
+	mine := by["ebbtide scans, DrainPack"]
+	if starved := by["keda rabbitmq AMQP, default"]; starved.Wait.P95 < 2*mine.Wait.P95 {
+		t.Errorf("over AMQP the p95 wait is %.0f s, ours %.0f s", starved.Wait.P95, mine.Wait.P95)
+	}
+	if spread := by["ebbtide scans, stock scheduler"]; spread.NodeHours < mine.NodeHours {
+		t.Errorf("spread pods need %.0f node-hours, packed ones %.0f", spread.NodeHours, mine.NodeHours)
+	}
+	html, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"<!doctype html>", "prefers-color-scheme", "keda rabbitmq AMQP, default", "Wait against node-hours"} {
+		if !strings.Contains(string(html), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	for _, not := range []string{"http://", "https://", "<script", "NaN", "Inf", "ZgotmplZ"} {
+		if strings.Contains(string(html), not) {
+			t.Errorf("the page holds %q", not)
+		}
+	}
+	pictures := 0
+	for rest := string(html); ; pictures++ {
+		_, after, found := strings.Cut(rest, "<svg")
+		if !found {
+			break
+		}
+		svg, remaining, _ := strings.Cut(after, "</svg>")
+		wellFormed(t, "<svg"+svg+"</svg>")
+		rest = remaining
+	}
+	if pictures != 1+4*len(trials) {
+		t.Errorf("%d pictures", pictures)
+	}
+}
+
+func TestSimulate(t *testing.T) {
+	trace := fileOf(t, "t.csv", "start,seconds,class\n2026-03-02T09:00:00Z,30,scan\n2026-03-02T09:00:05Z,30,scan\n")
+	got := must(t, "simulate", "--trace", trace, "-f", fileOf(t, "p.yaml", testPolicy))
+	if !strings.HasPrefix(got, "CONFIGURATION") || !strings.Contains(got, "scans ") {
+		t.Errorf("%s", got)
+	}
+	if again := must(t, "simulate", "--trace", trace, "-f", fileOf(t, "p.yaml", testPolicy)); again != got {
+		t.Errorf("another result:\n%s", again)
+	}
+	if text := must(t, "simulate", "--trace", trace, "-o", "json", "--series"); !strings.Contains(text, `"backlog": [`) {
+		t.Error("no series")
+	}
+}
+
+func TestErrorsNameTheFlag(t *testing.T) {
+	load := []string{"--generate", "weeks=1,perDay=100"}
+	for want, args := range map[string][]string{
+		"--generate: weeks is":          {"simulate", "--generate", "weeks=0"},
+		`--generate: "days=1"`:          {"simulate", "--generate", "days=1"},
+		"--trace":                       {"simulate", "--trace", "nowhere.csv"},
+		"--node: cpu is":                append([]string{"simulate", "--node", "cpu=x,memory=1Gi"}, load...),
+		"--node: price is":              append([]string{"simulate", "--node", "cpu=4,memory=8Gi,price=-1"}, load...),
+		"--pod: memory is":              append([]string{"simulate", "--pod", "cpu=4"}, load...),
+		"--pod-boot":                    append([]string{"simulate", "--pod-boot", "20s..5s"}, load...),
+		"no node is so large":           append([]string{"simulate", "--pod", "cpu=400,memory=1Gi"}, load...),
+		"must be one of table":          append([]string{"simulate", "-o", "xml"}, load...),
+		"--time-zone":                   append([]string{"simulate", "--time-zone", "Prague"}, load...),
+		":1: apiVersion":                append([]string{"simulate", "-f", fileOf(t, "p.yaml", "# ScalingPolicy\nkind: ScalingPolicy\n")}, load...),
+		"idleTimeout":                   append([]string{"simulate", "--idle-timeout", "0s"}, load...),
+		"history is too short":          append([]string{"recommend"}, load...),
+		"holds no ScalingPolicy":        {"explain", "-f", fileOf(t, "p.yaml", "kind: ConfigMap\n")},
+		"want an instant":               {"explain", "-f", fileOf(t, "p.yaml", testPolicy), "--at", "noon"},
+		"--from":                        {"simulate", "--prometheus", "http://127.0.0.1:1", "--from", "2026-02-01", "--to", "2026-01-01"},
+		"--prometheus http://127.0.0.1": {"simulate", "--prometheus", "http://127.0.0.1:1", "--from", "2026-01-01", "--to", "2026-01-02"},
+	} {
+		_, _, err := run(t, args...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one with %q", strings.Join(args, " "), err, want)
+		}
+	}
+}
+
+// A recommendation is a policy that the other commands take, with its reasons.
+func TestRecommend(t *testing.T) {
+	out, stderr, err := run(t, "recommend", "--generate", "weeks=4,perDay=2000", "--time-zone", "Europe/Prague", "--wait", "10s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(stderr, "recommended") || !strings.Contains(stderr, "static floor of") || !strings.Contains(out, "# demand at once: median") {
+		t.Errorf("%s\n%s", out, stderr)
+	}
+	path := fileOf(t, "p.yaml", out)
+	if text := must(t, "explain", "-f", path, "--at", "2026-03-04T10:00"); !strings.Contains(text, "weekday-") {
+		t.Errorf("%s", text)
+	}
+	again := must(t, "recommend", "--generate", "weeks=4,perDay=2000", "-f", path, "--wait", "10s", "-o", "json")
+	var r recommendation
+	if err := json.Unmarshal([]byte(again), &r); err != nil || len(r.Backtest) != 3 || r.Policy.Name != "scans" {
+		t.Errorf("%v: %s", err, again)
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	job := `apiVersion: keda.sh/v1alpha1
+kind: ScaledJob
+metadata: {name: scans, namespace: scan}
+spec:
+  triggers: [{type: external, metadata: {policy: scans, scalerAddress: x}}]
+`
+	out, _, err := run(t, "doctor", "-f", fileOf(t, "job.yaml", job))
+	if exitCode(err) != 2 || !strings.Contains(out, "EBB003 error  ScaledJob scan/scans (") || !strings.Contains(out, "fix: set spec.rollout") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out := must(t, "doctor", "-f", fileOf(t, "p.yaml", testPolicy)); !strings.Contains(out, "nothing wrong") {
+		t.Error(out)
+	}
+	if _, _, err := run(t, "doctor", "-f", fileOf(t, "p.yaml", strings.Replace(testPolicy, "07:00", "25:00", 1))); exitCode(err) != 2 {
+		t.Errorf("a bad policy: %v", err)
+	}
+	if out := must(t, "doctor", "--list-checks"); strings.Count(out, "\n") < 15 {
+		t.Error(out)
+	}
+}
+
+func TestDecisionsAndPlacements(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/decisions":
+			fmt.Fprint(w, `{"decisions": [{"time": "2026-03-02T09:00:05Z", "namespace": "scan", "policy": "scans", "ready": 4, "target": 9, "constraint": "backlog", "reason": "because"},
+				{"time": "2026-03-02T09:00:00Z", "namespace": "scan", "policy": "other"}]}`)
+		case r.URL.Query().Get("pod") == "gone":
+			http.Error(w, `no pod "gone"`, http.StatusNotFound)
+		default:
+			fmt.Fprint(w, `[{"time": "2026-03-02T09:00:00Z", "namespace": "scan", "pod": "p", "node": "n", "tier": "empty", "reason": "why not"}]`)
+		}
+	}))
+	defer server.Close()
+	if out := must(t, "decisions", "--url", server.URL); strings.Count(out, "\n") != 3 || strings.Index(out, "other") > strings.Index(out, "because") {
+		t.Error(out)
+	}
+	if out := must(t, "decisions", "scans", "--url", server.URL); strings.Contains(out, "other") || !strings.Contains(out, "because") {
+		t.Error(out)
+	}
+	if _, _, err := run(t, "decisions", "nothing", "--url", server.URL); err == nil {
+		t.Error("decisions of no policy: no error")
+	}
+	if out := must(t, "placements", "--url", server.URL); !strings.Contains(out, "why not") {
+		t.Error(out)
+	}
+	if _, _, err := run(t, "placements", "gone", "--url", server.URL); err == nil || !strings.Contains(err.Error(), `no pod "gone"`) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestFront(t *testing.T) {
+	make := func(name string, wait, hours float64) trial {
+		return trial{Name: name, Outcome: simulator.Outcome{Wait: simulator.Waits{P95: wait}, NodeHours: hours}}
+	}
+	trials := []trial{make("fast", 1, 100), make("cheap", 100, 10), make("between", 50, 50), make("worse", 60, 60), make("tie", 50.2, 50.2)}
+	markFront(trials)
+	for _, r := range trials {
+		if want := r.Name != "worse"; r.Front != want {
+			t.Errorf("%s: on the front %v, beaten by %v", r.Name, r.Front, r.BeatenBy)
+		}
+	}
+}
+
+func TestCronDays(t *testing.T) {
+	for days, want := range map[string]string{"Mon-Fri": "1,2,3,4,5", "Fri-Mon": "0,1,5,6", "Sat,Sunday": "0,6", "": "*", "first Monday": "none"} {
+		var list []string
+		if days != "" {
+			list = strings.Split(days, ",")
+		}
+		got, ok := cronDays(list)
+		if !ok {
+			got = "none"
+		}
+		if got != want {
+			t.Errorf("%q is %s, want %s", days, got, want)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package doctor
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// oldestKEDA whose arithmetic is the one that Ebbtide was measured with.
+var oldestKEDA = [2]int{2, 21}
+
+// clusterChecks are of what is around: scheduler, nodes, broker, KEDA.
+func clusterChecks() []Check {
+	return []Check{
+		{
+			ID: "EBB201", Severity: Warning, Title: "scheduler profile that still spreads",
+			Why: "Scores of NodeResourcesFit, NodeResourcesBalancedAllocation and ImageLocality are added to DrainPack's and pull pods to empty nodes, " +
+				"or to those that have the image.",
+			Fix: "disable them under plugins.score of the profile that enables DrainPack",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, object := range o.of("ConfigMap", "KubeSchedulerConfiguration") {
+					for _, config := range schedulerConfigs(object) {
+						for _, profile := range list(config, "profiles") {
+							if still := spreading(profile); len(still) > 0 {
+								found(object, "profile %s enables DrainPack and still scores by %s", text(profile, "schedulerName"), strings.Join(still, ", "))
+							}
+						}
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB202", Severity: Error, Title: "NodePool whose consolidation evicts jobs",
+			Why: "WhenEmptyOrUnderutilized moves pods to empty a node: a scan that is evicted starts again from nothing.",
+			Fix: "set spec.disruption.consolidationPolicy: WhenEmpty, or annotate the pods karpenter.sh/do-not-disrupt: \"true\"",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				unprotected := slices.ContainsFunc(o.templates(), func(t template) bool {
+					annotations, _ := nested(t.metadata, "annotations")
+					return text(annotations, "karpenter.sh/do-not-disrupt") != "true"
+				})
+				for _, pool := range o.of("NodePool") {
+					policy := text(pool.Object, "spec", "disruption", "consolidationPolicy")
+					if policy != "WhenEmpty" && unprotected {
+						if policy == "" {
+							policy = "WhenEmptyOrUnderutilized, the default,"
+						}
+						found(pool, "%s evicts pods that work", policy)
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB203", Severity: Error, Title: "broker unreachable",
+			Why: "The last observation holds for holdFor, then only the calendar speaks.",
+			Fix: "see the condition's message; ebbtide decisions shows since when",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, policy := range o.of("ScalingPolicy") {
+					for _, c := range list(policy.Object, "status", "conditions") {
+						if text(c, "type") == "BacklogReachable" && text(c, "status") == "False" {
+							found(policy, "%s", text(c, "message"))
+						}
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB204", Severity: Error, Title: "policy not valid",
+			Why: "The last good version stays in force, or none.",
+			Fix: "correct the field that the message names",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, policy := range o.of("ScalingPolicy") {
+					for _, c := range list(policy.Object, "status", "conditions") {
+						if kind := text(c, "type"); (kind == "CalendarValid" || kind == "Ready") && text(c, "status") == "False" {
+							found(policy, "%s: %s", kind, text(c, "message"))
+							break
+						}
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB205", Severity: Warning, Title: "old KEDA",
+			Why: "Ebbtide's targets are made for the arithmetic of KEDA 2.21; rollout strategies and the counting of pending jobs differ before.",
+			Fix: "upgrade KEDA to 2.21 or later",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, d := range o.of("Deployment") {
+					if d.GetName() != "keda-operator" {
+						continue
+					}
+					version := d.GetLabels()["app.kubernetes.io/version"]
+					for _, c := range list(d.Object, "spec", "template", "spec", "containers") {
+						if _, tag, ok := strings.Cut(text(c, "image"), "keda:"); ok && version == "" {
+							version = tag
+						}
+					}
+					if older(version, oldestKEDA) {
+						found(d, "this is KEDA %s", version)
+					}
+				}
+			},
+		},
+	}
+}
+
+// older is true for a version, v2.15.1 say, before another. One that can't be read is not.
+func older(version string, than [2]int) bool {
+	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
+	if len(parts) < 2 {
+		return false
+	}
+	major, err1 := strconv.Atoi(parts[0])
+	minor, err2 := strconv.Atoi(parts[1])
+	return err1 == nil && err2 == nil && (major < than[0] || major == than[0] && minor < than[1])
+}
+
+// schedulerConfigs are the KubeSchedulerConfigurations in an object.
+func schedulerConfigs(object Object) []map[string]any {
+	if object.GetKind() == "KubeSchedulerConfiguration" {
+		return []map[string]any{object.Object}
+	}
+	data, _ := nested(object.Object, "data")
+	var configs []map[string]any
+	for key := range data {
+		var config map[string]any
+		if file := text(data, key); strings.Contains(file, "KubeSchedulerConfiguration") && yaml.Unmarshal([]byte(file), &config) == nil {
+			configs = append(configs, config)
+		}
+	}
+	return configs
+}
+
+// spreading are the score plugins that pull the other way in a profile with DrainPack.
+func spreading(profile map[string]any) []string {
+	enabled := false
+	for _, point := range []string{"multiPoint", "score"} {
+		for _, p := range list(profile, "plugins", point, "enabled") {
+			enabled = enabled || text(p, "name") == "DrainPack"
+		}
+	}
+	if !enabled {
+		return nil
+	}
+	var off []string
+	for _, point := range []string{"multiPoint", "score"} {
+		for _, p := range list(profile, "plugins", point, "disabled") {
+			off = append(off, text(p, "name"))
+		}
+	}
+	var still []string
+	for _, name := range []string{"NodeResourcesFit", "NodeResourcesBalancedAllocation", "ImageLocality"} {
+		if !slices.Contains(off, name) && !slices.Contains(off, "*") {
+			still = append(still, name)
+		}
+	}
+	return still
+}

@@ -1,0 +1,181 @@
+package doctor
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ebbtide-dev/ebbtide/internal/doctable"
+)
+
+// healthy is a set of objects in which nothing is wrong. Every check has an edit of it that makes it speak.
+const healthy = `
+apiVersion: ebbtide.dev/v1alpha1
+kind: ScalingPolicy
+metadata: {name: scans, namespace: scan}
+spec:
+  calendar: {periods: [{name: day, limits: {minReplicas: 5}}]}
+status: {conditions: [{type: Ready, status: "True"}, {type: BacklogReachable, status: "True", message: x}]}
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledJob
+metadata: {name: scans, namespace: scan}
+spec:
+  maxReplicaCount: 1000
+  rollout: {strategy: gradual}
+  scalingStrategy: {strategy: default}
+  triggers:
+  - type: external
+    metadata: {scalerAddress: "dns:///ebbtide-scaler.ebbtide-system:8443", policy: scans}
+    authenticationRef: {name: ebbtide}
+  jobTargetRef:
+    backoffLimit: 0
+    template:
+      spec:
+        containers:
+        - name: scan
+          command: [ebbtide-worker]
+          args: [--idle-timeout, 15m, --, scan.sh]
+          resources: {requests: {cpu: 1, memory: 1Gi}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ebbtide-scaler, namespace: ebbtide-system}
+spec: {clusterIP: None}
+---
+apiVersion: karpenter.sh/v1
+kind: NodePool
+metadata: {name: scans}
+spec: {disruption: {consolidationPolicy: WhenEmpty}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: scheduler, namespace: kube-system}
+data:
+  config.yaml: |
+    kind: KubeSchedulerConfiguration
+    profiles:
+    - schedulerName: ebbtide
+      plugins:
+        multiPoint: {enabled: [{name: DrainPack}]}
+        score: {disabled: [{name: NodeResourcesFit}, {name: NodeResourcesBalancedAllocation}, {name: ImageLocality}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: keda-operator, namespace: keda, labels: {app.kubernetes.io/version: 2.21.0}}
+`
+
+func examine(t *testing.T, text string) []Finding {
+	t.Helper()
+	objects, err := Parse("x.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Examine(objects)
+}
+
+// Each check speaks of its fault, names the object and the line, and no other check speaks of it.
+func TestChecks(t *testing.T) {
+	if found := examine(t, healthy); len(found) > 0 {
+		t.Fatalf("all is well, but: %+v", found)
+	}
+	edits := map[string][][2]string{
+		"EBB001": {{"strategy: default", "strategy: accurate"}},
+		"EBB002": {{"  maxReplicaCount: 1000", "  maxReplicaCount: 1000\n  minReplicaCount: 5"}},
+		"EBB003": {{"  rollout: {strategy: gradual}\n", ""}},
+		"EBB004": {{"  maxReplicaCount: 1000\n", ""}},
+		"EBB005": {
+			{"  jobTargetRef:", "  - type: cron\n    metadata: {start: 0 7 * * 1-5, end: 0 19 * * 1-5}\n  jobTargetRef:"},
+			{"policy: scans}\n", "policy: scans, timezone: Europe/Prague}\n"},
+		},
+		"EBB006": {{"clusterIP: None", "clusterIP: 10.0.0.7"}, {"dns:///ebbtide-scaler.ebbtide-system:", "scaler.elsewhere.svc:"}},
+		"EBB007": {{"policy: scans}\n", "policy: scan}\n"}},
+		"EBB008": {{"    authenticationRef: {name: ebbtide}\n", ""}},
+		"EBB101": {
+			{"--idle-timeout, 15m,", "--idle-timeout, 15m, --prefetch, \"10\","}, {"--idle-timeout, 15m,", "--idle-timeout, 15m, --prefetch=10,"},
+			{"          resources:", "          env: [{name: AMQP_PREFETCH_COUNT, value: \"10\"}]\n          resources:"},
+			{"scan.sh]", "rabbitmqadmin get queue=scans]"},
+		},
+		"EBB102": {{"--idle-timeout, 15m,", "--idle-timeout, \"0\","}, {"--idle-timeout, 15m,", "--idle-timeout=0s,"}},
+		"EBB103": {{"{cpu: 1, memory: 1Gi}", "{cpu: 1}"}},
+		"EBB104": {{"        containers:", "        topologySpreadConstraints: [{topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway}]\n        containers:"}},
+		"EBB105": {{"    backoffLimit: 0\n", ""}, {"backoffLimit: 0", "backoffLimit: 3"}},
+		"EBB201": {{"{name: NodeResourcesFit}, ", ""}},
+		"EBB202": {{"consolidationPolicy: WhenEmpty", "consolidationPolicy: WhenEmptyOrUnderutilized"}, {"{consolidationPolicy: WhenEmpty}", "{}"}},
+		"EBB203": {{`BacklogReachable, status: "True"`, `BacklogReachable, status: "False"`}},
+		"EBB204": {{`type: Ready, status: "True"`, `type: Ready, status: "False"`}},
+		"EBB205": {{"2.21.0", "2.14.1"}},
+	}
+	for _, c := range Checks() {
+		if len(edits[c.ID]) == 0 {
+			t.Errorf("%s has no test", c.ID)
+		}
+		for _, edit := range edits[c.ID] {
+			text := strings.Replace(healthy, edit[0], edit[1], 1)
+			if text == healthy {
+				t.Fatalf("%s: the edit %q changes nothing", c.ID, edit)
+			}
+			found := examine(t, text)
+			if len(found) != 1 || found[0].ID != c.ID || found[0].Severity != c.Severity || found[0].Message == "" || !strings.HasPrefix(found[0].Source, "x.yaml:") {
+				t.Errorf("%s, %q: %+v", c.ID, edit, found)
+			}
+		}
+	}
+}
+
+func TestNodePoolIsFineWithProtectedPods(t *testing.T) {
+	text := strings.Replace(healthy, "consolidationPolicy: WhenEmpty", "consolidationPolicy: WhenEmptyOrUnderutilized", 1)
+	text = strings.Replace(text, "      spec:\n        containers:", "      metadata: {annotations: {karpenter.sh/do-not-disrupt: \"true\"}}\n      spec:\n        containers:", 1)
+	if found := examine(t, text); len(found) > 0 {
+		t.Errorf("%+v", found)
+	}
+}
+
+func TestParse(t *testing.T) {
+	objects, err := Parse("x.yaml", []byte("kind: List\nitems:\n- {kind: A, metadata: {name: a}}\n- {kind: B}\n---\n# nothing\n---\nkind: C\n"))
+	if err != nil || len(objects) != 3 || objects[0].GetName() != "a" || objects[2].Source != "x.yaml:8" {
+		t.Errorf("%+v, %v", objects, err)
+	}
+	if _, err := Parse("x.yaml", []byte("a: b\n---\na: [\n")); err == nil || !strings.HasPrefix(err.Error(), "x.yaml:3:") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// What the project ships is healthy.
+func TestOwnManifests(t *testing.T) {
+	var all []Object
+	for _, pattern := range []string{"../../manifests/*/*.yaml", "../../manifests/*/*/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatal(pattern, err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			objects, err := Parse(file, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, objects...)
+		}
+	}
+	for _, f := range Examine(all) {
+		t.Errorf("%+v", f)
+	}
+	if !slices.ContainsFunc(all, func(o Object) bool { return o.GetKind() == "KubeSchedulerConfiguration" }) {
+		t.Error("the scheduler's configuration was not read")
+	}
+}
+
+func TestReferencePage(t *testing.T) {
+	var page strings.Builder
+	for _, c := range Checks() {
+		fmt.Fprintf(&page, "\n### %s\n\n**%s** (%s). %s\n\nMend it: %s.\n", c.ID, strings.ToUpper(c.Title[:1])+c.Title[1:], c.Severity, c.Why, c.Fix)
+	}
+	doctable.Check(t, "../../docs/reference/doctor.md", "checks", page.String())
+}

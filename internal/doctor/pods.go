@@ -1,0 +1,196 @@
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// template is a pod template and whose it is.
+type template struct {
+	Object
+	spec, metadata map[string]any
+}
+
+// templates of what runs scans: ScaledJobs, and what our ScaledObjects scale.
+func (o *objects) templates() []template {
+	var found []template
+	add := func(object Object, path ...string) {
+		at := func(field string) map[string]any {
+			m, _ := nested(object.Object, append(append([]string{}, path...), field)...)
+			return m
+		}
+		found = append(found, template{object, at("spec"), at("metadata")})
+	}
+	for _, job := range o.of("ScaledJob") {
+		add(job, "spec", "jobTargetRef", "template")
+	}
+	for _, scaled := range o.of("ScaledObject") {
+		if ours, _ := triggers(scaled); len(ours) == 0 {
+			continue
+		}
+		kind := cmp.Or(text(scaled.Object, "spec", "scaleTargetRef", "kind"), "Deployment")
+		if target, ok := o.get(kind, scaled.GetNamespace(), text(scaled.Object, "spec", "scaleTargetRef", "name")); ok {
+			add(target, "spec", "template")
+		}
+	}
+	return found
+}
+
+func nested(content map[string]any, path ...string) (map[string]any, bool) {
+	for _, step := range path {
+		next, ok := content[step].(map[string]any)
+		if !ok {
+			return nil, false
+		}
+		content = next
+	}
+	return content, true
+}
+
+// podChecks are of the pods that work.
+func podChecks() []Check {
+	return []Check{
+		{
+			ID: "EBB101", Severity: Error, Title: "worker with prefetch above 1, or basic.get",
+			Why: "A consumer that prefetches holds messages that others could work on, and one that polls by basic.get is no consumer at all: " +
+				"the scaler counts one message for each consumer.",
+			Fix: "consume with a prefetch of 1 and manual acknowledgement, as ebbtide-worker does",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, t := range o.templates() {
+					for _, c := range list(t.spec, "containers") {
+						if n := prefetch(c); n > 1 {
+							found(t.Object, "container %s prefetches %d messages", text(c, "name"), n)
+						}
+						words := strings.Join(append(texts(c, "command"), texts(c, "args")...), " ")
+						if strings.Contains(words, "basic.get") || strings.Contains(words, "basic_get") || strings.Contains(words, "rabbitmqadmin get") {
+							found(t.Object, "container %s takes messages by basic.get", text(c, "name"))
+						}
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB102", Severity: Error, Title: "no idle timeout under a floor",
+			Why: "A floor keeps workers that wait for a message. Nothing kills them when it falls: without an idle timeout they, and their nodes, stay.",
+			Fix: "set --idle-timeout of ebbtide-worker, 15m say",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, job := range o.ourScaledJobs() {
+					ours, _ := triggers(job)
+					policy, ok := o.get("ScalingPolicy", job.GetNamespace(), text(ours[0], "metadata", "policy"))
+					if !ok || !hasFloor(policy) {
+						continue
+					}
+					for _, c := range list(job.Object, "spec", "jobTargetRef", "template", "spec", "containers") {
+						if timeout, worker := idleTimeout(c); worker && (timeout == "0" || timeout == "0s") {
+							found(job, "container %s waits for ever, and policy %s has a floor", text(c, "name"), policy.GetName())
+						}
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB103", Severity: Warning, Title: "pods without requests",
+			Why: "A pod that requests nothing fits everywhere: it is put on full nodes, no node is made for it, and packing knows nothing of it.",
+			Fix: "set resources.requests.cpu and .memory of every container",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, t := range o.templates() {
+					for _, c := range list(t.spec, "containers") {
+						for _, resource := range []string{"cpu", "memory"} {
+							if text(c, "resources", "requests", resource) == "" && text(c, "resources", "limits", resource) == "" {
+								found(t.Object, "container %s requests no %s", text(c, "name"), resource)
+							}
+						}
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB104", Severity: Warning, Title: "topology spread that fights packing",
+			Why: "Pods that are spread over hosts keep every host, and every one of them sees all nodes when it is placed.",
+			Fix: "remove topologySpreadConstraints by kubernetes.io/hostname from scan pods; spread what serves people, not scans",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, t := range o.templates() {
+					for _, c := range list(t.spec, "topologySpreadConstraints") {
+						if text(c, "topologyKey") == "kubernetes.io/hostname" {
+							found(t.Object, "its pods are spread over hosts (%s)", text(c, "whenUnsatisfiable"))
+						}
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB105", Severity: Warning, Title: "job that is tried again by Kubernetes too",
+			Why: "The broker delivers a message again when its worker dies. A backoffLimit starts a second worker for it besides.",
+			Fix: "set spec.jobTargetRef.backoffLimit: 0; the queue's delivery limit bounds the tries",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, job := range o.ourScaledJobs() {
+					if limit := cmp.Or(text(job.Object, "spec", "jobTargetRef", "backoffLimit"), "6"); limit != "0" {
+						found(job, "backoffLimit is %s", limit)
+					}
+				}
+			},
+		},
+	}
+}
+
+// prefetch that a container is told by its arguments or environment; 0 when it is not.
+func prefetch(container map[string]any) int {
+	words := append(texts(container, "command"), texts(container, "args")...)
+	for i, word := range words {
+		name, value, ok := strings.Cut(word, "=")
+		if !strings.Contains(strings.ToLower(name), "prefetch") {
+			continue
+		}
+		if !ok && i+1 < len(words) {
+			value = words[i+1]
+		}
+		if n, err := strconv.Atoi(value); err == nil {
+			return n
+		}
+	}
+	for _, e := range list(container, "env") {
+		if strings.Contains(strings.ToUpper(text(e, "name")), "PREFETCH") {
+			if n, err := strconv.Atoi(text(e, "value")); err == nil {
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// idleTimeout of a container of ours; worker is false for another's.
+func idleTimeout(container map[string]any) (timeout string, worker bool) {
+	words := append(texts(container, "command"), texts(container, "args")...)
+	for i, word := range words {
+		worker = worker || strings.HasSuffix(word, "ebbtide-worker")
+		if value, ok := strings.CutPrefix(word, "--idle-timeout="); ok {
+			timeout = value
+		} else if word == "--idle-timeout" && i+1 < len(words) {
+			timeout = words[i+1]
+		}
+	}
+	return timeout, worker
+}
+
+// hasFloor is true for a policy that keeps replicas without work at some time.
+func hasFloor(policy Object) bool {
+	limits := []map[string]any{}
+	if m, ok := nested(policy.Object, "spec", "calendar", "default"); ok {
+		limits = append(limits, m)
+	}
+	for _, p := range list(policy.Object, "spec", "calendar", "periods") {
+		if m, ok := nested(p, "limits"); ok {
+			limits = append(limits, m)
+		}
+	}
+	for _, l := range limits {
+		for _, field := range []string{"minReplicas", "idleReplicas"} {
+			if v := fmt.Sprint(l[field]); l[field] != nil && v != "0" {
+				return true
+			}
+		}
+	}
+	return false
+}

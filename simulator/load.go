@@ -79,7 +79,8 @@ func Weeks(random *rand.Rand, weeks int, perDay float64, zone *time.Location) Tr
 			hour := float64(quarter) / 4
 			rate := 0.03 / 24 // a quiet hour's share of a day
 			if !weekend && hour >= 7 && hour < 20 {
-				rate += 0.14*math.Exp(-math.Pow((hour-10)/1.6, 2)) + 0.12*math.Exp(-math.Pow((hour-14.5)/2, 2))
+				morning, noon := (hour-10)/1.6, (hour-14.5)/2
+				rate += 0.14*math.Exp(-morning*morning) + 0.12*math.Exp(-noon*noon)
 			}
 			expected := busy * rate / 4
 			begin := time.Date(date.Year(), date.Month(), date.Day(), quarter/4, quarter%4*15, 0, 0, zone)

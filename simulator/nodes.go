@@ -27,6 +27,7 @@ type Node struct {
 	// Ready nodes take pods; others are still starting.
 	Ready   bool
 	removed bool
+	uses    int           // pods that it had
 	empty   time.Duration // since when, while it has no pods
 }
 
@@ -61,6 +62,7 @@ func (n *nodes) start(node *Node, now time.Duration) {
 func (n *nodes) bind(id int, job *Job, now time.Duration, node *Node) {
 	node.Free = node.Free.Minus(job.Requests)
 	node.Pods++
+	node.uses++
 	n.packer.Bound(id, job, now, node)
 }
 

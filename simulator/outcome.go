@@ -70,7 +70,7 @@ func (r *run) outcome() Outcome {
 		r.nodes.cost += (r.now - n.Created).Hours() * n.Shape.Price
 	}
 	largest := slices.MaxFunc(r.Nodes.Shapes, func(a, b Shape) int { return int(a.Capacity[0] - b.Capacity[0]) })
-	bound := lowerbound.NodeSeconds(r.intervals, bounding(largest.Capacity), r.Nodes.Delay)
+	bound := lowerbound.NodeSeconds(r.intervals, bounding(largest.Capacity), r.Nodes.Delay.Min)
 	hours := r.nodes.lifetime.Hours()
 	return Outcome{
 		Messages: len(r.messages), Unserved: len(r.messages) - r.settled, Jobs: r.nextID, EmptyJobs: r.empty, Crashes: r.crashed,

@@ -1,14 +1,14 @@
 package simulator
 
 // queue is a heap of events, the first at 0. container/heap would make garbage of each of them.
-type queue[E interface{ before(E) bool }] []E
+type queue[E interface{ Before(E) bool }] []E
 
 func (q *queue[E]) push(e E) {
 	*q = append(*q, e)
 	h, i := *q, len(*q)-1
 	for i > 0 {
 		parent := (i - 1) / 2
-		if !h[i].before(h[parent]) {
+		if !h[i].Before(h[parent]) {
 			return
 		}
 		h[i], h[parent] = h[parent], h[i]
@@ -30,10 +30,10 @@ func (q *queue[E]) pop() E {
 		if child >= last {
 			return first
 		}
-		if child+1 < last && h[child+1].before(h[child]) {
+		if child+1 < last && h[child+1].Before(h[child]) {
 			child++
 		}
-		if !h[child].before(h[i]) {
+		if !h[child].Before(h[i]) {
 			return first
 		}
 		h[i], h[child] = h[child], h[i]

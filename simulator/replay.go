@@ -96,8 +96,8 @@ type event struct {
 	node *Node
 }
 
-// before is by time; at one instant ends come before removals, so that a node is removed in its turn.
-func (e event) before(other event) bool {
+// Before is by time; at one instant ends come before removals, so that a node is removed in its turn.
+func (e event) Before(other event) bool {
 	return cmp.Or(cmp.Compare(e.at, other.at), cmp.Compare(other.job, e.job)) < 0
 }
 

@@ -54,7 +54,7 @@ type Nodes struct {
 	Shapes              []Shape
 	Boot                Range
 	BatchIdle, BatchMax time.Duration
-	Delay               time.Duration
+	Delay               Range
 }
 
 // Faults are what goes wrong.
@@ -87,7 +87,7 @@ func Defaults() System {
 		Packer: "drainpack",
 		Nodes: Nodes{
 			Shapes: []Shape{{Name: "16x", Capacity: packing.Amounts{15890, 60 << 30, 0, 110}, Price: 0.768}},
-			Boot:   Range{35 * time.Second, 60 * time.Second}, BatchIdle: time.Second, BatchMax: 10 * time.Second, Delay: 45 * time.Second,
+			Boot:   Range{35 * time.Second, 60 * time.Second}, BatchIdle: time.Second, BatchMax: 10 * time.Second, Delay: Range{45 * time.Second, 45 * time.Second},
 		},
 	}
 }
@@ -168,14 +168,14 @@ type run struct {
 	batchFrom time.Duration // when the batch began; -1 for none
 	lastWait  time.Duration // when the last pod began to wait
 
-	started                               []bool
-	settled                               int
-	waits                                 []time.Duration
-	empty, crashed, lost                  int
-	busyTime, podTime                     time.Duration
-	intervals                             []lowerbound.Interval
-	backlog, consuming, busy, wantReplica int64
-	series                                *series
+	started                    []bool
+	settled                    int
+	waits                      []time.Duration
+	empty, crashed, lost       int
+	busyTime, podTime          time.Duration
+	intervals                  []lowerbound.Interval
+	backlog, busy, wantReplica int64
+	series                     *series
 }
 
 // messageQueue and the jobs of its own.
@@ -208,7 +208,7 @@ type idleWorker struct {
 	epoch  int
 }
 
-func (i idleWorker) before(other idleWorker) bool {
+func (i idleWorker) Before(other idleWorker) bool {
 	return i.key < other.key || i.key == other.key && i.worker.id < other.worker.id
 }
 
@@ -238,7 +238,7 @@ const (
 	podRuns
 )
 
-func (h happening) before(other happening) bool {
+func (h happening) Before(other happening) bool {
 	if h.at != other.at {
 		return h.at < other.at
 	}
@@ -250,8 +250,11 @@ func (h happening) before(other happening) bool {
 
 func (r *run) foresee(in time.Duration, k kind, w *worker, n *Node) {
 	h := happening{at: r.now + in, kind: k, order: r.order, worker: w, node: n}
-	if w != nil {
+	switch {
+	case w != nil:
 		h.epoch = w.epoch
+	case n != nil:
+		h.epoch = n.uses
 	}
 	r.order++
 	r.happen.push(h)
@@ -423,10 +426,10 @@ func (r *run) handle(h happening) {
 		}
 		r.booting = slices.DeleteFunc(r.booting, func(n *Node) bool { return n == h.node })
 		r.nodes.start(h.node, r.now)
-		r.foresee(r.Nodes.Delay, nodeGoes, nil, h.node)
+		r.emptied(h.node)
 		r.schedule()
 	case nodeGoes:
-		if !h.node.removed && h.node.Pods == 0 && h.node.empty+r.Nodes.Delay == r.now {
+		if !h.node.removed && h.node.Pods == 0 && h.node.uses == h.epoch {
 			r.nodes.remove(h.node, r.now)
 		}
 	case nodeIsLost:
@@ -472,9 +475,12 @@ func (r *run) unbind(w *worker) {
 	})
 	r.nodes.end(w.id, &w.queue.job, r.now-w.bound, r.now, w.node)
 	if w.node.Pods == 0 {
-		r.foresee(r.Nodes.Delay, nodeGoes, nil, w.node)
+		r.emptied(w.node)
 	}
 }
+
+// emptied foresees the end of a node without pods, unless it is used again before.
+func (r *run) emptied(node *Node) { r.foresee(r.Nodes.Delay.draw(r.random), nodeGoes, nil, node) }
 
 // die ends a worker at once; its message is delivered again.
 func (r *run) die(w *worker) {

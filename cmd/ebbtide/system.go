@@ -42,7 +42,7 @@ func (s *systemFlags) add(cmd *cobra.Command) {
 	flags.IntVar(&s.Worker.MaxMessages, "max-messages", s.Worker.MaxMessages, "messages that a worker takes before it leaves; 0 for as long as there are any")
 	flags.DurationVar(&s.Worker.IdleTimeout, "idle-timeout", warmFor, "after which a worker without a message leaves")
 	flags.Var(rangeFlag{&s.Nodes.Boot}, "node-boot", "from the decision to make a node until it takes pods")
-	flags.DurationVar(&s.Nodes.Delay, "node-delay", s.Nodes.Delay, "from a node's last pod until it is removed: 45s is Karpenter with consolidateAfter 30s, 10m cluster-autoscaler")
+	flags.Var(rangeFlag{&s.Nodes.Delay}, "node-delay", "from a node's last pod until it is removed: 45s is Karpenter with consolidateAfter 30s, 10m cluster-autoscaler")
 	flags.Float64Var(&s.Faults.Crashes, "crashes", 0, "share of scans whose worker dies")
 	flags.Float64Var(&s.Faults.NodeLossPerHour, "node-loss", 0, "nodes lost for every hour of a node: 0.05 for one in twenty")
 }

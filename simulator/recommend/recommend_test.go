@@ -37,7 +37,9 @@ func TestLearn(t *testing.T) {
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	at := func(day, hour int) int32 { return limits.Limits(time.Date(2026, 3, day, hour, 0, 0, 0, o.Zone)).MinReplicas }
+	at := func(day, hour int) int32 {
+		return limits.Limits(time.Date(2026, 3, day, hour, 0, 0, 0, o.Zone)).MinReplicas
+	}
 	if noon, night, sunday := at(4, 10), at(4, 3), at(8, 10); noon < 10 || night > noon/4 || sunday > noon/4 {
 		t.Errorf("floors: %d at ten, %d at three in the night, %d on Sunday", noon, night, sunday)
 	}

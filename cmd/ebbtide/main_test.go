@@ -311,3 +311,33 @@ func TestCronDays(t *testing.T) {
 		}
 	}
 }
+
+// The commands of the how-to run, and print what it shows, the first lines at least.
+func TestHowTo(t *testing.T) {
+	t.Chdir("../..")
+	page, err := os.ReadFile("docs/how-to/try-a-policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := 0
+	for block := range strings.SplitSeq(string(page), "```") {
+		text, ok := strings.CutPrefix(block, "console\n$ ebbtide ")
+		if !ok {
+			continue
+		}
+		commands++
+		line, want, _ := strings.Cut(text, "\n")
+		want, _, _ = strings.Cut(want, "...\n")
+		got := must(t, strings.Fields(line)...)
+		var trimmed strings.Builder // tables end their lines with spaces where a cell is empty
+		for l := range strings.Lines(got) {
+			trimmed.WriteString(strings.TrimRight(l, " \n") + "\n")
+		}
+		if !strings.HasPrefix(trimmed.String(), want) {
+			t.Errorf("%s: (-documented +real):\n%s", line, cmp.Diff(want, trimmed.String()))
+		}
+	}
+	if commands != 4 {
+		t.Errorf("%d commands", commands)
+	}
+}

@@ -168,40 +168,45 @@ func Publish(ctx context.Context, amqpURL string, n int) error {
 // Run plays the morning on a cluster on which Install and RunPods are done, and measures it until the last node is
 // gone. Begin is when the whole run began. The live view goes to out.
 func Run(ctx context.Context, c *cluster.Cluster, begin time.Time, out io.Writer) (Summary, error) {
+	summary, _, err := playOn(ctx, c, morning(rand.New(rand.NewPCG(20260302, 0))), begin, out)
+	return summary, err
+}
+
+// playOn plays any arrivals.
+func playOn(ctx context.Context, c *cluster.Cluster, arrivals []arrival, begin time.Time, out io.Writer) (Summary, *observer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	client, err := kubernetes.NewForConfig(c.Admin())
 	if err != nil {
-		return Summary{}, err
+		return Summary{}, nil, err
 	}
 	connection, err := amqp.Dial(c.Broker.AMQPURL("/"))
 	if err != nil {
-		return Summary{}, err
+		return Summary{}, nil, err
 	}
 	defer connection.Close()
 	observed := newObserver(namespace, nodePoolLabel, nodePoolName)
 	if err := observed.watch(ctx, client); err != nil {
-		return Summary{}, err
+		return Summary{}, nil, err
 	}
 	settled, err := collect(connection)
 	if err != nil {
-		return Summary{}, err
+		return Summary{}, nil, err
 	}
 	sender, err := newPublisher(connection)
 	if err != nil {
-		return Summary{}, err
+		return Summary{}, nil, err
 	}
 	live := newView(out, c, observed, settled)
 	stopView := live.start(ctx)
 	defer stopView()
 
-	arrivals := morning(rand.New(rand.NewPCG(20260302, 0)))
 	if err := sender.play(ctx, arrivals, func(scan) { settled.published() }); err != nil {
-		return Summary{}, err
+		return Summary{}, nil, err
 	}
 	waitErr := untilQuiet(ctx, c, observed, settled)
 	stopView()
-	return summarize(observed, settled, begin), waitErr
+	return summarize(observed, settled, begin), observed, waitErr
 }
 
 // untilQuiet waits until every message is settled, every job has finished and every node is gone.

@@ -32,7 +32,8 @@ type jobRecord struct{ finished, failed bool }
 type podRecord struct {
 	name, node     string
 	created        time.Time
-	bound, ended   time.Time
+	bound, running time.Time
+	ended          time.Time
 	cutShort       bool  // it ended without success
 	cpu, memory    int64 // millicores, bytes
 	exitCode       int32
@@ -130,6 +131,9 @@ func (o *observer) recordPod(object any, gone bool) {
 	if pod.Spec.NodeName != "" && record.bound.IsZero() {
 		record.node, record.bound = pod.Spec.NodeName, now
 	}
+	if record.running.IsZero() && pod.Status.Phase == corev1.PodRunning {
+		record.running = now
+	}
 	if record.ended.IsZero() && (gone || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed) {
 		record.ended, record.cutShort = now, pod.Status.Phase != corev1.PodSucceeded
 	}
@@ -216,15 +220,58 @@ func (o *observer) idlePods() int {
 
 // bindingWaits are the times from pods' creation to their nodes.
 func (o *observer) bindingWaits() []time.Duration {
+	return o.between(func(p *podRecord) (time.Time, time.Time) { return p.created, p.bound })
+}
+
+// between are the times from one moment of a pod to another, of pods that had both.
+func (o *observer) between(moments func(*podRecord) (from, to time.Time)) []time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var waits []time.Duration
+	var times []time.Duration
 	for _, pod := range o.pods {
-		if !pod.bound.IsZero() {
-			waits = append(waits, pod.bound.Sub(pod.created))
+		if from, to := moments(pod); !from.IsZero() && !to.IsZero() {
+			times = append(times, to.Sub(from))
 		}
 	}
-	return waits
+	return times
+}
+
+// firstBindings are the times from nodes' creation to their first pods.
+func (o *observer) firstBindings() []time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first := map[string]time.Time{}
+	for _, pod := range o.pods {
+		if at, ok := first[pod.node]; !pod.bound.IsZero() && (!ok || pod.bound.Before(at)) {
+			first[pod.node] = pod.bound
+		}
+	}
+	var times []time.Duration
+	for _, node := range o.nodes {
+		if at, ok := first[node.name]; ok {
+			times = append(times, at.Sub(node.added))
+		}
+	}
+	return times
+}
+
+// lingering are the times from the last pods' ends to their nodes' removal.
+func (o *observer) lingering() []time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	last := map[string]time.Time{}
+	for _, pod := range o.pods {
+		if pod.ended.After(last[pod.node]) {
+			last[pod.node] = pod.ended
+		}
+	}
+	var times []time.Duration
+	for _, node := range o.nodes {
+		if at, ok := last[node.name]; ok && !node.removed.IsZero() {
+			times = append(times, node.removed.Sub(at))
+		}
+	}
+	return times
 }
 
 // nodeFigures are the node part of a summary.

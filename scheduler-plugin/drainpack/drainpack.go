@@ -81,9 +81,10 @@ type cycle struct {
 	pod      fleet.Pod
 	requests v1.ResourceList
 	offer    string
-	// order of the feasible nodes, the best first, and the scores of those that have one; none when a single node is feasible.
-	order  []packing.Key
-	scores map[string]int64
+	// feasible nodes, the order of those that get a score, the best first, and the scores; nothing of it when a single node is feasible.
+	feasible int
+	order    []packing.Key
+	scores   map[string]int64
 }
 
 // Clone implements fwk.StateData. Nothing of a cycle is changed by those who may have cloned it.
@@ -186,10 +187,10 @@ func (d *DrainPack) PreScore(ctx context.Context, state fwk.CycleState, pod *v1.
 	if err != nil {
 		return fwk.AsStatus(err)
 	}
-	c.order = d.order(c, nodes)
-	c.scores = make(map[string]int64, fwk.MaxScore)
-	for place, key := range c.order[:min(len(c.order), int(fwk.MaxScore))] {
-		c.scores[key.Name] = fwk.MaxScore - int64(place)
+	c.feasible, c.order = len(nodes), d.order(c, nodes)
+	c.scores = make(map[string]int64, len(c.order))
+	for place := range c.order {
+		c.scores[c.order[place].Name] = fwk.MaxScore - int64(place)
 	}
 	if logger := klog.FromContext(ctx).V(4); logger.Enabled() {
 		logger.Info("Ordered nodes", "pod", klog.KObj(pod), "best", c.order[:min(3, len(c.order))])
@@ -217,7 +218,7 @@ func (d *DrainPack) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod
 	}
 	if len(c.order) == 0 { // no other node was feasible, so none was scored
 		if info, err := d.handle.SnapshotSharedLister().NodeInfos().Get(nodeName); err == nil {
-			c.order = d.order(c, []fwk.NodeInfo{info})
+			c.feasible, c.order = 1, d.order(c, []fwk.NodeInfo{info})
 		}
 	}
 	now := d.now()

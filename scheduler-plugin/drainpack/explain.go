@@ -32,7 +32,7 @@ func (d *DrainPack) record(c *cycle, pod *v1.Pod, nodeName string, now time.Time
 	d.fleet.Describe(node, c.pod.Group, now)
 	p := placement.Placement{
 		Time: now, Namespace: pod.Namespace, Pod: pod.Name, Class: c.pod.Class, Node: nodeName, Offer: c.offer,
-		Feasible: len(c.order), RunnersUp: make([]packing.Key, 0, runnersUp),
+		Feasible: c.feasible, RunnersUp: make([]packing.Key, 0, runnersUp),
 	}
 	for i := range c.order {
 		if c.order[i].Name == nodeName {
@@ -45,7 +45,7 @@ func (d *DrainPack) record(c *cycle, pod *v1.Pod, nodeName string, now time.Time
 		key := *p.Key // and not the whole order
 		p.Key, node[0].Leaving = &key, key.Leaving
 		if len(p.RunnersUp) > 0 {
-			_, p.DecidedBy = key.Decide(p.RunnersUp[0])
+			_, p.DecidedBy = key.Decide(&p.RunnersUp[0])
 		}
 	}
 	remaining := d.fleet.Remaining(c.pod)

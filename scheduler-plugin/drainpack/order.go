@@ -13,7 +13,7 @@ type resource struct {
 	request int64
 }
 
-// order of nodes for a pod, the best first. It may be one of thousands of nodes, so they share what they are described in.
+// order of nodes for a pod: those that get a score, the best first. It may be one of thousands of nodes, so they share what they are described in.
 func (d *DrainPack) order(c *cycle, infos []fwk.NodeInfo) []packing.Key {
 	// Which resource comes first does not matter to the order of nodes, but it must be the same for all.
 	resources := make([]resource, 0, len(c.requests))
@@ -42,7 +42,7 @@ func (d *DrainPack) order(c *cycle, infos []fwk.NodeInfo) []packing.Key {
 		}
 	}
 	d.fleet.Describe(nodes, c.pod.Group, d.now())
-	return packing.Order(nodes, d.fleet.Remaining(c.pod), d.weights(resources))
+	return packing.Order(nodes, d.fleet.Remaining(c.pod), d.weights(resources), int(fwk.MaxScore))
 }
 
 // weights of resources by how scarce the fleet's are. One that the index does not know counts as the scarcest.

@@ -65,7 +65,7 @@ func TestIndexAgainstOrder(t *testing.T) {
 				}
 				nodes = append(nodes, n)
 			}
-			want := names(Order(nodes, remaining, nil))
+			want := names(Order(nodes, remaining, nil, len(nodes)))
 			got := index.Candidates(Query{
 				Requests: requests, Now: now, Remaining: remaining, Most: most, Tries: 100,
 				Accept: func(name string) bool { return name != refused },

@@ -93,13 +93,13 @@ func PriceClass(price float64) int {
 //  5. best fit: the least free space after placement;
 //  6. the oldest, so that young nodes are the ones to drain;
 //  7. by name.
-func (k Key) Compare(other Key) int {
+func (k *Key) Compare(other *Key) int {
 	order, _ := k.Decide(other)
 	return order
 }
 
 // Decide is Compare, and the name of what tells the keys apart: leaving, extension, locality, slack, best fit, age or name.
-func (k Key) Decide(other Key) (order int, by string) {
+func (k *Key) Decide(other *Key) (order int, by string) {
 	if order = compareBool(k.Leaving, other.Leaving); order != 0 {
 		return order, "leaving"
 	}
@@ -121,14 +121,19 @@ func (k Key) Decide(other Key) (order int, by string) {
 	return strings.Compare(k.Name, other.Name), "name"
 }
 
-// Order is the nodes' keys for a pod that will run for remaining, the best first. Weights are as in NewKey.
-func Order(nodes []Node, remaining time.Duration, weights []float64) []Key {
-	keys := make([]Key, len(nodes))
+// Order is the nodes' keys for a pod that will run for remaining, the best first, up to most of them. Weights are as in NewKey.
+func Order(nodes []Node, remaining time.Duration, weights []float64, most int) []Key {
+	keys, order := make([]Key, len(nodes)), make([]*Key, len(nodes))
 	for i := range nodes {
 		keys[i] = NewKey(&nodes[i], remaining, weights)
+		order[i] = &keys[i]
 	}
-	slices.SortFunc(keys, Key.Compare)
-	return keys
+	slices.SortFunc(order, (*Key).Compare)
+	best := make([]Key, min(most, len(order)))
+	for i := range best {
+		best[i] = *order[i]
+	}
+	return best
 }
 
 // Extension is how much longer a node with the given exit must live for a pod with the given remaining time.

@@ -141,7 +141,7 @@ func TestOrder(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, names(Order(tc.nodes, tc.remaining, tc.weights))); diff != "" {
+			if diff := cmp.Diff(tc.want, names(Order(tc.nodes, tc.remaining, tc.weights, 100))); diff != "" {
 				t.Errorf("order (-want +got):\n%s", diff)
 			}
 		})
@@ -160,10 +160,10 @@ func TestOrderIsTotal(t *testing.T) {
 				Allocatable: []int64{4, 8}, Free: []int64{random.Int64N(3), random.Int64N(3)},
 			}
 		}
-		want := names(Order(nodes, time.Minute, nil))
+		want := names(Order(nodes, time.Minute, nil, 100))
 		shuffled := slices.Clone(nodes)
 		random.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		if diff := cmp.Diff(want, names(Order(shuffled, time.Minute, nil))); diff != "" {
+		if diff := cmp.Diff(want, names(Order(shuffled, time.Minute, nil, 100))); diff != "" {
 			t.Fatalf("order depends on the argument's (-want +got):\n%s", diff)
 		}
 	}

@@ -1,0 +1,114 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
+	"github.com/ebbtide-dev/ebbtide/simulator"
+)
+
+// calibrationLoad is 320 scans: a trickle, and a burst every half minute.
+func calibrationLoad() []arrival {
+	random := rand.New(rand.NewPCG(20260302, 7))
+	var arrivals []arrival
+	add := func(after time.Duration) {
+		seconds := min(45, max(1, 8*math.Exp(0.9*random.NormFloat64())))
+		arrivals = append(arrivals, arrival{after: after, scan: scan{Seconds: math.Round(seconds*100) / 100}})
+	}
+	for range 120 {
+		add(time.Duration(random.Float64() * float64(2*time.Minute)))
+	}
+	for burst := range 4 {
+		for range 50 {
+			add(time.Duration(10+30*burst)*time.Second + time.Duration(random.Float64()*float64(3*time.Second)))
+		}
+	}
+	slices.SortFunc(arrivals, func(a, b arrival) int { return int(a.after - b.after) })
+	for i := range arrivals {
+		arrivals[i].scan.ID = fmt.Sprintf("scan-%03d", i)
+	}
+	return arrivals
+}
+
+func TestCalibration(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	c, _ := startCluster(ctx, t, Programs)
+	if err := Install(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	var summary Summary
+	var observed *observer
+	work, workCtx := errgroup.WithContext(ctx)
+	podsCtx, stopPods := context.WithCancel(workCtx)
+	work.Go(func() error { return RunPods(podsCtx, c, nil) })
+	work.Go(func() error {
+		defer stopPods()
+		var err error
+		summary, observed, err = playOn(workCtx, c, calibrationLoad(), time.Now(), os.Stderr)
+		return err
+	})
+	if err := work.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	summary.Print(os.Stderr)
+	show := func(name string, times []time.Duration) {
+		t.Logf("%-20s p5 %5.1f p50 %5.1f p95 %5.1f s, %d", name, percentile(times, 5), percentile(times, 50), percentile(times, 95), len(times))
+	}
+	show("pod created-bound", observed.bindingWaits())
+	show("pod bound-running", observed.between(func(p *podRecord) (time.Time, time.Time) { return p.bound, p.running }))
+	show("node to first pod", observed.firstBindings())
+	show("node lingers", observed.lingering())
+	predicted, err := predict(observed, calibrationLoad())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("node-seconds %.0f, simulated %.0f; wait p50 %.1f, simulated %.1f; p95 %.1f, simulated %.1f; peak nodes %d, simulated %d",
+		summary.NodeSeconds, predicted.NodeHours*3600, summary.WaitSecondsP50, predicted.Wait.P50, summary.WaitSecondsP95, predicted.Wait.P95,
+		summary.PeakNodes, predicted.PeakNodes)
+	within := func(what string, real, simulated float64) {
+		if math.Abs(simulated-real) > 0.1*real {
+			t.Errorf("%s: %.1f on the cluster, %.1f in the simulator", what, real, simulated)
+		}
+	}
+	within("node-seconds", summary.NodeSeconds, predicted.NodeHours*3600)
+	within("p95 wait", summary.WaitSecondsP95, predicted.Wait.P95)
+}
+
+// predict plays the load in the simulator with the cluster's settings. How long pods and nodes take to start and nodes to go is taken from
+// what was observed, step by step: the simulator is to find out what they make together.
+func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
+	limits, errs := calendar.New(nil, nil, maxReplicas, nil)
+	if len(errs) > 0 {
+		return simulator.Outcome{}, errs.ToAggregate()
+	}
+	middle := func(times []time.Duration) simulator.Range {
+		at := func(p float64) time.Duration { return time.Duration(percentile(times, p) * float64(time.Second)) }
+		return simulator.Range{Min: at(5), Max: at(95)}
+	}
+	s := simulator.Defaults()
+	s.Scaler, s.PollEvery = simulator.Ebbtide(limits, target.Policy{MessagesPerReplica: 1}), 2*time.Second
+	s.Pod = packing.Amounts{900, 2 << 30, 0, 1}
+	s.Worker.Boot = middle(o.between(func(p *podRecord) (time.Time, time.Time) { return p.bound, p.running }))
+	s.Worker.Connect = simulator.Range{Min: 300 * time.Millisecond, Max: time.Second}
+	s.Nodes = simulator.Nodes{
+		Shapes: []simulator.Shape{{Name: "8x", Capacity: packing.Amounts{8000, 32 << 30, 0, 110}}}, Boot: middle(o.firstBindings()),
+		BatchIdle: time.Second, BatchMax: 3 * time.Second, Delay: middle(o.lingering()),
+	}
+	var messages []simulator.Job
+	for _, a := range arrivals {
+		messages = append(messages, simulator.Job{Start: a.after, Run: time.Duration(a.scan.Seconds * float64(time.Second)), Class: "scan", Requests: s.Pod})
+	}
+	return s.Run(messages)
+}

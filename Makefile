@@ -49,8 +49,8 @@ generate: ## Generate code, manifests and reference pages from the API's types a
 	$(PROTO) buf generate
 
 ##@ Test
-.PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler fuzz
-test: tools lint generated race unit e2e-node e2e-demo e2e-calendar e2e-scheduler ## Everything: lint, unit, integration and the scenarios
+.PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler e2e-calibration fuzz
+test: tools lint generated race unit e2e-node e2e-demo e2e-calendar e2e-scheduler e2e-calibration ## Everything: lint, unit, integration and the scenarios
 
 lint: ## Lint and check the formatting
 	$(TOOL) golangci-lint run ./...
@@ -77,6 +77,9 @@ e2e-calendar: tools ## A shift: push, a period's start and end, an edit while sc
 
 e2e-scheduler: tools ## The scheduler is killed again and again while pods come
 	$(TEST) -timeout 20m -count=1 -run TestScheduler ./e2e/scenario
+
+e2e-calibration: tools ## The same 320 scans on the cluster and in the simulator agree within 10% (OVERLAY=file.svg draws both)
+	$(TEST) -timeout 20m -count=1 -run TestCalibration ./e2e/scenario $(if $(OVERLAY),-args -overlay $(abspath $(OVERLAY)))
 
 fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -177,24 +178,34 @@ func BenchmarkSystem(b *testing.B) {
 	if len(errs) > 0 {
 		b.Fatal(errs)
 	}
-	for _, count := range []int{10_000, 100_000, 1_000_000} {
-		b.Run(fmt.Sprint(count), func(b *testing.B) {
-			// The same load, for longer.
+	for _, c := range []struct {
+		name      string
+		count     int
+		perSecond float64
+	}{{"10000", 10_000, 10}, {"100000", 100_000, 10}, {"1000000", 1_000_000, 10}, {"1000000-on-5000-nodes", 1_000_000, 1300}} {
+		b.Run(c.name, func(b *testing.B) {
 			random := rand.New(rand.NewPCG(1, 1))
-			messages := make([]Job, count)
+			messages := make([]Job, c.count)
 			at := time.Duration(0)
 			for i := range messages {
-				at += seconds(random.ExpFloat64() * 0.1)
+				at += seconds(random.ExpFloat64() / c.perSecond)
 				messages[i] = Job{Start: at, Run: seconds(60 * random.ExpFloat64()), Class: "scan", Requests: requests(1000, 2048)}
 			}
+			nodes := 0
 			for b.Loop() {
 				s := Defaults()
 				s.Scaler = Ebbtide(limits, target.Policy{MessagesPerReplica: 1})
-				if _, err := s.Run(messages); err != nil {
+				out, err := s.Run(messages)
+				if err != nil {
 					b.Fatal(err)
 				}
+				nodes = out.PeakNodes
 			}
-			b.ReportMetric(float64(count)*float64(b.N)/b.Elapsed().Seconds(), "jobs/s")
+			var memory runtime.MemStats
+			runtime.ReadMemStats(&memory)
+			b.ReportMetric(float64(c.count)*float64(b.N)/b.Elapsed().Seconds(), "jobs/s")
+			b.ReportMetric(float64(nodes), "nodes")
+			b.ReportMetric(float64(memory.Sys)/(1<<20), "MiB")
 		})
 	}
 }

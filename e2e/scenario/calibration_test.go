@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
+	"github.com/ebbtide-dev/ebbtide/simulator/report"
 )
 
 // calibrationLoad is 320 scans: a trickle, and a burst every half minute.
@@ -41,6 +43,9 @@ func calibrationLoad() []arrival {
 	return arrivals
 }
 
+var overlay = flag.String("overlay", "", "write a picture of what TestCalibration saw over what was simulated to this file")
+
+// The same scans on the cluster and in the simulator: node-hours and p95 wait within 10%.
 func TestCalibration(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
@@ -50,13 +55,15 @@ func TestCalibration(t *testing.T) {
 	}
 	var summary Summary
 	var observed *observer
+	var began time.Time
 	work, workCtx := errgroup.WithContext(ctx)
 	podsCtx, stopPods := context.WithCancel(workCtx)
 	work.Go(func() error { return RunPods(podsCtx, c, nil) })
 	work.Go(func() error {
 		defer stopPods()
 		var err error
-		summary, observed, err = playOn(workCtx, c, calibrationLoad(), time.Now(), os.Stderr)
+		began = time.Now()
+		summary, observed, err = playOn(workCtx, c, calibrationLoad(), began, os.Stderr)
 		return err
 	})
 	if err := work.Wait(); err != nil {
@@ -70,6 +77,7 @@ func TestCalibration(t *testing.T) {
 	show("pod bound-running", observed.between(func(p *podRecord) (time.Time, time.Time) { return p.bound, p.running }))
 	show("node to first pod", observed.firstBindings())
 	show("node lingers", observed.lingering())
+	show("pod ended-job done", observed.jobEnds())
 	predicted, err := predict(observed, calibrationLoad())
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +85,14 @@ func TestCalibration(t *testing.T) {
 	t.Logf("node-seconds %.0f, simulated %.0f; wait p50 %.1f, simulated %.1f; p95 %.1f, simulated %.1f; peak nodes %d, simulated %d",
 		summary.NodeSeconds, predicted.NodeHours*3600, summary.WaitSecondsP50, predicted.Wait.P50, summary.WaitSecondsP95, predicted.Wait.P95,
 		summary.PeakNodes, predicted.PeakNodes)
+	if *overlay != "" {
+		s := predicted.Series
+		step, shown := time.Duration(s.StepSeconds*float64(time.Second)), 25
+		picture := report.Overlay("Nodes", "how many", began, step, observed.nodesOver(began, step, shown), s.Nodes[:shown])
+		if err := os.WriteFile(*overlay, []byte(picture), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	within := func(what string, real, simulated float64) {
 		if math.Abs(simulated-real) > 0.1*real {
 			t.Errorf("%s: %.1f on the cluster, %.1f in the simulator", what, real, simulated)
@@ -101,7 +117,17 @@ func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
 	s.Scaler, s.PollEvery = simulator.Ebbtide(limits, target.Policy{MessagesPerReplica: 1}), 2*time.Second
 	s.Pod = packing.Amounts{900, 2 << 30, 0, 1}
 	s.Worker.Boot = middle(o.between(func(p *podRecord) (time.Time, time.Time) { return p.bound, p.running }))
-	s.Worker.Connect = simulator.Range{Min: 300 * time.Millisecond, Max: time.Second}
+	// A worker's own time around its scan, half before and half after it.
+	var scans, pods time.Duration
+	running := o.between(func(p *podRecord) (time.Time, time.Time) { return p.running, p.ended })
+	for i := range running {
+		pods += running[i]
+		scans += time.Duration(arrivals[i].scan.Seconds * float64(time.Second))
+	}
+	half := (pods - scans) / time.Duration(2*len(running))
+	s.Worker.Connect = simulator.Range{Min: half, Max: half}
+	s.Worker.Leave = middle(o.jobEnds())
+	s.Worker.Leave.Min, s.Worker.Leave.Max = s.Worker.Leave.Min+half, s.Worker.Leave.Max+half
 	s.Nodes = simulator.Nodes{
 		Shapes: []simulator.Shape{{Name: "8x", Capacity: packing.Amounts{8000, 32 << 30, 0, 110}}}, Boot: middle(o.firstBindings()),
 		BatchIdle: time.Second, BatchMax: 3 * time.Second, Delay: middle(o.lingering()),

@@ -27,10 +27,14 @@ type observer struct {
 	nodes map[types.UID]*nodeRecord
 }
 
-type jobRecord struct{ finished, failed bool }
+type jobRecord struct {
+	finished, failed bool
+	finishedAt       time.Time
+}
 
 type podRecord struct {
 	name, node     string
+	job            types.UID
 	created        time.Time
 	bound, running time.Time
 	ended          time.Time
@@ -113,6 +117,9 @@ func (o *observer) recordJob(object any, gone bool) {
 		}
 	}
 	record.finished = record.finished || gone
+	if record.finished && record.finishedAt.IsZero() {
+		record.finishedAt = time.Now()
+	}
 }
 
 func (o *observer) recordPod(object any, gone bool) {
@@ -122,6 +129,9 @@ func (o *observer) recordPod(object any, gone bool) {
 	record := o.pods[pod.UID]
 	if record == nil {
 		record = &podRecord{name: pod.Name, created: now}
+		if owner := metav1.GetControllerOf(pod); owner != nil {
+			record.job = owner.UID
+		}
 		for _, container := range pod.Spec.Containers {
 			record.cpu += container.Resources.Requests.Cpu().MilliValue()
 			record.memory += container.Resources.Requests.Memory().Value()
@@ -234,6 +244,37 @@ func (o *observer) between(moments func(*podRecord) (from, to time.Time)) []time
 		}
 	}
 	return times
+}
+
+// nodesOver are the nodes that there were, in the mean of steps of time.
+func (o *observer) nodesOver(from time.Time, step time.Duration, steps int) []float64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	means := make([]float64, steps)
+	for i := range means {
+		begin, end := from.Add(time.Duration(i)*step), from.Add(time.Duration(i+1)*step)
+		for _, node := range o.nodes {
+			added, removed := node.added, node.removed
+			if added.Before(begin) {
+				added = begin
+			}
+			if removed.IsZero() || removed.After(end) {
+				removed = end
+			}
+			means[i] += max(0, removed.Sub(added).Seconds()) / step.Seconds()
+		}
+	}
+	return means
+}
+
+// jobEnds are the times from pods' ends until their jobs are seen as finished.
+func (o *observer) jobEnds() []time.Duration {
+	return o.between(func(p *podRecord) (time.Time, time.Time) {
+		if job := o.jobs[p.job]; job != nil {
+			return p.ended, job.finishedAt
+		}
+		return p.ended, time.Time{}
+	})
 }
 
 // firstBindings are the times from nodes' creation to their first pods.

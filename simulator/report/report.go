@@ -92,6 +92,15 @@ func Write(w io.Writer, runs []Run) error {
 	}{runs, front(runs)})
 }
 
+// Overlay draws what was seen over what was simulated, as a picture of its own for light and dark.
+func Overlay(title, unit string, start time.Time, step time.Duration, seen, simulated []float64) string {
+	p := plot(title, unit, axis{start, step, max(len(seen), len(simulated))}, line{"seen", "a", seen}, line{"simulated", "b", simulated})
+	const style = `<style>text{font:11px system-ui,sans-serif;fill:#5d6b7a}text.y{text-anchor:end}.grid{stroke:#dfe5ea}polyline{fill:none;` +
+		`stroke-width:1.5}.a{stroke:#0b6bcb}.b{stroke:#d9730d}@media (prefers-color-scheme:dark){text{fill:#98a6b5}.grid{stroke:#2c3742}}</style>`
+	head, rest, _ := strings.Cut(string(p.SVG), ">")
+	return strings.Replace(head, "<svg", `<svg xmlns="http://www.w3.org/2000/svg"`, 1) + ">" + style + rest + "\n"
+}
+
 // Plot is a picture; SVG is safe, as it is made of numbers and of texts that were escaped.
 type Plot struct {
 	Title, Unit string

@@ -114,6 +114,7 @@ const (
 // series adds gauges up over steps of time.
 type series struct {
 	step     time.Duration
+	last     time.Duration // how long the last step is
 	arrivals []int
 	sums     [][gauges]float64 // gauge times seconds
 }
@@ -121,8 +122,8 @@ type series struct {
 // newSeries makes some four hundred steps of a short run, and steps of a quarter of an hour of a long one.
 func newSeries(length time.Duration) *series {
 	step := min(15*time.Minute, max(time.Second, (length/400).Round(time.Second)))
-	count := int(length/step) + 1
-	return &series{step: step, arrivals: make([]int, count), sums: make([][gauges]float64, count)}
+	count := int((length-1)/step) + 1
+	return &series{step: step, last: length - time.Duration(count-1)*step, arrivals: make([]int, count), sums: make([][gauges]float64, count)}
 }
 
 func (s *series) arrive(at time.Duration) { s.arrivals[s.index(at)]++ }
@@ -133,8 +134,12 @@ func (s *series) add(from, to time.Duration, values [gauges]float64) {
 	for from < to {
 		i := s.index(from)
 		end := min(to, time.Duration(i+1)*s.step)
-		if i == len(s.sums)-1 { // what comes after the last step is not shown
-			end = to
+		if i == len(s.sums)-1 {
+			// What comes after the last step is not shown.
+			if end = to; from >= time.Duration(i)*s.step+s.last {
+				return
+			}
+			end = min(end, time.Duration(i)*s.step+s.last)
 		}
 		for g, v := range values {
 			s.sums[i][g] += v * (end - from).Seconds()
@@ -146,10 +151,13 @@ func (s *series) add(from, to time.Duration, values [gauges]float64) {
 func (s *series) means(origin time.Time) Series {
 	out := Series{Start: origin, StepSeconds: s.step.Seconds(), Arrivals: s.arrivals}
 	for i := range s.sums {
+		step := s.step
+		if i == len(s.sums)-1 {
+			step = s.last
+		}
 		for g, list := range []*[]float64{&out.Backlog, &out.Target, &out.Pods, &out.Busy, &out.Nodes} {
-			*list = append(*list, s.sums[i][g]/s.step.Seconds())
+			*list = append(*list, s.sums[i][g]/step.Seconds())
 		}
 	}
-	out.Arrivals = s.arrivals
 	return out
 }

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
 
 // web serves metrics, health and the ledger over HTTP.
@@ -42,22 +41,6 @@ func newWeb(address string, registry *prometheus.Registry, ledger *decision.Ledg
 	return &web{listener, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}}, nil
 }
 
-// entry is a decision as /decisions shows it.
-type entry struct {
-	Time         time.Time         `json:"time"`
-	Namespace    string            `json:"namespace"`
-	Policy       string            `json:"policy"`
-	Ready        int64             `json:"ready"`
-	InFlight     int64             `json:"inFlight"`
-	Target       int32             `json:"target"`
-	Constraint   target.Constraint `json:"constraint"`
-	Reason       string            `json:"reason"`
-	Period       string            `json:"period"`
-	MinReplicas  int32             `json:"minReplicas"`
-	IdleReplicas int32             `json:"idleReplicas"`
-	MaxReplicas  int32             `json:"maxReplicas"`
-}
-
 // listDecisions answers with the newest decisions of a policy, or of all; ?namespace=&policy=&limit=.
 func listDecisions(w http.ResponseWriter, r *http.Request, ledger *decision.Ledger) {
 	limit := 20
@@ -73,16 +56,10 @@ func listDecisions(w http.ResponseWriter, r *http.Request, ledger *decision.Ledg
 	if names[0].Name == "" {
 		names = ledger.Policies()
 	}
-	list := struct {
-		Decisions []entry `json:"decisions"`
-	}{[]entry{}}
+	list := decision.ShownList{Decisions: []decision.Shown{}}
 	for _, name := range names {
 		for _, d := range ledger.Last(name, limit) {
-			list.Decisions = append(list.Decisions, entry{
-				Time: d.Time, Namespace: name.Namespace, Policy: name.Name, Ready: d.Observation.Ready, InFlight: d.InFlight,
-				Target: d.Target, Constraint: d.Constraint, Reason: d.Reason, Period: d.Limits.Period,
-				MinReplicas: d.Limits.MinReplicas, IdleReplicas: d.Limits.IdleReplicas, MaxReplicas: d.Limits.MaxReplicas,
-			})
+			list.Decisions = append(list.Decisions, decision.Show(name, d))
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")

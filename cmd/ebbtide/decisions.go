@@ -12,24 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/placement"
 )
-
-// decision is one of the scaler's, as its HTTP port shows it.
-type decision struct {
-	Time         time.Time `json:"time"`
-	Namespace    string    `json:"namespace"`
-	Policy       string    `json:"policy"`
-	Ready        int64     `json:"ready"`
-	InFlight     int64     `json:"inFlight"`
-	Target       int32     `json:"target"`
-	Constraint   string    `json:"constraint"`
-	Reason       string    `json:"reason"`
-	Period       string    `json:"period"`
-	MinReplicas  int32     `json:"minReplicas"`
-	IdleReplicas int32     `json:"idleReplicas"`
-	MaxReplicas  int32     `json:"maxReplicas"`
-}
 
 func decisionsCommand() *cobra.Command {
 	var reach reachFlags
@@ -97,17 +82,15 @@ replica of the scaler by itself, as each keeps the decisions that it was asked f
 }
 
 // decisionsAfter are those of all replicas after an instant, in the order of time. Each replica keeps its own.
-func decisionsAfter(ctx context.Context, addresses []string, namespace, policy string, limit int, after time.Time) ([]decision, error) {
-	list := []decision{}
+func decisionsAfter(ctx context.Context, addresses []string, namespace, policy string, limit int, after time.Time) ([]decision.Shown, error) {
+	list := []decision.Shown{}
 	for _, address := range addresses {
 		query := url.Values{"limit": {strconv.Itoa(limit)}}
 		if policy != "" && namespace != "" { // the scaler wants both
 			query.Set("namespace", namespace)
 			query.Set("policy", policy)
 		}
-		var answer struct {
-			Decisions []decision `json:"decisions"`
-		}
+		var answer decision.ShownList
 		if err := getJSON(ctx, address+"/decisions", query, &answer); err != nil {
 			return nil, err
 		}
@@ -117,11 +100,11 @@ func decisionsAfter(ctx context.Context, addresses []string, namespace, policy s
 			}
 		}
 	}
-	slices.SortStableFunc(list, func(a, b decision) int { return a.Time.Compare(b.Time) })
+	slices.SortStableFunc(list, func(a, b decision.Shown) int { return a.Time.Compare(b.Time) })
 	return list, nil
 }
 
-func printDecisions(t *table, list []decision, header bool) {
+func printDecisions(t *table, list []decision.Shown, header bool) {
 	if header {
 		t.row("TIME", "POLICY", "PERIOD", "READY", "IN FLIGHT", "TARGET", "BOUND BY", "REASON")
 	}

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
@@ -56,17 +54,11 @@ func TestCalibration(t *testing.T) {
 	var summary Summary
 	var observed *observer
 	var began time.Time
-	work, workCtx := errgroup.WithContext(ctx)
-	podsCtx, stopPods := context.WithCancel(workCtx)
-	work.Go(func() error { return RunPods(podsCtx, c, nil) })
-	work.Go(func() error {
-		defer stopPods()
-		var err error
+	if err := whilePodsRun(ctx, c, func(ctx context.Context) (err error) {
 		began = time.Now()
-		summary, observed, err = playOn(workCtx, c, calibrationLoad(), began, os.Stderr)
+		summary, observed, err = playOn(ctx, c, calibrationLoad(), began, os.Stderr)
 		return err
-	})
-	if err := work.Wait(); err != nil {
+	}); err != nil {
 		t.Fatal(err)
 	}
 	summary.Print(os.Stderr)

@@ -79,16 +79,10 @@ func TestDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	var summary Summary
-	work, workCtx := errgroup.WithContext(ctx)
-	podsCtx, stopPods := context.WithCancel(workCtx)
-	work.Go(func() error { return RunPods(podsCtx, c, nil) })
-	work.Go(func() error {
-		defer stopPods()
-		var err error
-		summary, err = Run(workCtx, c, begin, os.Stderr)
+	err := whilePodsRun(ctx, c, func(ctx context.Context) (err error) {
+		summary, err = Run(ctx, c, begin, os.Stderr)
 		return err
 	})
-	err := work.Wait()
 	summary.Print(os.Stderr)
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +97,18 @@ func TestDemo(t *testing.T) {
 	if summary.NodeSeconds < summary.LowerBoundNodeSeconds || summary.LowerBoundNodeSeconds <= 0 {
 		t.Errorf("%v node-seconds for a lower bound of %v", summary.NodeSeconds, summary.LowerBoundNodeSeconds)
 	}
+}
+
+// whilePodsRun runs f while the pods of KWOK's nodes run.
+func whilePodsRun(ctx context.Context, c *cluster.Cluster, f func(context.Context) error) error {
+	work, ctx := errgroup.WithContext(ctx)
+	podsCtx, stopPods := context.WithCancel(ctx)
+	work.Go(func() error { return RunPods(podsCtx, c, nil) })
+	work.Go(func() error {
+		defer stopPods()
+		return f(ctx)
+	})
+	return work.Wait()
 }
 
 // checkStatus checks that the scaler wrote the policy's status, with the rights that it has.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 )
 
 // view shows a demo while it runs: redrawn in place on a terminal, one line a second elsewhere.
@@ -57,21 +58,21 @@ func (v *view) start(ctx context.Context) (stop func()) {
 }
 
 func (v *view) draw(ctx context.Context) {
-	s, decision := v.observed.snapshot(), v.decision(ctx)
+	s, last := v.observed.snapshot(), v.decision(ctx)
 	v.settled.mu.Lock()
 	sent, done := v.settled.sent, len(v.settled.results)
 	v.settled.mu.Unlock()
 	elapsed := time.Since(v.begin).Round(time.Second)
 	if !v.terminal {
 		fmt.Fprintf(v.out, "%4.0fs  sent %3d  done %3d  ready %3d  in flight %3d  target %3d (%s)  jobs %3d unfinished, %3d in all  "+
-			"pods pending %2d, per node %v\n", elapsed.Seconds(), sent, done, decision.Ready, decision.InFlight, decision.Target,
-			decision.Constraint, s.unfinishedJobs, s.jobs, s.pending, perNode(s))
+			"pods pending %2d, per node %v\n", elapsed.Seconds(), sent, done, last.Ready, last.InFlight, last.Target,
+			last.Constraint, s.unfinishedJobs, s.jobs, s.pending, perNode(s))
 		return
 	}
 	lines := []string{
 		fmt.Sprintf("%-10s %s   messages sent %d, done %d of %d", "time", elapsed, sent, done, morningMessages),
-		fmt.Sprintf("%-10s ready %d, in flight %d", "backlog", decision.Ready, decision.InFlight),
-		fmt.Sprintf("%-10s %d: %s", "target", decision.Target, decision.Reason),
+		fmt.Sprintf("%-10s ready %d, in flight %d", "backlog", last.Ready, last.InFlight),
+		fmt.Sprintf("%-10s %d: %s", "target", last.Target, last.Reason),
 		fmt.Sprintf("%-10s %d unfinished, %d created", "jobs", s.unfinishedJobs, s.jobs),
 		fmt.Sprintf("%-10s %d pending", "pods", s.pending),
 	}
@@ -104,34 +105,23 @@ func perNode(s snapshot) []int {
 	return counts
 }
 
-// lastDecision is the part of a decision that is shown.
-type lastDecision struct {
-	Ready      int64  `json:"ready"`
-	InFlight   int64  `json:"inFlight"`
-	Target     int32  `json:"target"`
-	Constraint string `json:"constraint"`
-	Reason     string `json:"reason"`
-}
-
 // decision asks the scaler for its newest decision; the zero value when it has none yet.
-func (v *view) decision(ctx context.Context) lastDecision {
+func (v *view) decision(ctx context.Context) decision.Shown {
 	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	url := v.cluster.DecisionsURL() + "?namespace=" + namespace + "&policy=scans&limit=1"
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return lastDecision{}
+		return decision.Shown{}
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return lastDecision{} // the view goes on without it
+		return decision.Shown{} // the view goes on without it
 	}
 	defer response.Body.Close()
-	var list struct {
-		Decisions []lastDecision `json:"decisions"`
-	}
+	var list decision.ShownList
 	if err := json.NewDecoder(response.Body).Decode(&list); err != nil || len(list.Decisions) == 0 {
-		return lastDecision{}
+		return decision.Shown{}
 	}
 	return list.Decisions[0]
 }

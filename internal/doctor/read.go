@@ -1,41 +1,30 @@
 package doctor
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
+
+	"github.com/ebbtide-dev/ebbtide/internal/yamldoc"
 )
 
 // Parse reads the objects of a YAML file. Errors begin with FILE:LINE.
 func Parse(name string, text []byte) ([]Object, error) {
+	documents, err := yamldoc.Split(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	var found []Object
-	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
-	for offset := 0; ; {
-		document, err := reader.Read()
-		if errors.Is(err, io.EOF) {
-			return found, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		if at := bytes.Index(text[offset:], document); at >= 0 {
-			offset += at
-		}
-		source := fmt.Sprintf("%s:%d", name, 1+bytes.Count(text[:offset], []byte("\n")))
-		offset += len(document)
+	for _, d := range documents {
+		source := fmt.Sprintf("%s:%d", name, d.Line)
 		content := map[string]any{}
-		if err := yaml.Unmarshal(document, &content); err != nil {
+		if err := yaml.Unmarshal(d.Text, &content); err != nil {
 			return nil, fmt.Errorf("%s: %w", source, err)
 		}
 		object := Object{&unstructured.Unstructured{Object: content}, source}
@@ -49,6 +38,7 @@ func Parse(name string, text []byte) ([]Object, error) {
 			found = append(found, object)
 		}
 	}
+	return found, nil
 }
 
 // Kinds that checks look at.

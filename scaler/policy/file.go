@@ -1,12 +1,10 @@
 package policy
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,7 +12,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/ebbtide-dev/ebbtide/internal/yamldoc"
 )
 
 // ReadFile reads and compiles the policies of a YAML file, without their backlogs: for a look at what they would do. Objects of
@@ -25,36 +24,26 @@ func ReadFile(ctx context.Context, path string) ([]*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
+	documents, err := yamldoc.Split(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	var policies []*Policy
 	var errs []error
 	var files parsedFiles
-	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
-	for offset := 0; ; {
-		document, err := reader.Read()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		// Documents are read in their order; each stands at the first place after the last one.
-		if at := bytes.Index(text[offset:], document); at >= 0 {
-			offset += at
-		}
-		first := bytes.Count(text[:offset], []byte("\n"))
-		offset += len(document)
-		if !bytes.Contains(document, []byte("ScalingPolicy")) {
+	for _, d := range documents {
+		if !bytes.Contains(d.Text, []byte("ScalingPolicy")) {
 			continue
 		}
-		at := func(line int, err error) error { return fmt.Errorf("%s:%d: %w", path, first+max(1, line), err) }
-		p, err := parse(document)
+		at := func(line int, err error) error { return fmt.Errorf("%s:%d: %w", path, d.Line-1+max(1, line), err) }
+		p, err := parse(d.Text)
 		if err != nil {
-			errs = append(errs, at(lineOfError(document, err), err))
+			errs = append(errs, at(lineOfError(d.Text, err), err))
 			continue
 		}
 		policy, wrong := compile(p, files.read(ctx, p, environment{filepath.Dir(path)}))
 		for _, e := range wrong {
-			errs = append(errs, at(lineOf(document, e.Field), e))
+			errs = append(errs, at(lineOf(d.Text, e.Field), e))
 		}
 		policies = append(policies, policy)
 	}

@@ -68,7 +68,7 @@ func newDrainPack(args configv1.DrainPackArgs, handle fwk.Handle, now func() tim
 	})
 	return &DrainPack{
 		args: args, handle: handle, now: now,
-		fleet:   fleet.New(lifetimes, fleet.Options{Unknown: args.UnknownRunTime.Duration}),
+		fleet:   fleet.New(lifetimes, fleet.Options{Unknown: args.UnknownRunTime.Duration, Horizon: args.Horizon.Duration}),
 		offered: offers{pods: sets.New[types.UID]()},
 	}
 }

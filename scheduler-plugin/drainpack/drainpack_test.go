@@ -240,6 +240,7 @@ func TestParseArgs(t *testing.T) {
 		`{"quantile":1}`:                                      "quantile is 1",
 		`{"halfLife":"1s"}`:                                   "halfLife is 1s",
 		`{"unknownRunTime":"-1s"}`:                            "unknownRunTime is -1s",
+		`{"horizon":"1s"}`:                                    "horizon is 1s, want 0, or at least 1m",
 		`{"minCorrelation":2}`:                                "minCorrelation is 2",
 		`{"weights":{"cpu":0}}`:                               "weights.cpu is 0, want more than 0",
 		`{"priceFactors":[{"factor":1}]}`:                     "priceFactors[0].labels is empty, want at least one label",

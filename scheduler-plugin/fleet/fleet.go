@@ -51,6 +51,8 @@ type Pod struct {
 type Options struct {
 	// Unknown is how long a pod is taken to run of whose class nothing is known. Default: 5 minutes.
 	Unknown time.Duration
+	// Horizon beyond which nothing is told apart: a pod that is expected to run so long when it starts counts as endless. 0: none.
+	Horizon time.Duration
 }
 
 // soonest is the least that a pod past its expected end is taken to need still, so that it is not asked after all the time.
@@ -198,7 +200,15 @@ func (f *Fleet) Remaining(p Pod) time.Duration {
 	if p.Limit > 0 {
 		remaining = min(remaining, p.Limit)
 	}
+	if f.beyond(remaining) {
+		return packing.Never
+	}
 	return max(remaining, soonest)
+}
+
+// beyond the horizon.
+func (f *Fleet) beyond(remaining time.Duration) bool {
+	return f.options.Horizon > 0 && remaining >= f.options.Horizon
 }
 
 // Candidates are names of nodes for a pod as packing.Index finds them, before them those with pods of its group. Leaving nodes
@@ -422,6 +432,9 @@ func (f *Fleet) endOf(p *placed, now time.Time) time.Time {
 		end = earliest(end, now.Add(max(soonest, remaining)))
 		if p.Limit > 0 {
 			end = earliest(end, overdue(p.started.Add(p.Limit), now))
+		}
+		if f.beyond(end.Sub(p.started)) {
+			end = packing.Forever
 		}
 	}
 	if !p.Deadline.IsZero() {

@@ -138,6 +138,23 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// Beyond the horizon nothing is told apart from what never ends.
+func TestHorizon(t *testing.T) {
+	f := trusting(New(lifetime.New(lifetime.Options{}), Options{Horizon: time.Hour}))
+	f.SetNode(Node{Name: "a", Created: start, Allocatable: packing.Amounts{16, 64, 0, 110}})
+	for runs, want := range map[time.Duration]time.Duration{59 * time.Minute: 59 * time.Minute, time.Hour: packing.Never, 99 * time.Hour: packing.Never} {
+		p := stated("p", 1, runs)
+		if got := f.Remaining(p); got != want {
+			t.Errorf("a pod that says %s runs %s, want %s", runs, got, want)
+		}
+		f.AddPod(p, "a", start)
+		if got := exitOf(f, "a", start); got != want {
+			t.Errorf("the node of a pod that says %s exits in %s, want %s", runs, got, want)
+		}
+		f.RemovePod("p")
+	}
+}
+
 // A dear node is kept from living longer before a cheap one is.
 func TestPrice(t *testing.T) {
 	f := trusting(newFleet())

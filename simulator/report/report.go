@@ -190,10 +190,8 @@ func short(v float64) string {
 	switch {
 	case v >= 10_000:
 		return fmt.Sprintf("%.0fk", v/1000)
-	case v >= 10 || v == math.Trunc(v):
-		return fmt.Sprintf("%.0f", v)
 	default:
-		return fmt.Sprintf("%.2g", v)
+		return fmt.Sprintf("%.3g", v)
 	}
 }
 

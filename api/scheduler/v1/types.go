@@ -23,6 +23,9 @@ type DrainPackArgs struct {
 	HalfLife metav1.Duration `json:"halfLife,omitempty"`
 	// UnknownRunTime is how long a pod is taken to run of whose class nothing is known; at least 1s, default 5m.
 	UnknownRunTime metav1.Duration `json:"unknownRunTime,omitempty"`
+	// Horizon beyond which run times are not told apart: a pod that is expected to run longer counts as one that never ends; at least
+	// 1m. 0, the default: none.
+	Horizon metav1.Duration `json:"horizon,omitempty"`
 	// MinCorrelation between expected and real run times below which the order is best fit, more than 0 and at
 	// most 1; default 0.5.
 	MinCorrelation float64 `json:"minCorrelation,omitempty"`

@@ -38,6 +38,7 @@ func (a *DrainPackArgs) Validate() error {
 	c.check(a.Quantile > 0 && a.Quantile < 1, "quantile", a.Quantile, "more than 0 and less than 1")
 	c.check(a.HalfLife.Duration >= time.Minute, "halfLife", a.HalfLife.Duration, "at least 1m")
 	c.check(a.UnknownRunTime.Duration >= time.Second, "unknownRunTime", a.UnknownRunTime.Duration, "at least 1s")
+	c.check(a.Horizon.Duration == 0 || a.Horizon.Duration >= time.Minute, "horizon", a.Horizon.Duration, "0, or at least 1m")
 	c.check(a.MinCorrelation > 0 && a.MinCorrelation <= 1, "minCorrelation", a.MinCorrelation, "more than 0, at most 1")
 	for _, name := range slices.Sorted(maps.Keys(a.Weights)) {
 		c.check(a.Weights[name] > 0 && !math.IsInf(a.Weights[name], 1), "weights."+name, a.Weights[name], "more than 0")

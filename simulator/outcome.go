@@ -8,7 +8,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
 )
 
-// Outcome is what came of a run. Hours count until an hour after the last arrival.
+// Outcome is what came of a run. Hours count until an hour after the last arrival, or until the last message is done if that is later.
 type Outcome struct {
 	Messages int `json:"messages"`
 	// Unserved messages were not done a week after the last arrival.

@@ -156,7 +156,7 @@ type run struct {
 	random   *rand.Rand
 	nodes    nodes
 	queues   []*messageQueue
-	of       []int // queue of each message; nil: the only one
+	of       []int // queue of each message
 	happen   queue[happening]
 	order    int
 	now      time.Duration
@@ -186,7 +186,6 @@ type messageQueue struct {
 	// Workers that consume, and those that are busy; unfinished jobs, and those without a running pod.
 	consumers, busy, unfinished, pending int64
 	statistic                            int64 // ready and unacknowledged, as of the last tick of 5 s
-	target                               int64
 }
 
 type worker struct {
@@ -530,11 +529,11 @@ func (r *run) lose(node *Node) {
 func (r *run) poll() {
 	r.wantReplica = 0
 	for _, q := range r.queues {
-		q.target = r.Scaler.Target(r.Origin.Add(r.now), Seen{
+		target := r.Scaler.Target(r.Origin.Add(r.now), Seen{
 			Ready: int64(len(q.waiting)), Consumers: q.consumers, Unacknowledged: q.busy, Statistic: q.statistic,
 		})
-		r.wantReplica += q.target
-		create := r.Strategy.Create(q.target, keda.Jobs{Unfinished: q.unfinished, Pending: q.pending, Max: r.MaxJobs})
+		r.wantReplica += target
+		create := r.Strategy.Create(target, keda.Jobs{Unfinished: q.unfinished, Pending: q.pending, Max: r.MaxJobs})
 		for range create {
 			w := &worker{id: r.nextID, queue: q}
 			r.nextID++

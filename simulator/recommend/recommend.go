@@ -65,7 +65,7 @@ type Trial struct {
 	simulator.Outcome
 }
 
-// errNoRhythm and others are reasons to recommend nothing.
+// Reasons to recommend nothing.
 var (
 	errShort    = errors.New("the history is too short: a calendar of the week is learned from at least a week and tried on another")
 	errNoRhythm = errors.New("the load has no rhythm")

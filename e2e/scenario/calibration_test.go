@@ -101,14 +101,19 @@ func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
 	if len(errs) > 0 {
 		return simulator.Outcome{}, errs.ToAggregate()
 	}
-	middle := func(times []time.Duration) simulator.Range {
-		at := func(p float64) time.Duration { return time.Duration(percentile(times, p) * float64(time.Second)) }
-		return simulator.Range{Min: at(5), Max: at(95)}
+	// Uniform around the mean, from the least that was seen: few nodes make poor percentiles.
+	around := func(times []time.Duration) simulator.Range {
+		var sum time.Duration
+		for _, t := range times {
+			sum += t
+		}
+		least, mean := slices.Min(times), sum/time.Duration(len(times))
+		return simulator.Range{Min: least, Max: 2*mean - least}
 	}
 	s := simulator.Defaults()
 	s.Scaler, s.PollEvery = simulator.Ebbtide(limits, target.Policy{MessagesPerReplica: 1}), 2*time.Second
 	s.Pod = packing.Amounts{900, 2 << 30, 0, 1}
-	s.Worker.Boot = middle(o.between(func(p *podRecord) (time.Time, time.Time) { return p.bound, p.running }))
+	s.Worker.Boot = around(o.between(func(p *podRecord) (time.Time, time.Time) { return p.bound, p.running }))
 	// A worker's own time around its scan, half before and half after it.
 	var scans, pods time.Duration
 	running := o.between(func(p *podRecord) (time.Time, time.Time) { return p.running, p.ended })
@@ -118,11 +123,11 @@ func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
 	}
 	half := (pods - scans) / time.Duration(2*len(running))
 	s.Worker.Connect = simulator.Range{Min: half, Max: half}
-	s.Worker.Leave = middle(o.jobEnds())
+	s.Worker.Leave = around(o.jobEnds())
 	s.Worker.Leave.Min, s.Worker.Leave.Max = s.Worker.Leave.Min+half, s.Worker.Leave.Max+half
 	s.Nodes = simulator.Nodes{
-		Shapes: []simulator.Shape{{Name: "8x", Capacity: packing.Amounts{8000, 32 << 30, 0, 110}}}, Boot: middle(o.firstBindings()),
-		BatchIdle: time.Second, BatchMax: 3 * time.Second, Delay: middle(o.lingering()),
+		Shapes: []simulator.Shape{{Name: "8x", Capacity: packing.Amounts{8000, 32 << 30, 0, 110}}}, Boot: around(o.firstBindings()),
+		BatchIdle: time.Second, BatchMax: 3 * time.Second, Delay: around(o.lingering()),
 	}
 	var messages []simulator.Job
 	for _, a := range arrivals {

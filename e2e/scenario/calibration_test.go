@@ -94,6 +94,15 @@ func TestCalibration(t *testing.T) {
 	within("p95 wait", summary.WaitSecondsP95, predicted.Wait.P95)
 }
 
+// mean of at least one.
+func mean(times []time.Duration) time.Duration {
+	var sum time.Duration
+	for _, t := range times {
+		sum += t
+	}
+	return sum / time.Duration(len(times))
+}
+
 // predict plays the load in the simulator with the cluster's settings. How long pods and nodes take to start and nodes to go is taken from
 // what was observed, step by step: the simulator is to find out what they make together.
 func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
@@ -103,25 +112,19 @@ func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
 	}
 	// Uniform around the mean, from the least that was seen: few nodes make poor percentiles.
 	around := func(times []time.Duration) simulator.Range {
-		var sum time.Duration
-		for _, t := range times {
-			sum += t
-		}
-		least, mean := slices.Min(times), sum/time.Duration(len(times))
-		return simulator.Range{Min: least, Max: 2*mean - least}
+		least := slices.Min(times)
+		return simulator.Range{Min: least, Max: 2*mean(times) - least}
 	}
 	s := simulator.Defaults()
 	s.Scaler, s.PollEvery = simulator.Ebbtide(limits, target.Policy{MessagesPerReplica: 1}), 2*time.Second
 	s.Pod = packing.Amounts{900, 2 << 30, 0, 1}
 	s.Worker.Boot = around(o.between(func(p *podRecord) (time.Time, time.Time) { return p.bound, p.running }))
 	// A worker's own time around its scan, half before and half after it.
-	var scans, pods time.Duration
-	running := o.between(func(p *podRecord) (time.Time, time.Time) { return p.running, p.ended })
-	for i := range running {
-		pods += running[i]
-		scans += time.Duration(arrivals[i].scan.Seconds * float64(time.Second))
+	var scans []time.Duration
+	for _, a := range arrivals {
+		scans = append(scans, time.Duration(a.scan.Seconds*float64(time.Second)))
 	}
-	half := (pods - scans) / time.Duration(2*len(running))
+	half := (mean(o.between(func(p *podRecord) (time.Time, time.Time) { return p.running, p.ended })) - mean(scans)) / 2
 	s.Worker.Connect = simulator.Range{Min: half, Max: half}
 	s.Worker.Leave = around(o.jobEnds())
 	s.Worker.Leave.Min, s.Worker.Leave.Max = s.Worker.Leave.Min+half, s.Worker.Leave.Max+half
@@ -130,8 +133,8 @@ func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
 		BatchIdle: time.Second, BatchMax: 3 * time.Second, Delay: around(o.lingering()),
 	}
 	var messages []simulator.Job
-	for _, a := range arrivals {
-		messages = append(messages, simulator.Job{Start: a.after, Run: time.Duration(a.scan.Seconds * float64(time.Second)), Class: "scan", Requests: s.Pod})
+	for i, a := range arrivals {
+		messages = append(messages, simulator.Job{Start: a.after, Run: scans[i], Class: "scan", Requests: s.Pod})
 	}
 	return s.Run(messages)
 }

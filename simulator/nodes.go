@@ -37,6 +37,7 @@ type nodes struct {
 	ready  []*Node // in the order of creation
 
 	created, alive, peak, resets int
+	price                        float64       // of an hour of those that there are
 	lifetime                     time.Duration // of those that are gone
 	cost                         float64
 	last                         time.Duration // removal
@@ -47,6 +48,7 @@ func (n *nodes) add(shape Shape, now time.Duration) *Node {
 	node := &Node{Name: fmt.Sprintf("node-%07d", n.created), Shape: shape, Created: now, Free: shape.Capacity, empty: now}
 	n.created++
 	n.alive++
+	n.price += shape.Price
 	n.peak = max(n.peak, n.alive)
 	return node
 }
@@ -79,6 +81,9 @@ func (n *nodes) end(id int, job *Job, ran, now time.Duration, node *Node) {
 func (n *nodes) remove(node *Node, now time.Duration) {
 	node.removed = true
 	n.alive--
+	if n.price -= node.Shape.Price; n.alive == 0 {
+		n.price = 0 // what adding and subtracting leaves
+	}
 	n.lifetime += now - node.Created
 	n.cost += (now - node.Created).Hours() * node.Shape.Price
 	n.last = now

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
 	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
 )
 
@@ -55,6 +56,14 @@ type Series struct {
 	Pods        []float64 `json:"pods"`
 	Busy        []float64 `json:"busy"`
 	Nodes       []float64 `json:"nodes"`
+	// Bound is the fewest nodes that any packer could have had: see Outcome.RatioToBound.
+	Bound []float64 `json:"bound"`
+	// Price of an hour of the nodes.
+	Price []float64 `json:"price"`
+	// Constraints are the shares of queues whose target each of them decided.
+	Constraints map[target.Constraint][]float64 `json:"constraints"`
+	// WaitQuantiles are the waits that 0%, 1%, ... 100% of the messages do not exceed, in seconds.
+	WaitQuantiles []float64 `json:"waitQuantiles"`
 }
 
 func (r *run) outcome() Outcome {
@@ -69,14 +78,20 @@ func (r *run) outcome() Outcome {
 		r.nodes.lifetime += r.now - n.Created
 		r.nodes.cost += (r.now - n.Created).Hours() * n.Shape.Price
 	}
-	largest := slices.MaxFunc(r.Nodes.Shapes, func(a, b Shape) int { return int(a.Capacity[0] - b.Capacity[0]) })
-	bound := lowerbound.NodeSeconds(r.intervals, bounding(largest.Capacity), r.Nodes.Delay.Min)
+	bound := 0.0
+	lowerbound.Each(r.intervals, bounding(r.largest().Capacity), r.Nodes.Delay.Least(), func(from, to time.Time, nodes int64) {
+		bound += float64(nodes) * to.Sub(from).Seconds()
+		r.series.add(from.Sub(Epoch), to.Sub(Epoch), &[gauges]float64{gaugeBound: float64(nodes)})
+	})
 	hours := r.nodes.lifetime.Hours()
+	waits, quantiles := summarize(r.waits)
+	series := r.series.means(r.Origin)
+	series.WaitQuantiles = quantiles
 	return Outcome{
 		Messages: len(r.messages), Unserved: len(r.messages) - r.settled, Jobs: r.nextID, EmptyJobs: r.empty, Crashes: r.crashed,
-		LostNodes: r.lost, Wait: summarize(r.waits), PodHours: r.podTime.Hours(), IdlePodHours: (r.podTime - r.busyTime).Hours(),
+		LostNodes: r.lost, Wait: waits, PodHours: r.podTime.Hours(), IdlePodHours: (r.podTime - r.busyTime).Hours(),
 		NodeHours: hours, RatioToBound: ratio(hours*3600, bound), PeakNodes: r.nodes.peak, Cost: r.nodes.cost,
-		TimerResetsPerNodeHour: ratio(float64(r.nodes.resets), hours), Series: r.series.means(r.Origin),
+		TimerResetsPerNodeHour: ratio(float64(r.nodes.resets), hours), Series: series,
 	}
 }
 
@@ -88,9 +103,9 @@ func ratio(a, b float64) float64 {
 	return a / b
 }
 
-func summarize(waits []time.Duration) Waits {
+func summarize(waits []time.Duration) (summary Waits, quantiles []float64) {
 	if len(waits) == 0 {
-		return Waits{}
+		return summary, nil
 	}
 	slices.Sort(waits)
 	at := func(p float64) float64 { return waits[max(0, int(math.Ceil(p*float64(len(waits))))-1)].Seconds() }
@@ -98,7 +113,10 @@ func summarize(waits []time.Duration) Waits {
 	for _, w := range waits {
 		sum += w.Seconds()
 	}
-	return Waits{P50: at(0.5), P95: at(0.95), P99: at(0.99), Mean: sum / float64(len(waits)), Max: at(1)}
+	for p := range 101 {
+		quantiles = append(quantiles, at(float64(p)/100))
+	}
+	return Waits{P50: at(0.5), P95: at(0.95), P99: at(0.99), Mean: sum / float64(len(waits)), Max: at(1)}, quantiles
 }
 
 // gauges that a series follows.
@@ -108,7 +126,10 @@ const (
 	gaugePods
 	gaugeBusy
 	gaugeNodes
-	gauges
+	gaugeBound
+	gaugePrice
+	gaugeConstraints // of them, in the order of target.Constraints
+	gauges           = gaugeConstraints + len(target.Constraints)
 )
 
 // series adds gauges up over steps of time.
@@ -130,7 +151,7 @@ func (s *series) arrive(at time.Duration) { s.arrivals[s.index(at)]++ }
 
 func (s *series) index(at time.Duration) int { return min(int(at/s.step), len(s.sums)-1) }
 
-func (s *series) add(from, to time.Duration, values [gauges]float64) {
+func (s *series) add(from, to time.Duration, values *[gauges]float64) {
 	for from < to {
 		i := s.index(from)
 		end := min(to, time.Duration(i+1)*s.step)
@@ -149,14 +170,19 @@ func (s *series) add(from, to time.Duration, values [gauges]float64) {
 }
 
 func (s *series) means(origin time.Time) Series {
-	out := Series{Start: origin, StepSeconds: s.step.Seconds(), Arrivals: s.arrivals}
+	out := Series{
+		Start: origin, StepSeconds: s.step.Seconds(), Arrivals: s.arrivals, Constraints: map[target.Constraint][]float64{},
+	}
 	for i := range s.sums {
 		step := s.step
 		if i == len(s.sums)-1 {
 			step = s.last
 		}
-		for g, list := range []*[]float64{&out.Backlog, &out.Target, &out.Pods, &out.Busy, &out.Nodes} {
+		for g, list := range []*[]float64{&out.Backlog, &out.Target, &out.Pods, &out.Busy, &out.Nodes, &out.Bound, &out.Price} {
 			*list = append(*list, s.sums[i][g]/step.Seconds())
+		}
+		for c, name := range target.Constraints {
+			out.Constraints[name] = append(out.Constraints[name], s.sums[i][gaugeConstraints+c]/step.Seconds())
 		}
 	}
 	return out

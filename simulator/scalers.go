@@ -15,50 +15,55 @@ type Seen struct {
 	Statistic int64
 }
 
-// Scaler says how many jobs a queue asks for. It may remember.
+// Scaler says how many jobs a queue asks for, and what decided that. It may remember.
 type Scaler interface {
-	Target(now time.Time, seen Seen) int64
+	Target(now time.Time, seen Seen) (replicas int64, by target.Constraint)
 }
 
 // ScalerFunc is a function as a Scaler.
-type ScalerFunc func(now time.Time, seen Seen) int64
+type ScalerFunc func(now time.Time, seen Seen) (int64, target.Constraint)
 
 // Target implements Scaler.
-func (f ScalerFunc) Target(now time.Time, seen Seen) int64 { return f(now, seen) }
+func (f ScalerFunc) Target(now time.Time, seen Seen) (int64, target.Constraint) {
+	return f(now, seen)
+}
 
 // Ebbtide is the scaler's own code: the limits of a calendar, and the target.
 func Ebbtide(limits *calendar.Calendar, policy target.Policy) Scaler {
-	return ScalerFunc(func(now time.Time, seen Seen) int64 {
+	return ScalerFunc(func(now time.Time, seen Seen) (int64, target.Constraint) {
 		observation := target.Observation{
 			Time: now, Ready: seen.Ready, Consumers: seen.Consumers, Unacknowledged: seen.Unacknowledged, UnacknowledgedKnown: true,
 		}
-		return int64(target.Decide(now, observation, nil, limits.Limits(now), policy, 0).Target)
+		d := target.Decide(now, observation, nil, limits.Limits(now), policy, 0)
+		return int64(d.Target), d.Constraint
 	})
 }
 
 // RabbitMQ is KEDA's trigger of that name with a value of 1: over AMQP it reports ready messages, over HTTP a statistic of those
 // and of unacknowledged ones.
 func RabbitMQ(http bool) Scaler {
-	return ScalerFunc(func(_ time.Time, seen Seen) int64 {
+	return ScalerFunc(func(_ time.Time, seen Seen) (int64, target.Constraint) {
 		if http {
-			return seen.Statistic
+			return seen.Statistic, target.Backlog
 		}
-		return seen.Ready
+		return seen.Ready, target.Backlog
 	})
 }
 
 // WithCron is a scaler beside KEDA's cron triggers: the highest value counts.
 func WithCron(s Scaler, triggers ...*keda.Cron) Scaler {
-	return ScalerFunc(func(now time.Time, seen Seen) int64 {
-		value := s.Target(now, seen)
+	return ScalerFunc(func(now time.Time, seen Seen) (int64, target.Constraint) {
+		value, by := s.Target(now, seen)
 		for _, c := range triggers {
-			value = max(value, c.Value(now))
+			if floor := c.Value(now); floor > value {
+				value, by = floor, target.Floor
+			}
 		}
-		return value
+		return value, by
 	})
 }
 
 // Static is a pool of a fixed size.
 func Static(replicas int64) Scaler {
-	return ScalerFunc(func(time.Time, Seen) int64 { return replicas })
+	return ScalerFunc(func(time.Time, Seen) (int64, target.Constraint) { return replicas, target.Floor })
 }

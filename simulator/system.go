@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
 )
@@ -39,7 +40,7 @@ type System struct {
 type Worker struct {
 	// Boot is from a pod's binding until it runs, Connect from there until it consumes, Leave from its last message until its job is
 	// seen as finished.
-	Boot, Connect, Leave Range
+	Boot, Connect, Leave Distribution
 	// MaxMessages that a worker takes before it leaves; 0 for as long as there are any.
 	MaxMessages int
 	// IdleTimeout after which a worker without a message leaves.
@@ -48,13 +49,31 @@ type Worker struct {
 	OldestFirst bool
 }
 
-// Nodes is how nodes come and go, as Karpenter does it: pods that wait are gathered until none has come for BatchIdle, for at most
-// BatchMax; nodes are made for them, and removed Delay after their last pod, which any pod starts anew.
+// Nodes is how nodes come and go: as Karpenter does it, or else as cluster-autoscaler does.
 type Nodes struct {
-	Shapes              []Shape
-	Boot                Range
+	Shapes []Shape
+	// Boot is from the decision to make a node until it takes pods.
+	Boot Distribution
+	// Delay is from a node's last pod until it is removed; any pod starts it anew.
+	Delay Distribution
+	// BatchIdle and BatchMax are Karpenter's: pods that wait are gathered until none has come for BatchIdle, for at most BatchMax.
+	// Each node is of the cheapest shape that holds what is packed on it.
 	BatchIdle, BatchMax time.Duration
-	Delay               Range
+	// ClusterAutoscaler, when it is there, takes Karpenter's place.
+	ClusterAutoscaler *ClusterAutoscaler
+}
+
+// ClusterAutoscaler looks every ScanEvery. Nodes for pods that wait are of one shape at a scan: the one of which least CPU stays free. At most
+// RemoveAtOnce empty nodes go at a scan, and none within DelayAfterAdd of a node's making. Jobs' pods are not evicted.
+type ClusterAutoscaler struct {
+	ScanEvery, DelayAfterAdd time.Duration
+	RemoveAtOnce             int
+}
+
+// DefaultClusterAutoscaler has the defaults of cluster-autoscaler's flags, and is to be used with its Delay of 10 minutes
+// (--scan-interval, --scale-down-delay-after-add, --max-empty-bulk-delete, --scale-down-unneeded-time).
+func DefaultClusterAutoscaler() *ClusterAutoscaler {
+	return &ClusterAutoscaler{ScanEvery: 10 * time.Second, DelayAfterAdd: 10 * time.Minute, RemoveAtOnce: 10}
 }
 
 // Faults are what goes wrong.
@@ -63,16 +82,6 @@ type Faults struct {
 	Crashes float64
 	// NodeLossPerHour of a node's life: spot capacity that is taken away, say.
 	NodeLossPerHour float64
-}
-
-// Range is a uniform distribution.
-type Range struct{ Min, Max time.Duration }
-
-func (r Range) draw(random *rand.Rand) time.Duration {
-	if r.Max <= r.Min {
-		return r.Min
-	}
-	return r.Min + time.Duration(random.Int64N(int64(r.Max-r.Min)+1))
 }
 
 // Defaults of an ordinary installation: KEDA polls every 30 s, pods take 5 to 20 s to run and 1 to 4 s more to consume, Karpenter's batching, nodes that
@@ -135,6 +144,12 @@ func (s System) check(messages []Job) error {
 		return fmt.Errorf("pollEvery is %s, want more than 0", s.PollEvery)
 	case len(s.Nodes.Shapes) == 0:
 		return errors.New("nodes.shapes: there is none")
+	case s.Worker.Boot == nil || s.Worker.Connect == nil || s.Worker.Leave == nil:
+		return errors.New("worker: boot, connect and leave are needed")
+	case s.Nodes.Boot == nil || s.Nodes.Delay == nil:
+		return errors.New("nodes: boot and delay are needed")
+	case s.Nodes.ClusterAutoscaler != nil && (s.Nodes.ClusterAutoscaler.ScanEvery <= 0 || s.Nodes.ClusterAutoscaler.RemoveAtOnce < 1):
+		return errors.New("nodes.clusterAutoscaler: want scanEvery above 0 and removeAtOnce of at least 1")
 	case s.Worker.IdleTimeout <= 0:
 		return fmt.Errorf("worker.idleTimeout is %s, want more than 0", s.Worker.IdleTimeout)
 	case !(s.Faults.Crashes >= 0 && s.Faults.Crashes < 1):
@@ -167,15 +182,19 @@ type run struct {
 	booting   []*Node
 	batchFrom time.Duration // when the batch began; -1 for none
 	lastWait  time.Duration // when the last pod began to wait
+	lastAdd   time.Duration // when the last node was made
+	lastScan  time.Duration // at which cluster-autoscaler removed nodes, and how many
+	removed   int
 
-	started                    []bool
-	settled                    int
-	waits                      []time.Duration
-	empty, crashed, lost       int
-	busyTime, podTime          time.Duration
-	intervals                  []lowerbound.Interval
-	backlog, busy, wantReplica int64
-	series                     *series
+	started              []bool
+	settled              int
+	waits                []time.Duration
+	empty, crashed, lost int
+	busyTime, podTime    time.Duration
+	intervals            []lowerbound.Interval
+	backlog, busy        int64
+	gauges               [gauges]float64
+	series               *series
 }
 
 // messageQueue and the jobs of its own.
@@ -320,10 +339,9 @@ func (r *run) play() {
 // advance moves the clock and adds up what was between.
 func (r *run) advance(at time.Duration) {
 	if at > r.now {
-		r.series.add(r.now, at, [gauges]float64{
-			gaugeBacklog: float64(r.backlog), gaugeTarget: float64(r.wantReplica), gaugePods: float64(len(r.workers)),
-			gaugeBusy: float64(r.busy), gaugeNodes: float64(r.nodes.alive),
-		})
+		r.gauges[gaugeBacklog], r.gauges[gaugePods], r.gauges[gaugeBusy] = float64(r.backlog), float64(len(r.workers)), float64(r.busy)
+		r.gauges[gaugeNodes], r.gauges[gaugePrice] = float64(r.nodes.alive), r.nodes.price
+		r.series.add(r.now, at, &r.gauges)
 		r.busyTime += time.Duration(r.busy) * (at - r.now)
 		r.podTime += time.Duration(len(r.workers)) * (at - r.now)
 		r.now = at
@@ -398,7 +416,7 @@ func (r *run) handle(h happening) {
 	case podRuns:
 		h.worker.running = true
 		h.worker.queue.pending--
-		r.foresee(r.Worker.Connect.draw(r.random), workerConsumes, h.worker, nil)
+		r.foresee(r.Worker.Connect.Draw(r.random), workerConsumes, h.worker, nil)
 	case workerConsumes:
 		h.worker.queue.consumers++
 		h.worker.epoch++
@@ -429,7 +447,7 @@ func (r *run) handle(h happening) {
 		r.schedule()
 	case nodeGoes:
 		if !h.node.removed && h.node.Pods == 0 && h.node.uses == h.epoch {
-			r.nodes.remove(h.node, r.now)
+			r.spent(h.node)
 		}
 	case nodeIsLost:
 		r.lose(h.node)
@@ -453,7 +471,7 @@ func (r *run) leave(w *worker) {
 	w.idle = false
 	w.epoch++
 	w.queue.consumers--
-	r.foresee(r.Worker.Leave.draw(r.random), jobFinishes, w, nil)
+	r.foresee(r.Worker.Leave.Draw(r.random), jobFinishes, w, nil)
 }
 
 // finish ends a job and its pod.
@@ -479,7 +497,37 @@ func (r *run) unbind(w *worker) {
 }
 
 // emptied foresees the end of a node without pods, unless it is used again before.
-func (r *run) emptied(node *Node) { r.foresee(r.Nodes.Delay.draw(r.random), nodeGoes, nil, node) }
+func (r *run) emptied(node *Node) {
+	r.foresee(r.untilScan(r.Nodes.Delay.Draw(r.random)), nodeGoes, nil, node)
+}
+
+// untilScan is how long it is until something that is due in a while is seen.
+func (r *run) untilScan(due time.Duration) time.Duration {
+	if r.Nodes.ClusterAutoscaler == nil {
+		return due
+	}
+	every := r.Nodes.ClusterAutoscaler.ScanEvery
+	return (r.now+due+every-1)/every*every - r.now
+}
+
+// spent removes an empty node, unless cluster-autoscaler has to put it off.
+func (r *run) spent(node *Node) {
+	if ca := r.Nodes.ClusterAutoscaler; ca != nil {
+		if r.lastScan != r.now {
+			r.lastScan, r.removed = r.now, 0
+		}
+		switch calm := r.lastAdd + ca.DelayAfterAdd; {
+		case r.nodes.created > 0 && calm > r.now:
+			r.foresee(r.untilScan(calm-r.now), nodeGoes, nil, node)
+			return
+		case r.removed == ca.RemoveAtOnce:
+			r.foresee(ca.ScanEvery, nodeGoes, nil, node)
+			return
+		}
+		r.removed++
+	}
+	r.nodes.remove(node, r.now)
+}
 
 // die ends a worker at once; its message is delivered again.
 func (r *run) die(w *worker) {
@@ -527,13 +575,15 @@ func (r *run) lose(node *Node) {
 
 // poll is KEDA's.
 func (r *run) poll() {
-	r.wantReplica = 0
+	r.gauges[gaugeTarget] = 0
+	clear(r.gauges[gaugeConstraints:])
 	for _, q := range r.queues {
-		target := r.Scaler.Target(r.Origin.Add(r.now), Seen{
+		replicas, by := r.Scaler.Target(r.Origin.Add(r.now), Seen{
 			Ready: int64(len(q.waiting)), Consumers: q.consumers, Unacknowledged: q.busy, Statistic: q.statistic,
 		})
-		r.wantReplica += target
-		create := r.Strategy.Create(target, keda.Jobs{Unfinished: q.unfinished, Pending: q.pending, Max: r.MaxJobs})
+		r.gauges[gaugeTarget] += float64(replicas)
+		r.gauges[gaugeConstraints+slices.Index(target.Constraints[:], by)] += 1 / float64(len(r.queues))
+		create := r.Strategy.Create(replicas, keda.Jobs{Unfinished: q.unfinished, Pending: q.pending, Max: r.MaxJobs})
 		for range create {
 			w := &worker{id: r.nextID, queue: q}
 			r.nextID++
@@ -569,7 +619,7 @@ func (r *run) schedule() {
 	r.unbound = left
 	if len(left) > 0 && r.batchFrom < 0 {
 		r.batchFrom = r.now
-		r.foresee(r.Nodes.BatchIdle, batchCloses, nil, nil)
+		r.foresee(r.untilScan(r.Nodes.BatchIdle), batchCloses, nil, nil)
 	}
 }
 
@@ -579,18 +629,61 @@ func (r *run) bind(w *worker, node *Node) {
 	}
 	w.node, w.bound = node, r.now
 	r.nodes.bind(w.id, &w.queue.job, r.now, node)
-	r.foresee(r.Worker.Boot.draw(r.random), podRuns, w, nil)
+	r.foresee(r.Worker.Boot.Draw(r.random), podRuns, w, nil)
 }
 
-// closeBatch makes nodes for the pods that wait and have no place on one that is starting: first fit into the largest shape,
-// then each node the cheapest shape that holds its pods.
+// closeBatch makes nodes for the pods that wait and have no place on one that is starting.
 func (r *run) closeBatch() {
+	if ca := r.Nodes.ClusterAutoscaler; ca != nil {
+		r.batchFrom = -1
+		r.make(r.leastWaste())
+		return
+	}
 	if quiet := r.lastWait + r.Nodes.BatchIdle; quiet > r.now && r.now-r.batchFrom < r.Nodes.BatchMax {
 		r.foresee(min(quiet, r.batchFrom+r.Nodes.BatchMax)-r.now, batchCloses, nil, nil)
 		return
 	}
 	r.batchFrom = -1
-	largest := slices.MaxFunc(r.Nodes.Shapes, func(a, b Shape) int { return int(a.Capacity[0] - b.Capacity[0]) })
+	shapes, used := r.firstFit(r.largest())
+	for i, used := range used {
+		for _, s := range r.Nodes.Shapes {
+			if s.Capacity.Fit(used) && (s.Price < shapes[i].Price || s.Price == shapes[i].Price && s.Capacity[0] < shapes[i].Capacity[0]) {
+				shapes[i] = s
+			}
+		}
+	}
+	r.make(shapes)
+}
+
+func (r *run) largest() Shape {
+	return slices.MaxFunc(r.Nodes.Shapes, func(a, b Shape) int { return int(a.Capacity[0] - b.Capacity[0]) })
+}
+
+// leastWaste are nodes of the one shape that holds the pods that wait and of which the smallest share of CPU stays free.
+func (r *run) leastWaste() []Shape {
+	var best []Shape
+	least := math.Inf(1)
+	for _, s := range r.Nodes.Shapes {
+		if slices.ContainsFunc(r.unbound, func(w *worker) bool { return !s.Capacity.Fit(w.queue.job.Requests) }) {
+			continue
+		}
+		shapes, used := r.firstFit(s)
+		free := 0.0
+		for _, u := range used {
+			free += 1 - float64(u[0])/float64(s.Capacity[0])
+		}
+		if free /= float64(max(1, len(used))); free < least {
+			best, least = shapes, free
+		}
+	}
+	if best == nil && len(r.unbound) > 0 { // no shape holds all of them: the largest holds most
+		best, _ = r.firstFit(r.largest())
+	}
+	return best
+}
+
+// firstFit packs the pods that wait and have no place on a node that is starting into nodes of a shape, and says what is used of each.
+func (r *run) firstFit(shape Shape) (shapes []Shape, used []packing.Amounts) {
 	type bin struct{ free, used packing.Amounts }
 	var bins []bin
 	for _, n := range r.booting {
@@ -606,21 +699,24 @@ func (r *run) closeBatch() {
 			first++
 		}
 		if first == len(bins) {
-			bins = append(bins, bin{free: largest.Capacity})
+			bins = append(bins, bin{free: shape.Capacity})
 		}
 		b := &bins[first]
 		b.free, b.used = b.free.Minus(requests), b.used.Plus(requests)
 	}
 	for _, b := range bins[len(r.booting):] {
-		shape := largest
-		for _, s := range r.Nodes.Shapes {
-			if s.Capacity.Fit(b.used) && (s.Price < shape.Price || s.Price == shape.Price && s.Capacity[0] < shape.Capacity[0]) {
-				shape = s
-			}
-		}
+		shapes, used = append(shapes, shape), append(used, b.used)
+	}
+	return shapes, used
+}
+
+// make makes nodes.
+func (r *run) make(shapes []Shape) {
+	for _, shape := range shapes {
 		node := r.nodes.add(shape, r.now)
+		r.lastAdd = r.now
 		r.booting = append(r.booting, node)
-		r.foresee(r.Nodes.Boot.draw(r.random), nodeStarts, nil, node)
+		r.foresee(r.Nodes.Boot.Draw(r.random), nodeStarts, nil, node)
 		if r.Faults.NodeLossPerHour > 0 {
 			r.foresee(seconds(3600*r.random.ExpFloat64()/r.Faults.NodeLossPerHour), nodeIsLost, nil, node)
 		}

@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"encoding/json"
+	"math"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -92,6 +93,110 @@ func TestSystemByHand(t *testing.T) {
 	near("bound", out.RatioToBound, float64(40+5+60+2+45)/(5+60+2+45))
 	if out.Jobs != 1 || out.EmptyJobs != 0 || out.PeakNodes != 1 {
 		t.Errorf("%+v", out)
+	}
+}
+
+// One message with cluster-autoscaler, by hand: it comes at 12 s, KEDA polls at 30 s, the scan at 30 s comes before the poll's job is seen, so the
+// node is decided on at 40 s and there at 80 s; 5 s later the scan runs, for a minute. Its job ends at 147 s; the node goes at the first scan
+// 600 s later.
+func TestClusterAutoscalerByHand(t *testing.T) {
+	s := Defaults()
+	s.Scaler, s.Nodes.Boot, s.Worker.Boot, s.Worker.Leave = ours(t), Range{Min: 40 * time.Second}, Range{Min: 3 * time.Second}, Range{Min: 2 * time.Second}
+	s.Worker.Connect = Range{Min: 2 * time.Second}
+	s.Nodes.ClusterAutoscaler, s.Nodes.Delay = DefaultClusterAutoscaler(), Range{Min: 10 * time.Minute}
+	s.PollEvery = 31 * time.Second
+	out, err := s.Run([]Job{{Start: 12 * time.Second, Run: time.Minute, Requests: requests(1000, 1024)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := out.Wait.P50; got != 40+40+5-12 {
+		t.Errorf("wait of %v s, want %d", got, 40+40+5-12)
+	}
+	if got := out.NodeHours * 3600; got < 709 || got > 711 {
+		t.Errorf("%v node-seconds, want 710: from 40 to 750", got)
+	}
+}
+
+// Cluster-autoscaler removes no more nodes at a scan than it may, and none soon after it made one.
+func TestClusterAutoscalerRemoves(t *testing.T) {
+	s := Defaults()
+	s.Scaler, s.Nodes.ClusterAutoscaler, s.Nodes.Delay = ours(t), &ClusterAutoscaler{ScanEvery: 10 * time.Second, RemoveAtOnce: 2}, Range{Min: time.Minute}
+	s.Nodes.Shapes = []Shape{
+		{Name: "one", Capacity: packing.Amounts{1000, 8 << 30, 0, 10}, Price: 1},
+		{Name: "wasteful", Capacity: packing.Amounts{1900, 8 << 30, 0, 10}, Price: 0.1},
+	}
+	var burst []Job
+	for range 12 {
+		burst = append(burst, Job{Run: time.Minute, Requests: requests(1000, 1024)})
+	}
+	fast, err := s.Run(burst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fast.PeakNodes != 12 || fast.Cost < fast.NodeHours-1e-9 || fast.Cost > fast.NodeHours+1e-9 {
+		t.Errorf("%d nodes at %.3f for %.3f hours, want 12 of the shape that fits", fast.PeakNodes, fast.Cost, fast.NodeHours)
+	}
+	s.Nodes.ClusterAutoscaler.RemoveAtOnce = 100
+	atOnce, err := s.Run(burst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fast.NodeHours < atOnce.NodeHours {
+		t.Errorf("two at a time: %.3f node-hours, all at once %.3f", fast.NodeHours, atOnce.NodeHours)
+	}
+	// A message every 5 minutes that needs a node: nobody goes within 10 minutes of that.
+	for i := range 12 {
+		for j := range i + 1 {
+			burst = append(burst, Job{Start: time.Duration(i+1)*5*time.Minute + time.Duration(j), Run: 20 * time.Minute, Requests: requests(1000, 1024)})
+		}
+	}
+	s.Nodes.ClusterAutoscaler.DelayAfterAdd = 10 * time.Minute
+	kept, err := s.Run(burst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Nodes.ClusterAutoscaler.DelayAfterAdd = 0
+	let, err := s.Run(burst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept.NodeHours < 1.05*let.NodeHours {
+		t.Errorf("%.2f node-hours with a delay after nodes that were made, %.2f without", kept.NodeHours, let.NodeHours)
+	}
+}
+
+// What the series say adds up to what the figures do.
+func TestSeriesAddUp(t *testing.T) {
+	s := Defaults()
+	s.Scaler = ours(t)
+	out, err := s.Run(scans(400, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hours := func(values []float64) (sum float64) {
+		for _, v := range values {
+			sum += v * out.Series.StepSeconds / 3600
+		}
+		return sum
+	}
+	near := func(what string, got, want float64) {
+		t.Helper()
+		if math.Abs(got-want) > 0.01*want {
+			t.Errorf("%s: %.3f, want %.3f", what, got, want)
+		}
+	}
+	near("nodes", hours(out.Series.Nodes), out.NodeHours)
+	near("bound", hours(out.Series.Bound), out.NodeHours/out.RatioToBound)
+	near("price", hours(out.Series.Price), out.Cost)
+	for i := range out.Series.Nodes {
+		sum := 0.0
+		for _, shares := range out.Series.Constraints {
+			sum += shares[i]
+		}
+		near("shares of constraints", sum, 1)
+	}
+	if q := out.Series.WaitQuantiles; len(q) != 101 || q[50] != out.Wait.P50 || q[95] != out.Wait.P95 || q[100] != out.Wait.Max {
+		t.Errorf("quantiles %v of %+v", q, out.Wait)
 	}
 }
 

@@ -140,34 +140,22 @@ func pairs(flag, text string, known ...string) (map[string]string, error) {
 	return values, nil
 }
 
-// rangeFlag is a duration, or two of them: 5s..20s.
-type rangeFlag struct{ *simulator.Range }
+// distributionFlag is a Distribution.
+type distributionFlag struct{ value *simulator.Distribution }
 
 // String implements pflag.Value.
-func (r rangeFlag) String() string {
-	switch {
-	case r.Range == nil:
+func (f distributionFlag) String() string {
+	if f.value == nil || *f.value == nil {
 		return ""
-	case r.Max <= r.Min:
-		return r.Min.String()
 	}
-	return r.Min.String() + ".." + r.Max.String()
+	return (*f.value).String()
 }
 
 // Type implements pflag.Value.
-func (rangeFlag) Type() string { return "duration[..duration]" }
+func (distributionFlag) Type() string { return "duration[..duration]" }
 
 // Set implements pflag.Value.
-func (r rangeFlag) Set(text string) error {
-	low, high, both := strings.Cut(text, "..")
-	from, err := time.ParseDuration(low)
-	to := from
-	if err == nil && both {
-		to, err = time.ParseDuration(high)
-	}
-	if err != nil || from < 0 || to < from {
-		return fmt.Errorf("want a duration, or two of them as in 5s..20s")
-	}
-	r.Min, r.Max = from, to
-	return nil
+func (f distributionFlag) Set(text string) (err error) {
+	*f.value, err = simulator.ParseDistribution(text)
+	return err
 }

@@ -164,7 +164,7 @@ func TestCompare(t *testing.T) {
 		wellFormed(t, "<svg"+svg+"</svg>")
 		rest = remaining
 	}
-	if pictures != 1+4*len(trials) {
+	if pictures != 1+6*len(trials) {
 		t.Errorf("%d pictures", pictures)
 	}
 }
@@ -192,6 +192,7 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		"--node: cpu is":                append([]string{"simulate", "--node", "cpu=x,memory=1Gi"}, load...),
 		"--node: price is":              append([]string{"simulate", "--node", "cpu=4,memory=8Gi,price=-1"}, load...),
 		"--pod: memory is":              append([]string{"simulate", "--pod", "cpu=4"}, load...),
+		"--autoscaler is":               append([]string{"simulate", "--autoscaler", "x"}, load...),
 		"--pod-boot":                    append([]string{"simulate", "--pod-boot", "20s..5s"}, load...),
 		"no node is so large":           append([]string{"simulate", "--pod", "cpu=400,memory=1Gi"}, load...),
 		"must be one of table":          append([]string{"simulate", "-o", "xml"}, load...),

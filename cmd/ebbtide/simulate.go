@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
+	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 	"github.com/ebbtide-dev/ebbtide/simulator/report"
@@ -105,7 +106,14 @@ func (f *trialFlags) run(
 	}
 	markFront(trials)
 	if f.report != "" {
-		if err := f.write(trials); err != nil {
+		zone, err := calendar.LoadZone(f.load.zone)
+		if err != nil {
+			return fmt.Errorf("--time-zone: %w", err)
+		}
+		if len(*f.policies) > 0 {
+			zone = policies[0].TimeZone
+		}
+		if err := f.write(trials, zone); err != nil {
 			return err
 		}
 	}
@@ -189,7 +197,7 @@ func number(v float64) string {
 	return fmt.Sprintf("%.0f", v)
 }
 
-func (f *trialFlags) write(trials []trial) (err error) {
+func (f *trialFlags) write(trials []trial, zone *time.Location) (err error) {
 	file, err := os.Create(f.report)
 	if err != nil {
 		return fmt.Errorf("--report: %w", err)
@@ -203,7 +211,7 @@ func (f *trialFlags) write(trials []trial) (err error) {
 	for i, t := range trials {
 		runs[i] = report.Run{Name: t.Name, Ours: t.Ours, Front: t.Front, Outcome: t.Outcome}
 	}
-	return report.Write(file, runs)
+	return report.Write(file, runs, zone)
 }
 
 func compareCommand() *cobra.Command {

@@ -23,8 +23,9 @@ import (
 // systemFlags say what a load is played on.
 type systemFlags struct {
 	simulator.System
-	shapes []string
-	pod    string
+	shapes          []string
+	pod, autoscaler string
+	nodeDelay       simulator.Distribution
 }
 
 // warmFor is how long workers of a trial wait for a message: a floor's would else leave and be started anew at every poll.
@@ -37,20 +38,38 @@ func (s *systemFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&s.pod, "pod", "", "what a job's pod requests: cpu=1,memory=2Gi. Default: the most that any message of its queue does")
 	flags.BoolVar(&s.QueuePerClass, "queue-per-class", false, "give every class of messages a queue and jobs of its own; the policy holds for each")
 	flags.DurationVar(&s.PollEvery, "poll", s.PollEvery, "KEDA's pollingInterval")
-	flags.Var(rangeFlag{&s.Worker.Boot}, "pod-boot", "from a pod's binding until it runs: sandbox, image, volumes")
-	flags.Var(rangeFlag{&s.Worker.Connect}, "connect", "from there until the worker consumes")
+	flags.Var(distributionFlag{&s.Worker.Boot}, "pod-boot", "from a pod's binding until it runs: sandbox, image, volumes. 5s; 5s..20s; p50=8s,p95=40s; or what was observed, 4s,5s,31s")
+	flags.Var(distributionFlag{&s.Worker.Connect}, "connect", "from there until the worker consumes")
 	flags.IntVar(&s.Worker.MaxMessages, "max-messages", s.Worker.MaxMessages, "messages that a worker takes before it leaves; 0 for as long as there are any")
 	flags.DurationVar(&s.Worker.IdleTimeout, "idle-timeout", warmFor, "after which a worker without a message leaves")
-	flags.Var(rangeFlag{&s.Nodes.Boot}, "node-boot", "from the decision to make a node until it takes pods")
-	flags.Var(rangeFlag{&s.Nodes.Delay}, "node-delay", "from a node's last pod until it is removed: 45s is Karpenter with consolidateAfter 30s, 10m cluster-autoscaler")
+	flags.Var(distributionFlag{&s.Nodes.Boot}, "node-boot", "from the decision to make a node until it takes pods")
+	flags.StringVar(&s.autoscaler, "autoscaler", karpenter, "what makes and removes nodes: "+karpenter+" or "+clusterAutoscaler)
+	flags.Var(distributionFlag{&s.nodeDelay}, "node-delay", "from a node's last pod until it is removed. Default: 45s, Karpenter with consolidateAfter 30s; 10m for cluster-autoscaler")
 	flags.Float64Var(&s.Faults.Crashes, "crashes", 0, "share of scans whose worker dies")
 	flags.Float64Var(&s.Faults.NodeLossPerHour, "node-loss", 0, "nodes lost for every hour of a node: 0.05 for one in twenty")
 }
+
+// Values of --autoscaler.
+const (
+	karpenter         = "karpenter"
+	clusterAutoscaler = "cluster-autoscaler"
+)
 
 // read completes the system for a load.
 func (s *systemFlags) read(l *loadFlags, origin time.Time) (simulator.System, error) {
 	system := s.System
 	system.Seed, system.Origin = l.seed, origin
+	switch s.autoscaler {
+	case karpenter:
+	case clusterAutoscaler:
+		system.Nodes.ClusterAutoscaler = simulator.DefaultClusterAutoscaler()
+		system.Nodes.Delay = simulator.Range{Min: 10 * time.Minute}
+	default:
+		return system, fmt.Errorf("--autoscaler is %q, want %s or %s", s.autoscaler, karpenter, clusterAutoscaler)
+	}
+	if s.nodeDelay != nil {
+		system.Nodes.Delay = s.nodeDelay
+	}
 	if len(s.shapes) > 0 {
 		system.Nodes.Shapes = nil
 	}

@@ -126,8 +126,8 @@ func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
 	}
 	half := (mean(o.between(func(p *podRecord) (time.Time, time.Time) { return p.running, p.ended })) - mean(scans)) / 2
 	s.Worker.Connect = simulator.Range{Min: half, Max: half}
-	s.Worker.Leave = around(o.jobEnds())
-	s.Worker.Leave.Min, s.Worker.Leave.Max = s.Worker.Leave.Min+half, s.Worker.Leave.Max+half
+	leave := around(o.jobEnds())
+	s.Worker.Leave = simulator.Range{Min: leave.Min + half, Max: leave.Max + half}
 	s.Nodes = simulator.Nodes{
 		Shapes: []simulator.Shape{{Name: "8x", Capacity: packing.Amounts{8000, 32 << 30, 0, 110}}}, Boot: around(o.firstBindings()),
 		BatchIdle: time.Second, BatchMax: 3 * time.Second, Delay: around(o.lingering()),

@@ -78,7 +78,7 @@ const (
 )
 
 // Constraints are all of them.
-var Constraints = []Constraint{Backlog, Floor, Idle, Cap, Drain, ScaleIn, Hold, Outage}
+var Constraints = [...]Constraint{Backlog, Floor, Idle, Cap, Drain, ScaleIn, Hold, Outage}
 
 // Decision is a target and why it is that.
 type Decision struct {

@@ -23,6 +23,13 @@ type Interval struct {
 // No placement does better: at s at least that many nodes hold pods, and each of them is still there linger later.
 // Intervals that end before they start count as empty.
 func NodeSeconds(intervals []Interval, capacity []int64, linger time.Duration) float64 {
+	var total float64
+	Each(intervals, capacity, linger, func(from, to time.Time, nodes int64) { total += float64(nodes) * to.Sub(from).Seconds() })
+	return total
+}
+
+// Each calls visit with the times, in their order, and the number of nodes that NodeSeconds adds up. Times without any are left out.
+func Each(intervals []Interval, capacity []int64, linger time.Duration, visit func(from, to time.Time, nodes int64)) {
 	steps := loadSteps(intervals, capacity)
 	// A step's height counts from its start until linger after its end: the highest of those that count is a maximum over a
 	// window that slides. They wait in the order of time, which is that of falling height: one that is lower than a later one
@@ -33,7 +40,6 @@ func NodeSeconds(intervals []Interval, capacity []int64, linger time.Duration) f
 	}
 	var waiting []plateau
 	var now time.Time
-	var total float64
 	until := func(at time.Time) {
 		for len(waiting) > 0 && now.Before(at) {
 			end := waiting[0].to
@@ -41,7 +47,7 @@ func NodeSeconds(intervals []Interval, capacity []int64, linger time.Duration) f
 				end = at
 			}
 			if end.After(now) {
-				total += float64(waiting[0].nodes) * end.Sub(now).Seconds()
+				visit(now, end, waiting[0].nodes)
 				now = end
 			}
 			if !waiting[0].to.After(now) {
@@ -63,7 +69,6 @@ func NodeSeconds(intervals []Interval, capacity []int64, linger time.Duration) f
 	if len(waiting) > 0 {
 		until(waiting[len(waiting)-1].to)
 	}
-	return total
 }
 
 // step is the number of nodes that the load needs from an instant on, until the next step.

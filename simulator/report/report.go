@@ -8,9 +8,11 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
@@ -25,56 +27,73 @@ type Run struct {
 	simulator.Outcome
 }
 
-// Plots are a run's pictures.
-func (r Run) Plots() []Plot {
+// Plots are a run's pictures, in a time zone.
+func (r Run) Plots(zone *time.Location) []Plot {
 	s := r.Series
-	x := axis{start: s.Start, step: time.Duration(s.StepSeconds * float64(time.Second)), count: len(s.Nodes)}
+	x := axis{start: s.Start.In(zone), step: time.Duration(s.StepSeconds * float64(time.Second)), count: len(s.Nodes)}
 	arrivals := make([]float64, len(s.Arrivals))
 	for i, n := range s.Arrivals {
 		arrivals[i] = float64(n) * 60 / s.StepSeconds
 	}
-	return []Plot{
+	plots := []Plot{
 		plot("Arrivals", "messages a minute", x, line{"arrivals", "a", arrivals}),
 		plot("Backlog", "messages that wait", x, line{"backlog", "a", s.Backlog}),
 		plot("Jobs", "how many", x, line{"target", "a", s.Target}, line{"pods", "b", s.Pods}, line{"pods at work", "c", s.Busy}),
-		plot("Nodes", "how many", x, line{"nodes", "a", s.Nodes}),
 	}
-}
-
-// Week is the nodes by hour of the week, in UTC: rows are days from Monday on, cells the mean of nodes and its share of the highest.
-func (r Run) Week() [7][24]Cell {
-	var sum, count [7][24]float64
-	for i, n := range r.Series.Nodes {
-		at := r.Series.Start.Add(time.Duration(float64(i) * r.Series.StepSeconds * float64(time.Second)))
-		day := (int(at.Weekday()) + 6) % 7
-		sum[day][at.Hour()] += n
-		count[day][at.Hour()]++
-	}
-	var week [7][24]Cell
-	highest := 0.0
-	for d := range week {
-		for h := range week[d] {
-			if count[d][h] > 0 {
-				week[d][h].Mean = sum[d][h] / count[d][h]
-			}
-			highest = max(highest, week[d][h].Mean)
+	var shares []line
+	for i, c := range target.Constraints {
+		if slices.Max(s.Constraints[c]) > 0 {
+			shares = append(shares, line{string(c), constraintClasses[i], s.Constraints[c]})
 		}
 	}
-	for d := range week {
-		for h := range week[d] {
-			if highest > 0 {
-				week[d][h].Share = math.Round(100*week[d][h].Mean/highest) / 100
-			}
+	return append(plots, bands("What decides the target", "share of the time", x, shares...),
+		plot("Nodes", "how many; the bound is the fewest for these pods", x, line{"nodes", "a", s.Nodes}, line{"bound", "c", s.Bound}),
+		plot("Waits", "seconds that this share of the messages does not exceed", axis{count: len(s.WaitQuantiles)}, line{"wait", "a", s.WaitQuantiles}))
+}
+
+// constraintClasses are the colours of target.Constraints, in their order.
+var constraintClasses = [len(target.Constraints)]string{"a", "c", "b", "d", "e", "f", "g", "h"}
+
+// Week is what nodes cost by hour of the week, in a time zone; how many there are where they have no price.
+type Week struct {
+	Unit string
+	// Hours are rows of days from Monday on.
+	Hours [7][24]Cell
+}
+
+// Cell is an hour of the week: its mean, and that as a share of the highest.
+type Cell struct{ Mean, Share float64 }
+
+// Week of the run.
+func (r Run) Week(zone *time.Location) Week {
+	week, values := Week{Unit: "price of an hour's nodes"}, r.Series.Price
+	if slices.Max(values) == 0 {
+		week.Unit, values = "nodes", r.Series.Nodes
+	}
+	var sum, count [7][24]float64
+	for i, v := range values {
+		at := r.Series.Start.Add(time.Duration(float64(i) * r.Series.StepSeconds * float64(time.Second))).In(zone)
+		day := (int(at.Weekday()) + 6) % 7
+		sum[day][at.Hour()] += v
+		count[day][at.Hour()]++
+	}
+	highest := 0.0
+	for d := range sum {
+		for h := range sum[d] {
+			week.Hours[d][h].Mean = sum[d][h] / max(1, count[d][h])
+			highest = max(highest, week.Hours[d][h].Mean)
+		}
+	}
+	for d := range week.Hours {
+		for h := range week.Hours[d] {
+			week.Hours[d][h].Share = math.Round(100*week.Hours[d][h].Mean/max(highest, 1e-9)) / 100
 		}
 	}
 	return week
 }
 
-// Cell is an hour of the week.
-type Cell struct{ Mean, Share float64 }
-
-// Write writes the page.
-func Write(w io.Writer, runs []Run) error {
+// Write writes the page, with times in a zone. There is at least one run, with its series.
+func Write(w io.Writer, runs []Run, zone *time.Location) error {
 	page, err := template.New("report.html").Funcs(template.FuncMap{
 		"number": func(i int) int { return i + 1 },
 		"day":    func(i int) string { return [...]string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}[i] },
@@ -89,7 +108,8 @@ func Write(w io.Writer, runs []Run) error {
 	return page.Execute(w, struct {
 		Runs  []Run
 		Front Plot
-	}{runs, front(runs)})
+		Zone  *time.Location
+	}{runs, front(runs), zone})
 }
 
 // Overlay draws what was seen over what was simulated, as a picture of its own for light and dark.
@@ -116,10 +136,36 @@ type line struct {
 	values      []float64
 }
 
+// axis of time; of percentiles when it has no step.
 type axis struct {
 	start time.Time
 	step  time.Duration
 	count int
+}
+
+func (x axis) at(i float64) float64 { return left + i/float64(max(1, x.count-1))*(width-left-right) }
+
+// draw draws the axis, ten marks or so.
+func (x axis) draw(svg *strings.Builder) {
+	mark := func(i float64, label string) {
+		if at := x.at(i); at >= left && at < width-right {
+			fmt.Fprintf(svg, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/><text x="%.1f" y="%.0f">%s</text>`,
+				at, at, top, height-bottom, at+3, height-6, label)
+		}
+	}
+	if x.step == 0 {
+		for p := 0; p < 100; p += 10 {
+			mark(float64(p), fmt.Sprintf("%d%%", p))
+		}
+		mark(95, "95%")
+		return
+	}
+	length := time.Duration(x.count) * x.step
+	every, days, format := ticks(length)
+	year, month, day := x.start.Date()
+	for t := time.Date(year, month, day, 0, 0, 0, 0, x.start.Location()); t.Before(x.start.Add(length)); t = t.AddDate(0, 0, days).Add(every) {
+		mark(float64(t.Sub(x.start))/float64(x.step), t.Format(format))
+	}
 }
 
 const (
@@ -137,29 +183,53 @@ func plot(title, unit string, x axis, lines ...line) Plot {
 		}
 	}
 	highest = round(highest)
-	var svg strings.Builder
-	fmt.Fprintf(&svg, `<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="%s, %s">`, width, height, title, unit)
-	scaleY(&svg, highest)
-	atX := func(i float64) float64 { return left + i/float64(max(1, x.count-1))*(width-left-right) }
-	length := time.Duration(x.count) * x.step
-	every, format := ticks(length)
-	for t := x.start.Truncate(every); t.Before(x.start.Add(length)); t = t.Add(every) {
-		if at := atX(float64(t.Sub(x.start)) / float64(x.step)); at >= left && at < width-right {
-			fmt.Fprintf(&svg, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/><text x="%.1f" y="%.0f">%s</text>`,
-				at, at, top, height-bottom, at+3, height-6, t.Format(format))
-		}
-	}
+	svg := begin(title, unit)
+	scaleY(svg, highest)
+	x.draw(svg)
 	for _, l := range lines {
-		fmt.Fprintf(&svg, `<polyline class="%s" points="`, l.class)
+		fmt.Fprintf(svg, `<polyline class="%s" points="`, l.class)
 		for i, v := range l.values {
-			fmt.Fprintf(&svg, "%.1f,%.1f ", atX(float64(i)), atY(v, highest))
+			fmt.Fprintf(svg, "%.1f,%.1f ", x.at(float64(i)), atY(v, highest))
 		}
-		fmt.Fprintf(&svg, `"><title>%s</title></polyline>`, template.HTMLEscapeString(l.name))
+		fmt.Fprintf(svg, `"><title>%s</title></polyline>`, template.HTMLEscapeString(l.name))
 		p.Legend = append(p.Legend, Legend{l.class, l.name})
 	}
+	p.end(svg)
+	return p
+}
+
+// bands draws shares of one over time, each on top of those before.
+func bands(title, unit string, x axis, shares ...line) Plot {
+	p := Plot{Title: title, Unit: unit}
+	svg := begin(title, unit)
+	scaleY(svg, 1)
+	x.draw(svg)
+	below := make([]float64, x.count)
+	for _, s := range shares {
+		fmt.Fprintf(svg, `<polygon class="%s" points="`, s.class)
+		for i, v := range below {
+			fmt.Fprintf(svg, "%.1f,%.1f ", x.at(float64(i)), atY(v, 1))
+		}
+		for i := x.count - 1; i >= 0; i-- {
+			below[i] += s.values[i]
+			fmt.Fprintf(svg, "%.1f,%.1f ", x.at(float64(i)), atY(min(1, below[i]), 1))
+		}
+		fmt.Fprintf(svg, `"><title>%s</title></polygon>`, template.HTMLEscapeString(s.name))
+		p.Legend = append(p.Legend, Legend{s.class, s.name})
+	}
+	p.end(svg)
+	return p
+}
+
+func begin(title, unit string) *strings.Builder {
+	var svg strings.Builder
+	fmt.Fprintf(&svg, `<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="%s, %s">`, width, height, title, unit)
+	return &svg
+}
+
+func (p *Plot) end(svg *strings.Builder) {
 	svg.WriteString("</svg>")
 	p.SVG = template.HTML(svg.String()) //nolint:gosec // numbers, and names that were escaped
-	return p
 }
 
 func atY(v, highest float64) float64 { return height - bottom - v/highest*(height-top-bottom) }
@@ -195,20 +265,19 @@ func short(v float64) string {
 	}
 }
 
-// ticks of a time axis, ten or so.
-func ticks(length time.Duration) (every time.Duration, format string) {
-	const day = 24 * time.Hour
+// ticks of a time axis, ten or so: every so many days or so long.
+func ticks(length time.Duration) (every time.Duration, days int, format string) {
 	for _, t := range []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour} {
 		if length/t <= 12 {
-			return t, "15:04"
+			return t, 0, "15:04"
 		}
 	}
-	for _, t := range []time.Duration{day, 2 * day, 7 * day, 28 * day} {
-		if length/t <= 12 {
-			return t, "2 Jan"
+	for _, days := range []int{1, 2, 7, 28} {
+		if int(length.Hours()/24)/days <= 12 {
+			return 0, days, "2 Jan"
 		}
 	}
-	return 91 * day, "Jan 2006"
+	return 0, 91, "Jan 2006"
 }
 
 // front draws p95 waits against node-hours.
@@ -219,13 +288,12 @@ func front(runs []Run) Plot {
 		hours, waits = max(hours, r.NodeHours), max(waits, r.Wait.P95)
 	}
 	hours, waits = round(hours), round(waits)
-	var svg strings.Builder
-	fmt.Fprintf(&svg, `<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`, width, height, p.Title)
-	scaleY(&svg, waits)
+	svg := begin(p.Title, p.Unit)
+	scaleY(svg, waits)
 	for i := 1; i < 5; i++ {
 		v := hours * float64(i) / 4
 		at := left + v/hours*(width-left-right)
-		fmt.Fprintf(&svg, `<text class="y" x="%.1f" y="%.0f">%s</text>`, at, height-6, short(v))
+		fmt.Fprintf(svg, `<text class="y" x="%.1f" y="%.0f">%s</text>`, at, height-6, short(v))
 	}
 	for i, r := range runs {
 		class := "b"
@@ -233,11 +301,10 @@ func front(runs []Run) Plot {
 			class = "a"
 		}
 		x, y := left+r.NodeHours/hours*(width-left-right), atY(r.Wait.P95, waits)
-		fmt.Fprintf(&svg, `<circle class="%s" cx="%.1f" cy="%.1f" r="5"><title>%s: %.0f node-hours, %.0f s</title></circle><text x="%.1f" y="%.1f">%d</text>`,
+		fmt.Fprintf(svg, `<circle class="%s" cx="%.1f" cy="%.1f" r="5"><title>%s: %.0f node-hours, %.0f s</title></circle><text x="%.1f" y="%.1f">%d</text>`,
 			class, x, y, template.HTMLEscapeString(r.Name), r.NodeHours, r.Wait.P95, x-12, y-6, i+1)
 	}
-	svg.WriteString("</svg>")
-	p.SVG = template.HTML(svg.String()) //nolint:gosec // numbers, and names that were escaped
+	p.end(svg)
 	p.Legend = []Legend{{"a", "Ebbtide"}, {"b", "others"}}
 	return p
 }

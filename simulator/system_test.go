@@ -2,8 +2,8 @@ package simulator
 
 import (
 	"encoding/json"
-	"math"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"strings"

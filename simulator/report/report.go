@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -148,7 +149,8 @@ func (x axis) at(i float64) float64 { return left + i/float64(max(1, x.count-1))
 // draw draws the axis, ten marks or so.
 func (x axis) draw(svg *strings.Builder) {
 	mark := func(i float64, label string) {
-		if at := x.at(i); at >= left && at < width-right {
+		const widest = 36.0 // label
+		if at := x.at(i); at >= left && at < width-right-widest {
 			fmt.Fprintf(svg, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/><text x="%.1f" y="%.0f">%s</text>`,
 				at, at, top, height-bottom, at+3, height-6, label)
 		}
@@ -258,8 +260,8 @@ func round(v float64) float64 {
 
 func short(v float64) string {
 	switch {
-	case v >= 10_000:
-		return fmt.Sprintf("%.0fk", v/1000)
+	case v >= 1000:
+		return fmt.Sprintf("%.3gk", v/1000)
 	default:
 		return fmt.Sprintf("%.3g", v)
 	}
@@ -295,14 +297,28 @@ func front(runs []Run) Plot {
 		at := left + v/hours*(width-left-right)
 		fmt.Fprintf(svg, `<text class="y" x="%.1f" y="%.0f">%s</text>`, at, height-6, short(v))
 	}
+	type label struct {
+		x, y float64
+		text string
+	}
+	var labels []label // points that hide each other share one
 	for i, r := range runs {
 		class := "b"
 		if r.Ours {
 			class = "a"
 		}
 		x, y := left+r.NodeHours/hours*(width-left-right), atY(r.Wait.P95, waits)
-		fmt.Fprintf(svg, `<circle class="%s" cx="%.1f" cy="%.1f" r="5"><title>%s: %.0f node-hours, %.0f s</title></circle><text x="%.1f" y="%.1f">%d</text>`,
-			class, x, y, template.HTMLEscapeString(r.Name), r.NodeHours, r.Wait.P95, x-12, y-6, i+1)
+		fmt.Fprintf(svg, `<circle class="%s" cx="%.1f" cy="%.1f" r="5"><title>%s: %.0f node-hours, %.0f s</title></circle>`,
+			class, x, y, template.HTMLEscapeString(r.Name), r.NodeHours, r.Wait.P95)
+		hidden := slices.IndexFunc(labels, func(l label) bool { return math.Abs(l.x-x) < 14 && math.Abs(l.y-y) < 14 })
+		if hidden < 0 {
+			labels = append(labels, label{x, y, strconv.Itoa(i + 1)})
+		} else {
+			labels[hidden].text += " " + strconv.Itoa(i+1)
+		}
+	}
+	for _, l := range labels {
+		fmt.Fprintf(svg, `<text class="y" x="%.1f" y="%.1f">%s</text>`, l.x-7, l.y-6, l.text)
 	}
 	p.end(svg)
 	p.Legend = []Legend{{"a", "Ebbtide"}, {"b", "others"}}

@@ -199,7 +199,11 @@ func (d *drainPack) Ended(id int, job *Job, ran, now time.Duration, _ *Node) {
 
 func (d *drainPack) Added(n *Node) {
 	d.nodes[n.Name] = n
-	d.fleet.SetNode(fleet.Node{Name: n.Name, Created: Epoch.Add(n.Created), Allocatable: n.Shape.Capacity, Price: packing.PriceClass(n.Shape.Price * 1000)})
+	price := packing.SizePrice(n.Shape.Capacity)
+	if n.Shape.Price > 0 {
+		price = n.Shape.Price * 1000 // as priceFactors would say; of any currency's nodes the cheapest cost more than a thousandth
+	}
+	d.fleet.SetNode(fleet.Node{Name: n.Name, Created: Epoch.Add(n.Created), Allocatable: n.Shape.Capacity, Price: packing.PriceClass(price)})
 }
 
 func (d *drainPack) Removed(n *Node) {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 )
@@ -41,7 +40,7 @@ func newWeb(address string, registry *prometheus.Registry, ledger *decision.Ledg
 	return &web{listener, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}}, nil
 }
 
-// listDecisions answers with the newest decisions of a policy, or of all; ?namespace=&policy=&limit=.
+// listDecisions answers with the newest decisions of all policies, of those of a namespace or of that name, or both; ?namespace=&policy=&limit=.
 func listDecisions(w http.ResponseWriter, r *http.Request, ledger *decision.Ledger) {
 	limit := 20
 	if text := r.URL.Query().Get("limit"); text != "" {
@@ -52,12 +51,12 @@ func listDecisions(w http.ResponseWriter, r *http.Request, ledger *decision.Ledg
 		}
 		limit = n
 	}
-	names := []types.NamespacedName{{Namespace: r.URL.Query().Get("namespace"), Name: r.URL.Query().Get("policy")}}
-	if names[0].Name == "" {
-		names = ledger.Policies()
-	}
+	namespace, policy := r.URL.Query().Get("namespace"), r.URL.Query().Get("policy")
 	list := decision.ShownList{Decisions: []decision.Shown{}}
-	for _, name := range names {
+	for _, name := range ledger.Policies() {
+		if namespace != "" && name.Namespace != namespace || policy != "" && name.Name != policy {
+			continue
+		}
 		for _, d := range ledger.Last(name, limit) {
 			list.Decisions = append(list.Decisions, decision.Show(name, d))
 		}

@@ -85,17 +85,13 @@ replica of the scaler by itself, as each keeps the decisions that it was asked f
 func decisionsAfter(ctx context.Context, addresses []string, namespace, policy string, limit int, after time.Time) ([]decision.Shown, error) {
 	list := []decision.Shown{}
 	for _, address := range addresses {
-		query := url.Values{"limit": {strconv.Itoa(limit)}}
-		if policy != "" && namespace != "" { // the scaler wants both
-			query.Set("namespace", namespace)
-			query.Set("policy", policy)
-		}
+		query := url.Values{"limit": {strconv.Itoa(limit)}, "namespace": {namespace}, "policy": {policy}}
 		var answer decision.ShownList
 		if err := getJSON(ctx, address+"/decisions", query, &answer); err != nil {
 			return nil, err
 		}
 		for _, d := range answer.Decisions {
-			if d.Time.After(after) && (namespace == "" || d.Namespace == namespace) && (policy == "" || d.Policy == policy) {
+			if d.Time.After(after) {
 				list = append(list, d)
 			}
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -11,10 +12,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
@@ -85,7 +87,7 @@ WEEK  0     3     6     9     12    15    18    21      warm replicas, up to 5
 		want += day + "   " + strings.Repeat("·", 14) + strings.Repeat("█", 24) + strings.Repeat("·", 10) + "\n"
 	}
 	want += "Sat   " + strings.Repeat("·", 48) + "\nSun   " + strings.Repeat("·", 48) + "\n"
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	var asJSON []explanation
@@ -130,7 +132,7 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: %d of %d unserved", r.Name, r.Unserved, r.Messages)
 		}
 	}
-	if !ours || len(trials) != 9 {
+	if !ours || len(trials) != 10 {
 		t.Errorf("%d configurations, one of ours on the front: %v", len(trials), ours)
 	}
 	mine := by["ebbtide scans, DrainPack"]
@@ -166,6 +168,25 @@ func TestCompare(t *testing.T) {
 	}
 	if pictures != 1+6*len(trials) {
 		t.Errorf("%d pictures", pictures)
+	}
+}
+
+// On loads of other sizes and other luck something of ours is on the front, and nothing needs fewer node-hours than the cheapest of ours.
+func TestOursOnTheFront(t *testing.T) {
+	path := fileOf(t, "p.yaml", testPolicy)
+	for seed, perDay := range map[string]string{"2": "600", "3": "3000", "4": "9000"} {
+		text := must(t, "compare", "--generate", "weeks=1,perDay="+perDay, "--seed", seed, "-f", path, "--node", "cpu=8,memory=32Gi", "-o", "json")
+		var trials []trial
+		if err := json.Unmarshal([]byte(text), &trials); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(trials, func(r trial) bool { return r.Ours && r.Front }) {
+			t.Errorf("seed %s, %s messages a day: nothing of ours is on the front", seed, perDay)
+		}
+		cheapest := slices.MinFunc(trials, func(a, b trial) int { return cmp.Compare(a.NodeHours, b.NodeHours) })
+		if !cheapest.Ours {
+			t.Errorf("seed %s, %s messages a day: %s needs the fewest node-hours", seed, perDay, cheapest.Name)
+		}
 	}
 }
 
@@ -258,8 +279,15 @@ func TestDecisionsAndPlacements(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/decisions":
-			fmt.Fprint(w, `{"decisions": [{"time": "2026-03-02T09:00:05Z", "namespace": "scan", "policy": "scans", "ready": 4, "target": 9, "constraint": "backlog", "reason": "because"},
-				{"time": "2026-03-02T09:00:00Z", "namespace": "scan", "policy": "other"}]}`)
+			known := map[string]string{
+				"scans": `{"time": "2026-03-02T09:00:05Z", "namespace": "scan", "policy": "scans", "ready": 4, "target": 9, "constraint": "backlog", "reason": "because"}`,
+				"other": `{"time": "2026-03-02T09:00:00Z", "namespace": "scan", "policy": "other"}`,
+			}
+			list := known[r.URL.Query().Get("policy")]
+			if r.URL.Query().Get("policy") == "" {
+				list = known["scans"] + "," + known["other"]
+			}
+			fmt.Fprintf(w, `{"decisions": [%s]}`, list)
 		case r.URL.Query().Get("pod") == "gone":
 			http.Error(w, `no pod "gone"`, http.StatusNotFound)
 		default:
@@ -335,7 +363,7 @@ func TestHowTo(t *testing.T) {
 			trimmed.WriteString(strings.TrimRight(l, " \n") + "\n")
 		}
 		if !strings.HasPrefix(trimmed.String(), want) {
-			t.Errorf("%s: (-documented +real):\n%s", line, cmp.Diff(want, trimmed.String()))
+			t.Errorf("%s: (-documented +real):\n%s", line, gocmp.Diff(want, trimmed.String()))
 		}
 	}
 	if commands != 4 {

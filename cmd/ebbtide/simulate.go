@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,8 @@ type trial struct {
 	simulator.Outcome
 	Front    bool     `json:"paretoFront"`
 	BeatenBy []string `json:"beatenBy,omitempty"`
+	// TiesWith are those that differ in neither.
+	TiesWith []string `json:"tiesWith,omitempty"`
 }
 
 // trialFlags are those of simulate and compare.
@@ -150,17 +153,20 @@ const tie = 0.01
 
 // markFront finds the trials that no other beats: none is better in p95 wait or node-hours and not worse in the other.
 func markFront(trials []trial) {
+	less := func(a, b float64) bool { return a < b*(1-tie) }
 	for i := range trials {
 		a := &trials[i]
-		a.BeatenBy = nil
+		a.BeatenBy, a.TiesWith = nil, nil
 		for j := range trials {
 			b := &trials[j]
-			worse := func(mine, others float64) bool { return others < mine*(1-tie) }
-			sameOrWorse := func(mine, others float64) bool { return others <= mine*(1+tie) }
-			waits, hours := [2]float64{a.Wait.P95, b.Wait.P95}, [2]float64{a.NodeHours, b.NodeHours}
-			if i != j && a.Unserved >= b.Unserved && sameOrWorse(waits[0], waits[1]) && sameOrWorse(hours[0], hours[1]) &&
-				(worse(waits[0], waits[1]) || worse(hours[0], hours[1])) {
+			if i == j || b.Unserved > a.Unserved || less(a.Wait.P95, b.Wait.P95) || less(a.NodeHours, b.NodeHours) {
+				continue
+			}
+			switch {
+			case less(b.Wait.P95, a.Wait.P95) || less(b.NodeHours, a.NodeHours):
 				a.BeatenBy = append(a.BeatenBy, b.Name)
+			case a.Unserved == b.Unserved:
+				a.TiesWith = append(a.TiesWith, b.Name)
 			}
 		}
 		a.Front = len(a.BeatenBy) == 0
@@ -173,6 +179,9 @@ func printTrials(t *table, trials []trial) {
 		front := ""
 		if r.Front && len(trials) > 1 {
 			front = "*"
+			if len(r.TiesWith) > 0 {
+				front += " ties with " + strings.Join(r.TiesWith, "; ")
+			}
 		}
 		name := r.Name
 		if r.Unserved > 0 {
@@ -220,9 +229,9 @@ func compareCommand() *cobra.Command {
 		Use:   "compare",
 		Short: "Play a load on a policy and on what people run today, side by side",
 		Long: `Plays a load on KEDA's own rabbitmq trigger (over AMQP and over HTTP, strategies default and accurate, and beside cron triggers of the
-policy's floors), on a pool of a fixed size, and on Ebbtide with the stock scheduler, with MostAllocated and with DrainPack. Those marked
+policy's floors), on a pool of a fixed size, on Ebbtide without a calendar, and on Ebbtide with the stock scheduler, with MostAllocated and with DrainPack. Those marked
 in the last column are on the front: no other has a shorter p95 wait without more node-hours, or fewer node-hours without a longer wait,
-by more than 1%.`,
+by more than 1%; those that differ less in both tie.`,
 		Example: `  ebbtide compare --trace month.csv -f policy.yaml
   ebbtide compare --generate weeks=4,perDay=2000 --report compare.html -o json`,
 		Args: cobra.NoArgs,
@@ -260,6 +269,13 @@ func comparison(system simulator.System, policies []*policy.Policy, pool int64) 
 	add("keda rabbitmq AMQP, default", false, func(s *simulator.System) { s.Scaler = simulator.RabbitMQ(false) })
 	add("keda rabbitmq HTTP, default", false, func(s *simulator.System) { s.Scaler = simulator.RabbitMQ(true) })
 	add("keda rabbitmq AMQP, accurate", false, func(s *simulator.System) { s.Scaler, s.Strategy = simulator.RabbitMQ(false), accurate })
+	if reactive, err := reactivePolicy(); err != nil {
+		return nil, err
+	} else if !slices.ContainsFunc(policies, func(p *policy.Policy) bool { return p.Name == reactive.Name }) {
+		add("ebbtide reactive, DrainPack", true, func(s *simulator.System) {
+			s.Scaler, s.Packer = simulator.Ebbtide(reactive.Calendar, reactive.Target), "drainpack"
+		})
+	}
 	for _, p := range policies {
 		triggers, err := cronTriggers(p)
 		if err != nil {

@@ -125,10 +125,8 @@ func amounts(flag string, values map[string]string) (a packing.Amounts, err erro
 // readPolicies reads the policies of files; without any it is one that only reacts.
 func readPolicies(ctx context.Context, files []string) ([]*policy.Policy, error) {
 	if len(files) == 0 {
-		limits, errs := calendar.New(nil, nil, reactiveCap, nil)
-		reactive := &policy.Policy{Calendar: limits, TimeZone: time.UTC, Target: target.Policy{MessagesPerReplica: 1}}
-		reactive.Name.Name = "reactive"
-		return []*policy.Policy{reactive}, errs.ToAggregate()
+		reactive, err := reactivePolicy()
+		return []*policy.Policy{reactive}, err
 	}
 	var policies []*policy.Policy
 	var wrong []error
@@ -137,6 +135,14 @@ func readPolicies(ctx context.Context, files []string) ([]*policy.Policy, error)
 		policies, wrong = append(policies, found...), append(wrong, err)
 	}
 	return policies, errors.Join(wrong...)
+}
+
+// reactivePolicy has no calendar.
+func reactivePolicy() (*policy.Policy, error) {
+	limits, errs := calendar.New(nil, nil, reactiveCap, nil)
+	reactive := &policy.Policy{Calendar: limits, TimeZone: time.UTC, Target: target.Policy{MessagesPerReplica: 1}}
+	reactive.Name.Name = "reactive"
+	return reactive, errs.ToAggregate()
 }
 
 // reactiveCap is far beyond what a trial needs.

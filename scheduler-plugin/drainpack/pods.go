@@ -99,16 +99,14 @@ func allocatableOf(list v1.ResourceList) packing.Amounts {
 
 // price is the class of what a node costs.
 func (d *DrainPack) price(node *v1.Node) int {
-	const gibibytesPerCPU = 8 // what a CPU costs buys about as much memory of the big clouds
-	capacity := node.Status.Allocatable
-	size := capacity.Cpu().AsApproximateFloat64() + capacity.Memory().AsApproximateFloat64()/(1<<30)/gibibytesPerCPU
+	price := packing.SizePrice(allocatableOf(node.Status.Allocatable))
 	for _, f := range d.args.PriceFactors {
 		if labels.SelectorFromSet(f.Labels).Matches(labels.Set(node.Labels)) {
-			size *= f.Factor
+			price *= f.Factor
 			break
 		}
 	}
-	return packing.PriceClass(size * 16) // so that small nodes at a low factor still differ
+	return packing.PriceClass(price)
 }
 
 // leavingTaints are put on a node that an autoscaler takes, or is about to take, away.

@@ -83,6 +83,13 @@ func PriceClass(price float64) int {
 	return int(min(dearest, math.Round(math.Log2(price))))
 }
 
+// SizePrice is what a node of a capacity costs where nobody says, in a unit in which small nodes at a discount still differ: what a CPU costs
+// buys 8 GiB of memory or so in the big clouds.
+func SizePrice(capacity Amounts) float64 {
+	const units, gibibytesPerCPU = 16, 8
+	return units * (float64(capacity[0])/1000 + float64(capacity[1])/(1<<30)/gibibytesPerCPU)
+}
+
 // Compare is negative when k comes before other:
 //
 //  1. nodes that stay before nodes that are leaving;

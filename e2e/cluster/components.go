@@ -45,7 +45,7 @@ func (c *Cluster) writePKI() error {
 		"etcd":                     {commonName: "etcd", dnsNames: []string{"etcd"}},
 		"etcd-client":              {commonName: "kube-apiserver"},
 		"apiserver":                {commonName: "kube-apiserver", dnsNames: kubernetesNames},
-		"apiserver-kubelet-client": {commonName: "kube-apiserver-kubelet-client", organization: []string{"kubeadm:cluster-admins"}},
+		"apiserver-kubelet-client": {commonName: "kube-apiserver-kubelet-client", organization: []string{"system:masters"}},
 		"controllers-serving":      {commonName: "kube-controller-manager", dnsNames: []string{"kube-controller-manager"}},
 		"scheduler-serving":        {commonName: "ebbtide-scheduler", dnsNames: []string{"ebbtide-scheduler"}},
 	} {
@@ -122,7 +122,7 @@ func (c *Cluster) kubeAPIServer() (proc.Spec, error) {
 			"--kubelet-certificate-authority=" + c.ca.path(),
 			"--kubelet-client-certificate=" + c.pki("apiserver-kubelet-client.crt"),
 			"--kubelet-client-key=" + c.pki("apiserver-kubelet-client.key"),
-			"--kubelet-preferred-address-types=InternalIP",
+			"--kubelet-preferred-address-types=Hostname",
 			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 			"--service-account-key-file=" + c.pki("sa.pub"), "--service-account-signing-key-file=" + c.pki("sa.key"),
 			"--requestheader-client-ca-file=" + c.pki("front-proxy-ca.crt"),

@@ -129,13 +129,14 @@ imageGCLowThresholdPercent: 99
 nodeStatusUpdateFrequency: 5s
 `
 
-// podNetwork satisfies the container runtime, which wants a network before a node is ready. Pods that use the host's
-// network, as those of the scenarios do, never touch it.
+// podNetwork gives a pod an address that the host reaches, and is reached from. Workers of the scenarios use the host's network instead,
+// as their broker listens on loopback.
 const podNetwork = `{"cniVersion": "0.4.0", "name": "ebbtide", "plugins": [{"type": "ptp",
   "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]]}}]}
 `
 
-// StartNode starts a real node whose containers' sandboxes are made of the pause image in a tarball. It needs
+// StartNode starts a real node whose containers' sandboxes are made of the pause image in a tarball. Its kubelet listens on loopback,
+// where the API server reaches it (kubectl logs, port-forward) if the name resolves to that: localhost does. It needs
 // proc.Contain: what kubelet and containerd mount and start can't be found again from outside.
 func (c *Cluster) StartNode(ctx context.Context, name, pauseTarball, pauseReference string) (*Node, error) {
 	if err := NodeAvailable(); err != nil {

@@ -31,13 +31,15 @@ const (
 )
 
 // NodePrograms are the project's own programs that run outside images in the node scenario.
-var NodePrograms = []string{"./cmd/ebbtide-scaler", "./cmd/ebbtide-scheduler"}
+var NodePrograms = []string{"./cmd/ebbtide", "./cmd/ebbtide-scaler", "./cmd/ebbtide-scheduler"}
 
 // NodeReport is how the node scenario's messages ended, by the scan's id.
 type NodeReport struct {
 	Ends map[string][]end
 	// FailedPods ended with an exit code other than 0; Pods is all of them.
 	FailedPods, Pods int
+	// Decisions of a scaler in a pod, as the command ebbtide reads them through its own port-forward.
+	Decisions string
 }
 
 // RunNode runs scans in containers on a real node, from images that it builds. The worker of the scan "crash" is killed
@@ -86,7 +88,9 @@ func RunNode(ctx context.Context, c *cluster.Cluster, root string, progress io.W
 	if err := n.play(ctx); err != nil {
 		return NodeReport{}, err
 	}
-	return n.report(), nil
+	report := n.report()
+	report.Decisions, err = decisionsOfPod(ctx, c, root, node)
+	return report, err
 }
 
 func startNode(ctx context.Context, c *cluster.Cluster, root string) (*cluster.Node, error) {
@@ -110,7 +114,7 @@ func startNode(ctx context.Context, c *cluster.Cluster, root string) (*cluster.N
 			return nil, err
 		}
 	}
-	node, err := c.StartNode(ctx, "real-1", pause, pauseReference)
+	node, err := c.StartNode(ctx, "localhost", pause, pauseReference)
 	if err != nil {
 		return nil, err
 	}

@@ -143,6 +143,10 @@ func TestNode(t *testing.T) {
 	}
 	t.Logf("%d pods, %d of them failed", report.Pods, report.FailedPods)
 
+	if !strings.Contains(report.Decisions, `"policy": "scans"`) || !strings.Contains(report.Decisions, `"constraint": "outage"`) {
+		t.Errorf("decisions of the scaler in a pod: %s", report.Decisions)
+	}
+
 	// Deliveries are those before the one that ended a message, at least; the reason is a part of it.
 	want := map[string]end{
 		"crash": {Deliveries: 1}, "given-back": {Deliveries: 1}, "finishes": {}, "third-time": {Deliveries: 2},

@@ -47,6 +47,7 @@ images: ## Build the container images into bin/images (ARCH=amd64|arm64)
 generate: ## Generate code, manifests and reference pages from the API's types and protobuf files
 	go generate ./api/...
 	$(PROTO) buf generate
+	cp manifests/crd/ebbtide.dev_scalingpolicies.yaml manifests/scheduler/config/scheduler-config.yaml charts/ebbtide/files/
 
 ##@ Test
 .PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler e2e-calibration fuzz
@@ -58,7 +59,7 @@ lint: ## Lint and check the formatting
 	$(PROTO) buf breaking --against proto/baseline.binpb
 
 generated: generate ## Check that generated files are current
-	@git diff --exit-code -- api manifests/crd proto docs/reference || { echo "generated files are not current: run make generate and commit"; exit 1; }
+	@git diff --exit-code -- api charts manifests/crd proto docs/reference || { echo "generated files are not current: run make generate and commit"; exit 1; }
 
 race: tools ## Unit and integration tests of the concurrent packages, with the race detector
 	CGO_ENABLED=1 $(TEST) -race $(RACE)

@@ -77,18 +77,18 @@ func feed(
 			writer.Run(workCtx)
 			return nil
 		}
-		return lead(workCtx, config, o.namespace, writer.Run)
+		return lead(workCtx, config, o.namespace, o.lease, writer.Run)
 	})
 	return work.Wait()
 }
 
 // lead runs f whenever this replica is the leader, until ctx ends.
-func lead(ctx context.Context, config *rest.Config, namespace string, f func(context.Context)) error {
+func lead(ctx context.Context, config *rest.Config, namespace, lease string, f func(context.Context)) error {
 	host, err := os.Hostname()
 	if err != nil {
 		return err
 	}
-	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, namespace, "ebbtide-scaler",
+	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, namespace, lease,
 		resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())}, rest.CopyConfig(config), leaseDuration)
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ const (
 type options struct {
 	policyDir, kubeconfig       string
 	leaderElect                 bool
-	namespace                   string
+	namespace, lease            string
 	listen, metricsListen       string
 	tlsCert, tlsKey, tlsClients string
 	allowClients                []string
@@ -78,6 +78,7 @@ func command() *cobra.Command {
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several replicas write the status of policies; false: this one writes")
 	flags.StringVar(&o.namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), "ebbtide-system"),
 		"namespace of the leader's lease; default: $POD_NAMESPACE, else ebbtide-system")
+	flags.StringVar(&o.lease, "lease-name", "ebbtide-scaler", "name of the leader's lease, for deployments that share a namespace")
 	flags.StringVar(&o.listen, "listen", ":9090", "address of the gRPC service that KEDA calls")
 	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics, /healthz, /readyz and /decisions")
 	flags.StringVar(&o.tlsCert, "tls-cert", "", "certificate file of the gRPC service; it is read again when it changes")

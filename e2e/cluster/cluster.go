@@ -114,13 +114,13 @@ func newPorts() (ports, error) {
 	return p, err
 }
 
-// StartControlPlane starts an API server with the project's own definitions, and nothing that acts on them.
+// StartControlPlane starts an API server with the project's own definitions and KEDA's, and nothing that acts on them.
 func StartControlPlane(ctx context.Context, o Options) (*Cluster, error) {
 	return start(o, func(c *Cluster) error {
 		if err := c.startControlPlane(ctx); err != nil {
 			return err
 		}
-		return c.Apply(ctx, filepath.Join(c.root, "manifests", "crd"))
+		return c.Apply(ctx, filepath.Join(c.root, "manifests", "crd"), c.tools.Asset("keda-crd"))
 	})
 }
 
@@ -287,6 +287,9 @@ func (c *Cluster) apiServer() string { return fmt.Sprintf("https://127.0.0.1:%d"
 
 // Kubectl is the path of a kubectl of the cluster's version.
 func (c *Cluster) Kubectl() string { return c.tools.Bin("kubectl") }
+
+// Helm is the path of helm.
+func (c *Cluster) Helm() string { return c.tools.Bin("helm") }
 
 // ScalerAddress is where KEDA finds the scaler.
 func (c *Cluster) ScalerAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.Scaler) }

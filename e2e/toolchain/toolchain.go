@@ -21,26 +21,31 @@ import (
 // kubernetesVersion is stamped into the Kubernetes binaries, which learn their version from the linker.
 const kubernetesVersion = "1.36.3"
 
-// A tool is one program, built from a package of the module e2e/tools.
+// A tool is one program, built from a package of the module e2e/tools, or of a module in a folder of it.
 type tool struct {
 	name, pkg string
 	ldflags   string
+	module    string
 }
+
+// modules are those of the tools, by their folders.
+var modules = []string{".", "charts"}
 
 var stampKubernetes = "-X k8s.io/component-base/version.gitVersion=v" + kubernetesVersion +
 	" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
 
 // tools in the order in which they are built: those first that compile what others share.
 var tools = []tool{
-	{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", stampKubernetes},
-	{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", stampKubernetes},
-	{"kubelet", "k8s.io/kubernetes/cmd/kubelet", stampKubernetes},
-	{"kubectl", "k8s.io/kubernetes/cmd/kubectl", stampKubernetes},
-	{"etcd", "go.etcd.io/etcd/server/v3", ""},
-	{"kwok", "sigs.k8s.io/kwok/cmd/kwok", ""},
-	{"karpenter", "sigs.k8s.io/karpenter/kwok", ""},
-	{"keda-operator", "github.com/kedacore/keda/v2/cmd/operator", ""},
-	{"keda-adapter", "github.com/kedacore/keda/v2/cmd/adapter", ""},
+	{name: "kube-apiserver", pkg: "k8s.io/kubernetes/cmd/kube-apiserver", ldflags: stampKubernetes},
+	{name: "kube-controller-manager", pkg: "k8s.io/kubernetes/cmd/kube-controller-manager", ldflags: stampKubernetes},
+	{name: "kubelet", pkg: "k8s.io/kubernetes/cmd/kubelet", ldflags: stampKubernetes},
+	{name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl", ldflags: stampKubernetes},
+	{name: "etcd", pkg: "go.etcd.io/etcd/server/v3"},
+	{name: "kwok", pkg: "sigs.k8s.io/kwok/cmd/kwok"},
+	{name: "karpenter", pkg: "sigs.k8s.io/karpenter/kwok"},
+	{name: "keda-operator", pkg: "github.com/kedacore/keda/v2/cmd/operator"},
+	{name: "keda-adapter", pkg: "github.com/kedacore/keda/v2/cmd/adapter"},
+	{name: "helm", pkg: "helm.sh/helm/v4/cmd/helm", module: "charts"},
 }
 
 // assets are folders of YAML that the tools' modules bring: custom resource definitions, roles, stages.
@@ -120,12 +125,14 @@ func Ensure(ctx context.Context, module string, progress io.Writer) (Toolchain, 
 // pins is a short hash of everything that decides what the binaries are.
 func pins(module string) (string, error) {
 	hash := sha256.New()
-	for _, name := range []string{"go.mod", "go.sum"} {
-		text, err := os.ReadFile(filepath.Join(module, name))
-		if err != nil {
-			return "", fmt.Errorf("read the tools' pins: %w", err)
+	for _, folder := range modules {
+		for _, name := range []string{"go.mod", "go.sum"} {
+			text, err := os.ReadFile(filepath.Join(module, folder, name))
+			if err != nil {
+				return "", fmt.Errorf("read the tools' pins: %w", err)
+			}
+			hash.Write(text)
 		}
-		hash.Write(text)
 	}
 	fmt.Fprint(hash, runtime.Version(), runtime.GOOS, runtime.GOARCH, tools)
 	return hex.EncodeToString(hash.Sum(nil))[:16], nil
@@ -136,7 +143,7 @@ func pins(module string) (string, error) {
 func build(ctx context.Context, module string, tool tool, path string) error {
 	partial := path + ".partial"
 	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w "+tool.ldflags, "-o", partial, tool.pkg)
-	cmd.Dir = module
+	cmd.Dir = filepath.Join(module, tool.module)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, strings.TrimSpace(string(out)))

@@ -32,6 +32,9 @@ func TestMayInstall(t *testing.T) {
 // The key changes with the pins, and with nothing else.
 func TestPins(t *testing.T) {
 	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "charts"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	write := func(name, text string) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -49,14 +52,21 @@ func TestPins(t *testing.T) {
 	}
 	write("go.mod", "module tools")
 	write("go.sum", "a")
+	write("charts/go.mod", "module charts")
+	write("charts/go.sum", "a")
 	first := key()
 	write("README", "x")
 	if key() != first {
 		t.Error("the key depends on what pins nothing")
 	}
 	write("go.sum", "b")
-	if key() == first {
+	second := key()
+	if second == first {
 		t.Error("the key is the same for other pins")
+	}
+	write("charts/go.sum", "b")
+	if key() == second {
+		t.Error("the key is the same for other pins of a module in a folder")
 	}
 }
 

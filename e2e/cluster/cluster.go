@@ -288,9 +288,6 @@ func (c *Cluster) apiServer() string { return fmt.Sprintf("https://127.0.0.1:%d"
 // Kubectl is the path of a kubectl of the cluster's version.
 func (c *Cluster) Kubectl() string { return c.tools.Bin("kubectl") }
 
-// Helm is the path of helm.
-func (c *Cluster) Helm() string { return c.tools.Bin("helm") }
-
 // ScalerAddress is where KEDA finds the scaler.
 func (c *Cluster) ScalerAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.Scaler) }
 

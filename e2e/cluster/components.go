@@ -19,6 +19,8 @@ const (
 	serviceRange = "10.96.0.0/16"
 	// kubernetesServiceIP is the first address of serviceRange, which the API server gives to itself.
 	kubernetesServiceIP = "10.96.0.1"
+	// kubeletClient is who the API server is to kubelets; manifests/system.yaml says what it may.
+	kubeletClient = "kube-apiserver-kubelet-client"
 )
 
 // writePKI makes the certificates that exist before the API server does.
@@ -45,7 +47,7 @@ func (c *Cluster) writePKI() error {
 		"etcd":                     {commonName: "etcd", dnsNames: []string{"etcd"}},
 		"etcd-client":              {commonName: "kube-apiserver"},
 		"apiserver":                {commonName: "kube-apiserver", dnsNames: kubernetesNames},
-		"apiserver-kubelet-client": {commonName: "kube-apiserver-kubelet-client", organization: []string{"system:masters"}},
+		"apiserver-kubelet-client": {commonName: kubeletClient},
 		"controllers-serving":      {commonName: "kube-controller-manager", dnsNames: []string{"kube-controller-manager"}},
 		"scheduler-serving":        {commonName: "ebbtide-scheduler", dnsNames: []string{"ebbtide-scheduler"}},
 	} {

@@ -17,21 +17,27 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 )
 
+// toolsOf are the tools that are built, and the project's folder.
+func toolsOf(t *testing.T) (root string, tools toolchain.Toolchain) {
+	t.Helper()
+	root, err := toolchain.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tools, err = toolchain.Ensure(t.Context(), toolchain.Module(root), os.Stderr); err != nil {
+		t.Fatal(err)
+	}
+	return root, tools
+}
+
 func startControlPlane(t *testing.T) *cluster.Cluster {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts an API server")
 	}
-	root, err := toolchain.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root, tools := toolsOf(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	tools, err := toolchain.Ensure(ctx, toolchain.Module(root), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c, err := cluster.StartControlPlane(ctx, cluster.Options{Dir: t.TempDir(), Root: root, Tools: tools, Progress: os.Stderr})
 	if err != nil {
 		t.Fatal(err)

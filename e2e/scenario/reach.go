@@ -97,7 +97,7 @@ func decisionsOfPod(ctx context.Context, c *cluster.Cluster, root string, node *
 	_, asking := pb.NewExternalScalerClient(connection).GetMetrics(ctx, asked, grpc.WaitForReady(true))
 	out, err := exec.CommandContext(ctx, c.Bin("ebbtide"), "decisions", "scans", "-n", "scan", "--kubeconfig", c.Kubeconfig("admin"), "-o", "json").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("ebbtide decisions: %w: %s (KEDA's call: %w)", err, out, asking)
+		return "", errors.Join(fmt.Errorf("ebbtide decisions: %w: %s", err, out), asking)
 	}
 	return string(out), nil
 }

@@ -43,7 +43,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 {{- /* What the pods of both components have in common; takes a list of the root, the component's name and its values. */ -}}
 {{- define "ebbtide.pod" -}}
 {{- $root := index . 0 -}}{{- $component := index . 1 -}}{{- $values := index . 2 -}}
-securityContext: {runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
+securityContext: {runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
 {{- with $root.Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}

@@ -29,7 +29,7 @@ type tool struct {
 }
 
 // modules are those of the tools, by their folders.
-var modules = []string{".", "charts"}
+var modules = []string{".", "charts", "coredns"}
 
 var stampKubernetes = "-X k8s.io/component-base/version.gitVersion=v" + kubernetesVersion +
 	" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
@@ -39,13 +39,17 @@ var tools = []tool{
 	{name: "kube-apiserver", pkg: "k8s.io/kubernetes/cmd/kube-apiserver", ldflags: stampKubernetes},
 	{name: "kube-controller-manager", pkg: "k8s.io/kubernetes/cmd/kube-controller-manager", ldflags: stampKubernetes},
 	{name: "kubelet", pkg: "k8s.io/kubernetes/cmd/kubelet", ldflags: stampKubernetes},
+	{name: "kube-proxy", pkg: "k8s.io/kubernetes/cmd/kube-proxy", ldflags: stampKubernetes},
 	{name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl", ldflags: stampKubernetes},
 	{name: "etcd", pkg: "go.etcd.io/etcd/server/v3"},
 	{name: "kwok", pkg: "sigs.k8s.io/kwok/cmd/kwok"},
 	{name: "karpenter", pkg: "sigs.k8s.io/karpenter/kwok"},
 	{name: "keda-operator", pkg: "github.com/kedacore/keda/v2/cmd/operator"},
 	{name: "keda-adapter", pkg: "github.com/kedacore/keda/v2/cmd/adapter"},
+	{name: "coredns", pkg: ".", module: "coredns"},
 	{name: "helm", pkg: "helm.sh/helm/v4/cmd/helm", module: "charts"},
+	{name: "helm-unittest", pkg: "github.com/helm-unittest/helm-unittest/cmd/helm-unittest", module: "charts"},
+	{name: "kubeconform", pkg: "github.com/yannh/kubeconform/cmd/kubeconform", module: "charts"},
 }
 
 // assets are folders of YAML that the tools' modules bring: custom resource definitions, roles, stages.

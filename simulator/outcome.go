@@ -95,6 +95,37 @@ func (r *run) outcome() Outcome {
 	}
 }
 
+// Mean is the mean of outcomes, each of the same messages with another seed; its series are those of the first. Counts are rounded.
+func Mean(outcomes []Outcome) Outcome {
+	mean := outcomes[0]
+	for _, count := range []func(*Outcome) *int{
+		func(o *Outcome) *int { return &o.Unserved }, func(o *Outcome) *int { return &o.Jobs },
+		func(o *Outcome) *int { return &o.EmptyJobs }, func(o *Outcome) *int { return &o.Crashes },
+		func(o *Outcome) *int { return &o.LostNodes }, func(o *Outcome) *int { return &o.PeakNodes },
+	} {
+		*count(&mean) = int(math.Round(meanOf(outcomes, func(o *Outcome) float64 { return float64(*count(o)) })))
+	}
+	for _, amount := range []func(*Outcome) *float64{
+		func(o *Outcome) *float64 { return &o.Wait.P50 }, func(o *Outcome) *float64 { return &o.Wait.P95 },
+		func(o *Outcome) *float64 { return &o.Wait.P99 }, func(o *Outcome) *float64 { return &o.Wait.Mean },
+		func(o *Outcome) *float64 { return &o.Wait.Max }, func(o *Outcome) *float64 { return &o.PodHours },
+		func(o *Outcome) *float64 { return &o.IdlePodHours }, func(o *Outcome) *float64 { return &o.NodeHours },
+		func(o *Outcome) *float64 { return &o.RatioToBound }, func(o *Outcome) *float64 { return &o.Cost },
+		func(o *Outcome) *float64 { return &o.TimerResetsPerNodeHour },
+	} {
+		*amount(&mean) = meanOf(outcomes, func(o *Outcome) float64 { return *amount(o) })
+	}
+	return mean
+}
+
+func meanOf(outcomes []Outcome, of func(*Outcome) float64) float64 {
+	sum := 0.0
+	for i := range outcomes {
+		sum += of(&outcomes[i])
+	}
+	return sum / float64(len(outcomes))
+}
+
 // ratio is 0 where there is nothing to compare with.
 func ratio(a, b float64) float64 {
 	if b == 0 {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -25,7 +27,9 @@ type trial struct {
 	System simulator.System `json:"-"`
 	// Ours are Ebbtide's configurations; Front ones are not worse than another in both p95 wait and node-hours.
 	Ours bool `json:"ebbtide"`
+	// Outcome is the mean of runs, one for each seed.
 	simulator.Outcome
+	runs     []simulator.Outcome
 	Front    bool     `json:"paretoFront"`
 	BeatenBy []string `json:"beatenBy,omitempty"`
 	// TiesWith are those that differ in neither.
@@ -40,15 +44,18 @@ type trialFlags struct {
 	out      *output
 	report   string
 	series   bool
+	runs     uint
 }
 
-func (f *trialFlags) add(cmd *cobra.Command) {
+// add the flags; runs is how often each trial is played unless the user says otherwise.
+func (f *trialFlags) add(cmd *cobra.Command, runs uint) {
 	f.load.add(cmd)
 	f.system.add(cmd)
 	f.policies = policyFlag(cmd, "YAML file with ScalingPolicies; repeat for several. Default: one that only reacts")
 	f.out = outputFlag(cmd)
 	cmd.Flags().StringVar(&f.report, "report", "", "write a page with plots to this HTML file")
-	cmd.Flags().BoolVar(&f.series, "series", false, "print the series of every run with -o json or yaml")
+	cmd.Flags().BoolVar(&f.series, "series", false, "print the series of the first runs with -o json or yaml")
+	cmd.Flags().UintVar(&f.runs, "runs", runs, "play everything with so many seeds, from --seed on; what is printed are means")
 }
 
 func simulateCommand() *cobra.Command {
@@ -66,7 +73,7 @@ packing are the code that runs in the cluster.`,
   ebbtide simulate --generate weeks=4,perDay=3000 -f policy.yaml --node cpu=16,memory=64Gi,price=0.27 --node-loss 0.02`,
 		Args: cobra.NoArgs,
 	}
-	f.add(cmd)
+	f.add(cmd, 1)
 	packer := cmd.Flags().String("packer", "drainpack", "how pods are packed: "+fmt.Sprint(simulator.Packers()))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return f.run(cmd, func(system simulator.System, _ simulator.Trace, policies []*policy.Policy) ([]trial, error) {
@@ -86,6 +93,9 @@ packing are the code that runs in the cluster.`,
 func (f *trialFlags) run(
 	cmd *cobra.Command, plan func(simulator.System, simulator.Trace, []*policy.Policy) ([]trial, error),
 ) error {
+	if f.runs == 0 {
+		return errors.New("--runs is 0, want at least 1")
+	}
 	shown := newProgress(cmd.ErrOrStderr())
 	f.load.progress = shown
 	trace, err := f.load.read(cmd.Context())
@@ -104,7 +114,7 @@ func (f *trialFlags) run(
 	if err != nil {
 		return err
 	}
-	if err := play(trials, trace, shown); err != nil {
+	if err := play(trials, trace, f.runs, shown); err != nil {
 		return err
 	}
 	markFront(trials)
@@ -128,42 +138,73 @@ func (f *trialFlags) run(
 	return f.out.print(cmd, trials, func(t *table) { printTrials(t, trials) })
 }
 
-// play runs trials, as many at once as there are processors.
-func play(trials []trial, trace simulator.Trace, shown *progress) error {
+// play runs every trial with so many seeds, as many at once as there are processors.
+func play(trials []trial, trace simulator.Trace, runs uint, shown *progress) error {
 	var work errgroup.Group
 	work.SetLimit(runtime.GOMAXPROCS(0))
 	var done atomic.Int64
 	defer shown.done()
 	for i := range trials {
-		work.Go(func() error {
-			out, err := trials[i].System.Run(trace.Jobs)
-			if err != nil {
-				return fmt.Errorf("%s: %w", trials[i].Name, err)
-			}
-			trials[i].Outcome = out
-			shown.say("%d of %d played", done.Add(1), len(trials))
-			return nil
-		})
+		t := &trials[i]
+		t.runs = make([]simulator.Outcome, runs)
+		for run := range t.runs {
+			work.Go(func() error {
+				system := t.System
+				system.Seed += uint64(run)
+				out, err := system.Run(trace.Jobs)
+				if err != nil {
+					return fmt.Errorf("%s: %w", t.Name, err)
+				}
+				if run > 0 {
+					out.Series = simulator.Series{} // only the first is shown
+				}
+				t.runs[run] = out
+				shown.say("%d of %d played", done.Add(1), uint(len(trials))*runs)
+				return nil
+			})
+		}
 	}
-	return work.Wait()
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	for i := range trials {
+		trials[i].Outcome = simulator.Mean(trials[i].runs)
+	}
+	return nil
 }
 
-// tie is how much less, as a share, still counts as the same: waits are of whole polls, and luck decides the rest.
+// tie is how much less, as a share, still counts as the same: waits are of whole polls.
 const tie = 0.01
+
+// less reports whether a has less of something than b: by more than a tie, and by more than luck. Luck is two standard errors of the
+// difference between runs of the same seed.
+func less(a, b *trial, of func(*simulator.Outcome) float64) bool {
+	if of(&a.Outcome) >= of(&b.Outcome)*(1-tie) {
+		return false
+	}
+	sum, squares, n := 0.0, 0.0, float64(len(a.runs))
+	for i := range a.runs {
+		d := of(&b.runs[i]) - of(&a.runs[i])
+		sum, squares = sum+d, squares+d*d
+	}
+	mean := sum / n
+	return n < 2 || mean > 2*math.Sqrt(max(0, squares/n-mean*mean)/(n-1))
+}
 
 // markFront finds the trials that no other beats: none is better in p95 wait or node-hours and not worse in the other.
 func markFront(trials []trial) {
-	less := func(a, b float64) bool { return a < b*(1-tie) }
+	wait := func(o *simulator.Outcome) float64 { return o.Wait.P95 }
+	nodes := func(o *simulator.Outcome) float64 { return o.NodeHours }
 	for i := range trials {
 		a := &trials[i]
 		a.BeatenBy, a.TiesWith = nil, nil
 		for j := range trials {
 			b := &trials[j]
-			if i == j || b.Unserved > a.Unserved || less(a.Wait.P95, b.Wait.P95) || less(a.NodeHours, b.NodeHours) {
+			if i == j || b.Unserved > a.Unserved || less(a, b, wait) || less(a, b, nodes) {
 				continue
 			}
 			switch {
-			case less(b.Wait.P95, a.Wait.P95) || less(b.NodeHours, a.NodeHours):
+			case less(b, a, wait) || less(b, a, nodes):
 				a.BeatenBy = append(a.BeatenBy, b.Name)
 			case a.Unserved == b.Unserved:
 				a.TiesWith = append(a.TiesWith, b.Name)
@@ -231,12 +272,12 @@ func compareCommand() *cobra.Command {
 		Long: `Plays a load on KEDA's own rabbitmq trigger (over AMQP and over HTTP, strategies default and accurate, and beside cron triggers of the
 policy's floors), on a pool of a fixed size, on Ebbtide without a calendar, and on Ebbtide with the stock scheduler, with MostAllocated and with DrainPack. Those marked
 in the last column are on the front: no other has a shorter p95 wait without more node-hours, or fewer node-hours without a longer wait,
-by more than 1%; those that differ less in both tie.`,
+by more than 1% and by more than luck; those that differ less in both tie. Luck is two standard errors of the difference over --runs seeds.`,
 		Example: `  ebbtide compare --trace month.csv -f policy.yaml
   ebbtide compare --generate weeks=4,perDay=2000 --report compare.html -o json`,
 		Args: cobra.NoArgs,
 	}
-	f.add(cmd)
+	f.add(cmd, 5)
 	static := cmd.Flags().Int64("static", 0, "size of the fixed pool; default: what 99% of the time is enough for all messages at once")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return f.run(cmd, func(system simulator.System, trace simulator.Trace, policies []*policy.Policy) ([]trial, error) {

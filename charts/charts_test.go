@@ -93,7 +93,7 @@ func TestObjectsConform(t *testing.T) {
 		"cert-manager": "tls.mode=cert-manager,tls.certManager.issuer=ca",
 		"existing":     "tls.mode=existing",
 		"none":         "tls.mode=none,networkPolicy.enabled=false,networkPolicy.metricsFrom.team=x",
-		"all": "metrics.podMonitor.enabled=true,metrics.podMonitor.labels.a=b,alerts.enabled=true,alerts.labels.a=b,scheduler.queue=true," +
+		"all": "metrics.podMonitor.enabled=true,metrics.podMonitor.labels.a=b,scheduler.queue=true," +
 			"scheduler.drainPack.candidates=6,scaler.secretNamespaces={a,b},scaler.extraArgs={--x},scaler.tracesEndpoint=http://x:4317," +
 			"scaler.priorityClassName=x,image.pullSecrets={a,b},commonLabels.a=b,scaler.minAvailable=50%",
 	} {

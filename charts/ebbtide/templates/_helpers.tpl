@@ -23,6 +23,9 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | re
 {{- end }}
 {{- end -}}
 
+{{- /* Labels as a text, and more of the values that go before them; takes a list of both. */ -}}
+{{- define "ebbtide.withLabels" -}}{{ merge (deepCopy (index . 1)) (index . 0 | fromYaml) | toYaml }}{{- end -}}
+
 {{- /* The labels that pods of a component are found by; takes a list of the root and the component's name. The command ebbtide finds pods
 by the first of them. */ -}}
 {{- define "ebbtide.selector" -}}
@@ -183,10 +186,7 @@ metadata:
   name: {{ include (printf "ebbtide.%s" $component) $root }}
   namespace: {{ $root.Release.Namespace }}
   labels:
-    {{- include "ebbtide.labels" $root | nindent 4 }}
-    {{- with $root.Values.metrics.podMonitor.labels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "ebbtide.withLabels" (list (include "ebbtide.labels" $root) $root.Values.metrics.podMonitor.labels) | nindent 4 }}
 spec:
   selector:
     matchLabels:

@@ -35,7 +35,7 @@ publish: ## Send it N scans (default 20)
 	@$(E2E) publish --messages $(N)
 
 ##@ Build
-.PHONY: tools build images generate
+.PHONY: tools build images generate snapshots
 tools: ## Build the tools of a local cluster and install Debian's packages; nothing to do when they are there
 	@$(E2E) tools
 
@@ -57,6 +57,9 @@ generate: ## Generate code, manifests and reference pages from the API's types, 
 	$(call render,tls.mode=none,scaler/*) > manifests/scaler/scaler.yaml
 	$(call render,tls.mode=none,scheduler/*) > manifests/scheduler/scheduler.yaml
 	$(call render,tls.mode=existing,scaler/triggerauthentication) > manifests/overlays/production/triggerauthentication.yaml
+
+snapshots: ## Take the snapshots of the charts' tests anew; look at what changed
+	go tool -modfile=e2e/tools/charts/go.mod helm-unittest -u charts/*
 
 ##@ Test
 .PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler e2e-calibration fuzz

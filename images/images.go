@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -209,4 +210,32 @@ func add(writer *tar.Writer, binary string) (program, error) {
 	}
 	_, err = writer.Write(content)
 	return p, err
+}
+
+// Size of an image, in bytes.
+type Size struct{ Pulled, Unpacked int64 }
+
+// SizeOf is how much a node pulls, and how much that takes on its disk.
+func SizeOf(image v1.Image) (Size, error) {
+	var size Size
+	layers, err := image.Layers()
+	if err != nil {
+		return size, err
+	}
+	for _, layer := range layers {
+		pulled, err := layer.Size()
+		if err != nil {
+			return size, err
+		}
+		content, err := layer.Uncompressed()
+		if err != nil {
+			return size, err
+		}
+		unpacked, err := io.Copy(io.Discard, content)
+		if err = errors.Join(err, content.Close()); err != nil {
+			return size, err
+		}
+		size.Pulled, size.Unpacked = size.Pulled+pulled, size.Unpacked+unpacked
+	}
+	return size, nil
 }

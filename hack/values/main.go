@@ -65,9 +65,12 @@ type value struct {
 	children        []value // of a mapping whose keys are known
 }
 
+// duration is the schema of what Go reads as a duration.
+var duration = map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$`}
+
 // definitions are what the $ref of an @schema may name.
 var definitions = map[string]map[string]any{
-	"duration":      {"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$`},
+	"duration":      duration,
 	"DrainPackArgs": schemaOfType(reflect.TypeFor[schedulerv1.DrainPackArgs]()),
 }
 
@@ -185,7 +188,7 @@ func schemaOf(root value) ([]byte, error) {
 func schemaOfType(t reflect.Type) map[string]any {
 	switch {
 	case t == reflect.TypeFor[metav1.Duration]():
-		return map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$`}
+		return duration
 	case t.Kind() == reflect.Map:
 		return map[string]any{"type": "object", "additionalProperties": schemaOfType(t.Elem())}
 	case t.Kind() == reflect.Slice:
@@ -252,7 +255,7 @@ func table(out *bytes.Buffer, values []value) {
 	for _, v := range values {
 		doc := v.doc
 		if allowed, ok := v.schema["enum"].([]any); ok && !strings.Contains(doc, fmt.Sprint(allowed[0])+":") {
-			doc += fmt.Sprintf(" One of %s.", strings.Trim(fmt.Sprint(allowed), "[]"))
+			doc += " One of " + strings.ReplaceAll(strings.Trim(fmt.Sprint(allowed), "[]"), " ", ", ") + "."
 		}
 		fmt.Fprintf(out, "| `%s` | `%s` | %s |\n", v.path, v.preset, strings.ReplaceAll(doc, "|", `\|`))
 	}

@@ -15,13 +15,12 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/ebbtide-dev/ebbtide/images"
 )
 
-type options struct{ output, arch, version, only, push string }
+type options struct{ output, arch, version, only, push, page string }
 
 func main() {
 	var o options
@@ -30,6 +29,7 @@ func main() {
 	flag.StringVar(&o.version, "version", "dev", "version, and tag, of the images")
 	flag.StringVar(&o.only, "image", "", "name of the one image to build; default: all")
 	flag.StringVar(&o.push, "push", "", "registry and path to push to, such as registry.example/ebbtide; credentials are those of docker login")
+	flag.StringVar(&o.page, "page", "", "page of the documentation to write the sizes of what was built into")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -43,12 +43,14 @@ func run(ctx context.Context, o options) error {
 	if err := os.MkdirAll(o.output, 0o755); err != nil {
 		return err
 	}
+	architectures := strings.Split(o.arch, ",")
+	var sizes strings.Builder
 	for _, spec := range images.Specs(o.version, revision(ctx)) {
 		if o.only != "" && spec.Name != o.only {
 			continue
 		}
 		start := time.Now()
-		image, err := images.BuildIndex(ctx, ".", spec, strings.Split(o.arch, ",")...)
+		image, err := images.BuildIndex(ctx, ".", spec, architectures...)
 		if err != nil {
 			return err
 		}
@@ -60,12 +62,13 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 		fmt.Printf("%s  %.0f s\n  %s\n", filepath.Join(o.output, spec.Name), time.Since(start).Seconds(), digest)
-		for _, arch := range strings.Split(o.arch, ",") {
-			size, err := compressed(image.Platforms[arch])
+		for _, arch := range architectures {
+			size, err := images.SizeOf(image.Platforms[arch])
 			if err != nil {
 				return err
 			}
-			fmt.Printf("  linux/%-6s %5.1f MB\n", arch, float64(size)/1e6)
+			fmt.Printf("  linux/%-6s %5.1f MB, unpacked %.1f MB\n", arch, float64(size.Pulled)/1e6, float64(size.Unpacked)/1e6)
+			fmt.Fprintf(&sizes, "| %s | %s | %.1f MB | %.1f MB |\n", spec.Name, arch, float64(size.Pulled)/1e6, float64(size.Unpacked)/1e6)
 		}
 		if o.push == "" {
 			continue
@@ -76,7 +79,25 @@ func run(ctx context.Context, o options) error {
 		}
 		fmt.Println("  pushed", reference)
 	}
-	return nil
+	if o.page == "" {
+		return nil
+	}
+	return writeSizes(o.page, sizes.String())
+}
+
+// writeSizes puts a table's rows into a page.
+func writeSizes(page, rows string) error {
+	text, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	before, rest, _ := strings.Cut(string(text), "<!-- sizes -->\n")
+	_, after, ok := strings.Cut(rest, "<!-- /sizes -->")
+	if !ok {
+		return fmt.Errorf("%s has no place for the table: <!-- sizes -->", page)
+	}
+	table := "| image | architecture | pulled | unpacked |\n|---|---|---|---|\n" + rows
+	return os.WriteFile(page, []byte(before+"<!-- sizes -->\n"+table+"<!-- /sizes -->"+after), 0o644)
 }
 
 func write(o options, image images.Image) error {
@@ -91,22 +112,6 @@ func write(o options, image images.Image) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(o.output, name+".spdx.json"), image.SBOM, 0o644)
-}
-
-// compressed is what a node pulls.
-func compressed(image v1.Image) (size int64, err error) {
-	layers, err := image.Layers()
-	if err != nil {
-		return 0, err
-	}
-	for _, layer := range layers {
-		bytes, err := layer.Size()
-		if err != nil {
-			return 0, err
-		}
-		size += bytes
-	}
-	return size, nil
 }
 
 // revision is the commit of the source, or nothing where that is not known.

@@ -29,6 +29,7 @@ func TestIntegrationChart(t *testing.T) {
 		t.Errorf("an installation without KEDA: %v, %s", err, out)
 	}
 	kubectl("create", "namespace", "keda")
+	kubectl("create", "namespace", "scan")
 
 	helm.run(t, "install", "ebbtide", helm.chart, "--create-namespace", "--set", "image.tag=dev")
 	first := certificate(t, c)

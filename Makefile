@@ -7,6 +7,7 @@ export GOFLAGS ?= -buildvcs=false
 E2E  := go run ./e2e/cmd/ebbtide-e2e
 TOOL := go tool -modfile=hack/lint/go.mod
 PROTO := go tool -modfile=hack/proto/go.mod
+HELM := go tool -modfile=e2e/tools/charts/go.mod helm
 TEST := $(TOOL) gotestsum --format=pkgname --hide-summary=skipped --
 
 # Packages whose tests are worth the race detector's price.
@@ -34,20 +35,31 @@ publish: ## Send it N scans (default 20)
 	@$(E2E) publish --messages $(N)
 
 ##@ Build
-.PHONY: tools build images generate
+.PHONY: tools build images generate snapshots
 tools: ## Build the tools of a local cluster and install Debian's packages; nothing to do when they are there
 	@$(E2E) tools
 
 build: ## Build the programs into bin/
 	go build -o bin/ ./cmd/...
 
-images: ## Build the container images into bin/images (ARCH=amd64|arm64)
-	go run ./images/build $(if $(ARCH),-arch $(ARCH))
+images: ## Build the container images into bin/images (ARCH=amd64, VERSION=0.1.0, PUSH=registry.example/ebbtide)
+	go run ./images/build $(if $(ARCH),-arch $(ARCH)) $(if $(VERSION),-version $(VERSION)) $(if $(PUSH),-push $(PUSH))
 
-generate: ## Generate code, manifests and reference pages from the API's types and protobuf files
+# Templates of the chart as kustomize's, without what only helm or one version of the configuration gives them.
+render = set -o pipefail; $(HELM) template ebbtide charts/ebbtide -n ebbtide-system --set image.tag=dev,$(1) --show-only 'templates/$(2).yaml' | \
+	grep -v -e helm.sh/chart: -e app.kubernetes.io/managed-by: -e app.kubernetes.io/version: -e ebbtide.dev/config: -e '^\# Source:' -e '^$$'
+
+generate: ## Generate code, manifests and reference pages from the API's types, protobuf files, the chart and its values
 	go generate ./api/...
 	$(PROTO) buf generate
 	cp manifests/crd/ebbtide.dev_scalingpolicies.yaml manifests/scheduler/config/scheduler-config.yaml charts/ebbtide/files/
+	go run ./hack/values charts/ebbtide docs/reference/values.md
+	$(call render,tls.mode=none,scaler/*) > manifests/scaler/scaler.yaml
+	$(call render,tls.mode=none,scheduler/*) > manifests/scheduler/scheduler.yaml
+	$(call render,tls.mode=existing,scaler/triggerauthentication) > manifests/overlays/production/triggerauthentication.yaml
+
+snapshots: ## Take the snapshots of the charts' tests anew; look at what changed
+	go tool -modfile=e2e/tools/charts/go.mod helm-unittest -u charts/*
 
 ##@ Test
 .PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler e2e-calibration fuzz
@@ -59,7 +71,7 @@ lint: ## Lint and check the formatting
 	$(PROTO) buf breaking --against proto/baseline.binpb
 
 generated: generate ## Check that generated files are current
-	@git diff --exit-code -- api charts manifests/crd proto docs/reference || { echo "generated files are not current: run make generate and commit"; exit 1; }
+	@git diff --exit-code -- api charts manifests proto docs/reference || { echo "generated files are not current: run make generate and commit"; exit 1; }
 
 race: tools ## Unit and integration tests of the concurrent packages, with the race detector
 	CGO_ENABLED=1 $(TEST) -race $(RACE)

@@ -7,6 +7,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha1" //nolint:gosec // SPDX asks for it beside SHA-256
+	"crypto/sha256"
+	"debug/buildinfo"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,10 +20,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -29,6 +32,8 @@ const (
 	binDir = "/usr/local/bin"
 	// nonRoot is the user that programs run as.
 	nonRoot = "65532:65532"
+	// source is where the project lives.
+	source = "https://github.com/ebbtide-dev/ebbtide"
 )
 
 // epoch is the time of everything in an image.
@@ -42,49 +47,103 @@ type Spec struct {
 	Packages []string
 	// Arch is amd64 or arm64; the system is linux.
 	Arch string
+	// Version and Revision of the source, for the image's labels; empty: none is told.
+	Version, Revision string
 }
 
-// Specs are the project's images.
-func Specs(arch string) []Spec {
-	return []Spec{
-		{Name: "ebbtide-scaler", Packages: []string{"./cmd/ebbtide-scaler"}, Arch: arch},
-		{Name: "ebbtide-scheduler", Packages: []string{"./cmd/ebbtide-scheduler"}, Arch: arch},
-		{Name: "ebbtide-worker", Packages: []string{"./cmd/ebbtide-worker"}, Arch: arch},
+// Specs are the project's images, but for the architecture.
+func Specs(version, revision string) []Spec {
+	specs := make([]Spec, 0, 4)
+	for _, name := range []string{"ebbtide-scaler", "ebbtide-scheduler", "ebbtide-worker", "ebbtide"} {
+		specs = append(specs, Spec{Name: name, Packages: []string{"./cmd/" + name}, Version: version, Revision: revision})
 	}
+	return specs
+}
+
+// Image is an image of several architectures under one digest, and what it is made of.
+type Image struct {
+	Spec Spec
+	// Platforms are the images by architecture, Index is all of them.
+	Platforms map[string]v1.Image
+	Index     v1.ImageIndex
+	// SBOM is a list of the modules in the image: SPDX 2.3 in JSON.
+	SBOM []byte
+}
+
+// BuildIndex compiles the programs of root, the project's folder, for each architecture.
+func BuildIndex(ctx context.Context, root string, spec Spec, architectures ...string) (Image, error) {
+	built := Image{Spec: spec, Platforms: map[string]v1.Image{}}
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	var programs []program
+	for _, spec.Arch = range architectures {
+		image, more, err := build(ctx, root, spec)
+		if err != nil {
+			return built, err
+		}
+		programs = append(programs, more...)
+		built.Platforms[spec.Arch] = image
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: spec.Arch}},
+		})
+	}
+	built.Index = mutate.Annotations(index, labels(spec)).(v1.ImageIndex)
+	digest, err := built.Index.Digest()
+	if err != nil {
+		return built, err
+	}
+	built.SBOM, err = sbom(spec, digest.String(), programs)
+	return built, err
 }
 
 // Build compiles the programs of root, the project's folder, and puts them into an image.
 func Build(ctx context.Context, root string, spec Spec) (v1.Image, error) {
+	image, _, err := build(ctx, root, spec)
+	return image, err
+}
+
+// program is a binary in an image.
+type program struct {
+	path, arch   string
+	sha1, sha256 string // in hexadecimal
+	info         *buildinfo.BuildInfo
+}
+
+func build(ctx context.Context, root string, spec Spec) (v1.Image, []program, error) {
 	dir, err := os.MkdirTemp("", "ebbtide-image-")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer os.RemoveAll(dir)
 	var archive bytes.Buffer
+	var programs []program
 	writer := tar.NewWriter(&archive)
 	for _, pkg := range spec.Packages {
 		binary := filepath.Join(dir, path.Base(pkg))
 		if err := compile(ctx, root, pkg, binary, spec.Arch); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if err := add(writer, binary); err != nil {
-			return nil, fmt.Errorf("add %s: %w", pkg, err)
+		p, err := add(writer, binary)
+		if err != nil {
+			return nil, nil, fmt.Errorf("add %s: %w", pkg, err)
 		}
+		p.arch = spec.Arch
+		programs = append(programs, p)
 	}
 	if err := writer.Close(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(archive.Bytes())), nil
-	}, tarball.WithMediaType(types.OCILayer))
+	}, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	if image, err = mutate.AppendLayers(image, layer); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return mutate.ConfigFile(image, configure(image, spec))
+	image, err = mutate.ConfigFile(image, configure(image, spec))
+	return image, programs, err
 }
 
 // configure describes how the image runs.
@@ -100,13 +159,25 @@ func configure(image v1.Image, spec Spec) *v1.ConfigFile {
 		Entrypoint: []string{path.Join(binDir, path.Base(spec.Packages[0]))},
 		Env:        []string{"PATH=" + binDir},
 		User:       nonRoot,
-		Labels: map[string]string{
-			"org.opencontainers.image.title":    spec.Name,
-			"org.opencontainers.image.source":   "https://github.com/ebbtide-dev/ebbtide",
-			"org.opencontainers.image.licenses": "Apache-2.0",
-		},
+		Labels:     labels(spec),
 	}
 	return config
+}
+
+// labels tell a registry's page, and a person, what an image is.
+func labels(spec Spec) map[string]string {
+	all := map[string]string{
+		"org.opencontainers.image.title":    spec.Name,
+		"org.opencontainers.image.source":   source,
+		"org.opencontainers.image.licenses": "Apache-2.0",
+		"org.opencontainers.image.created":  epoch.Format(time.RFC3339),
+	}
+	for name, value := range map[string]string{"version": spec.Version, "revision": spec.Revision} {
+		if value != "" {
+			all["org.opencontainers.image."+name] = value
+		}
+	}
+	return all
 }
 
 // compile makes a static binary that does not tell where it was built.
@@ -120,39 +191,51 @@ func compile(ctx context.Context, root, pkg, binary, arch string) error {
 	return nil
 }
 
-func add(writer *tar.Writer, binary string) error {
+// add puts a binary into an archive.
+func add(writer *tar.Writer, binary string) (program, error) {
 	content, err := os.ReadFile(binary)
 	if err != nil {
-		return err
+		return program{}, err
+	}
+	one, two := sha1.Sum(content), sha256.Sum256(content) //nolint:gosec // SPDX asks for SHA-1
+	p := program{path: path.Join(binDir, filepath.Base(binary)), sha1: hex.EncodeToString(one[:]), sha256: hex.EncodeToString(two[:])}
+	if p.info, err = buildinfo.Read(bytes.NewReader(content)); err != nil {
+		return program{}, err
 	}
 	header := &tar.Header{
-		Name: path.Join(binDir, filepath.Base(binary))[1:], Mode: 0o755, Size: int64(len(content)), ModTime: epoch,
-		Typeflag: tar.TypeReg, Format: tar.FormatPAX,
+		Name: p.path[1:], Mode: 0o755, Size: int64(len(content)), ModTime: epoch, Typeflag: tar.TypeReg, Format: tar.FormatPAX,
 	}
 	if err := writer.WriteHeader(header); err != nil {
-		return err
+		return program{}, err
 	}
 	_, err = writer.Write(content)
-	return err
+	return p, err
 }
 
-// WriteTarball writes an image as a file that `ctr images import` and `kind load image-archive` take, under a
-// reference such as ebbtide.dev/worker:v1.
-func WriteTarball(file, reference string, image v1.Image) error {
-	tag, err := name.NewTag(reference)
+// Size of an image, in bytes.
+type Size struct{ Pulled, Unpacked int64 }
+
+// SizeOf is how much a node pulls, and how much that takes on its disk.
+func SizeOf(image v1.Image) (Size, error) {
+	var size Size
+	layers, err := image.Layers()
 	if err != nil {
-		return fmt.Errorf("image reference %q: %w", reference, err)
+		return size, err
 	}
-	return tarball.WriteToFile(file, tag, image)
-}
-
-// WriteLayout adds an image to an OCI layout in a folder, which is made if it is not there.
-func WriteLayout(dir, reference string, image v1.Image) error {
-	index, err := layout.FromPath(dir)
-	if err != nil {
-		if index, err = layout.Write(dir, empty.Index); err != nil {
-			return err
+	for _, layer := range layers {
+		pulled, err := layer.Size()
+		if err != nil {
+			return size, err
 		}
+		content, err := layer.Uncompressed()
+		if err != nil {
+			return size, err
+		}
+		unpacked, err := io.Copy(io.Discard, content)
+		if err = errors.Join(err, content.Close()); err != nil {
+			return size, err
+		}
+		size.Pulled, size.Unpacked = size.Pulled+pulled, size.Unpacked+unpacked
 	}
-	return index.AppendImage(image, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": reference}))
+	return size, nil
 }

@@ -1,14 +1,12 @@
 package cluster_test
 
 import (
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
@@ -27,7 +25,11 @@ func TestIntegrationChart(t *testing.T) {
 	}
 	const definition = "customresourcedefinitions/scalingpolicies.ebbtide.dev"
 	kubectl("delete", definition) // the control plane starts with it, and the chart brings it
+	if out, err := helm.command(t, "install", "ebbtide", helm.chart, "--create-namespace").CombinedOutput(); err == nil || !strings.Contains(string(out), "install KEDA first") {
+		t.Errorf("an installation without KEDA: %v, %s", err, out)
+	}
 	kubectl("create", "namespace", "keda")
+	kubectl("create", "namespace", "scan")
 
 	helm.run(t, "install", "ebbtide", helm.chart, "--create-namespace", "--set", "image.tag=dev")
 	first := certificate(t, c)
@@ -43,14 +45,18 @@ func TestIntegrationChart(t *testing.T) {
 		}
 	}
 	for _, change := range [][]string{
-		{"upgrade", "ebbtide", helm.chart, "--set", "scaler.replicas=3,scheduler.queue=true"}, {"rollback", "ebbtide", "1"},
+		{"upgrade", "ebbtide", helm.chart, "--set", "scaler.replicas=3,scheduler.queue=true,scaler.secretNamespaces={scan}"}, {"rollback", "ebbtide", "1"},
 	} {
 		helm.run(t, change...)
 		if string(certificate(t, c)) != string(first) {
 			t.Errorf("the %s changed the certificate", change[0])
 		}
 	}
-	helm.run(t, "install", "second", helm.chart, "--set", "crd.install=false,keda.triggerAuthentication=second,metrics.readerRole=second")
+	// As the notes say.
+	kubectl("create", "clusterrolebinding", "prometheus", "--clusterrole=ebbtide-metrics-reader", "--serviceaccount=monitoring:prometheus")
+	kubectl("auth", "can-i", "get", "/metrics", "--as=system:serviceaccount:monitoring:prometheus")
+
+	helm.run(t, "install", "second", helm.chart, "--set", "crd.install=false")
 	for _, release := range []string{"second", "ebbtide"} {
 		helm.run(t, "uninstall", release)
 	}
@@ -59,6 +65,13 @@ func TestIntegrationChart(t *testing.T) {
 		kubectl("get", definition, "--ignore-not-found", "-o", "name")
 	if left != "" {
 		t.Errorf("left after the uninstall: %s", left)
+	}
+
+	// Policies can outlive a release, and the next one takes them over.
+	for range 2 {
+		helm.run(t, "install", "ebbtide", helm.chart, "--set", "crd.keep=true")
+		helm.run(t, "uninstall", "ebbtide")
+		kubectl("get", definition)
 	}
 }
 
@@ -95,71 +108,6 @@ metadata: {name: default, namespace: restricted}
 	cmd.Stdin = strings.NewReader(string(pod))
 	out, _ := cmd.CombinedOutput() // what it says is the result
 	return string(out)
-}
-
-// What can't work is refused before anything is installed, and the error names the value; what the values offer is rendered.
-func TestChartValues(t *testing.T) {
-	helm := newHelm(t)
-	helm.run(t, "lint", "--strict", helm.chart)
-	for set, want := range map[string]string{
-		"tls.mode=mtls":         `tls.mode is "mtls": must be chart, cert-manager, existing or none`,
-		"tls.mode=cert-manager": "tls.certManager.issuer must name a ClusterIssuer",
-	} {
-		if out, err := helm.command(t, "template", "ebbtide", helm.chart, "--set", set).CombinedOutput(); err == nil || !strings.Contains(string(out), want) {
-			t.Errorf("%s: %v, %s; want an error with %q", set, err, out, want)
-		}
-	}
-	for set, want := range map[string]struct{ with, without string }{
-		"tls.mode=none":                   {"kind: Deployment", "--tls-cert"},
-		"tls.mode=existing":               {"--tls-cert", "kind: Secret"},
-		"scheduler.enabled=false":         {"ebbtide-scaler", "ebbtide-scheduler"},
-		"crd.keep=true":                   {"helm.sh/resource-policy: keep", ""},
-		"metrics.podMonitor.enabled=true": {"kind: PodMonitor", "kind: PrometheusRule"},
-		"tls.mode=cert-manager,tls.certManager.issuer=scan-ca": {"kind: Certificate", "kind: Secret"},
-		"scheduler.drainPack.candidates=6":                     {"candidates: 6", "DrainPackQueue"},
-	} {
-		out := helm.run(t, "template", "ebbtide", helm.chart, "--set", set)
-		if !strings.Contains(out, want.with) || want.without != "" && strings.Contains(out, want.without) {
-			t.Errorf("%s: want %q, and not %q", set, want.with, want.without)
-		}
-	}
-}
-
-// What the chart and kustomize install may do the same things.
-func TestChartAgreesWithManifests(t *testing.T) {
-	root, tools := toolsOf(t)
-	helm := newHelm(t)
-	got := rolesOf(t, helm.run(t, "template", "ebbtide", helm.chart, "-n", "ebbtide-system"))
-	want := rolesOf(t, output(t, exec.CommandContext(t.Context(), tools.Bin("kubectl"), "kustomize", filepath.Join(root, "manifests"))))
-	for name, rules := range want {
-		if got[name] != rules {
-			t.Errorf("%s: the chart's rules are\n%s\nthose of manifests\n%s", name, got[name], rules)
-		}
-	}
-	if len(want) < 8 {
-		t.Errorf("only %d roles and bindings found in manifests", len(want))
-	}
-}
-
-// rolesOf are the rules of roles and the roles of bindings in a YAML text, by kind and name.
-func rolesOf(t *testing.T, text string) map[string]string {
-	t.Helper()
-	roles := map[string]string{}
-	for _, document := range strings.Split(text, "\n---\n") {
-		var object struct {
-			Kind     string
-			Metadata struct{ Name string }
-			Rules    []rbacv1.PolicyRule
-			RoleRef  rbacv1.RoleRef
-		}
-		if err := yaml.Unmarshal([]byte(document), &object); err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(object.Kind, "Role") {
-			roles[object.Kind+" "+object.Metadata.Name] = fmt.Sprint(object.Rules, object.RoleRef.Kind, object.RoleRef.Name)
-		}
-	}
-	return roles
 }
 
 // helm runs helm with a home of its own.

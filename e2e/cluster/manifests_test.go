@@ -15,11 +15,13 @@ func TestIntegrationManifests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rendered, err := exec.CommandContext(t.Context(), c.Kubectl(), "kustomize", filepath.Join(root, "manifests")).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.ApplyYAML(t.Context(), rendered); err != nil {
-		t.Error(err)
+	for _, overlay := range []string{".", "overlays/minimal", "overlays/local", "overlays/production"} {
+		rendered, err := exec.CommandContext(t.Context(), c.Kubectl(), "kustomize", filepath.Join(root, "manifests", overlay)).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.ApplyYAML(t.Context(), rendered); err != nil {
+			t.Errorf("%s: %v", overlay, err)
+		}
 	}
 }

@@ -1,5 +1,7 @@
 {{- define "ebbtide.name" -}}
-{{- if contains "ebbtide" .Release.Name -}}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{- else -}}{{ printf "%s-ebbtide" .Release.Name | trunc 40 | trimSuffix "-" }}{{- end -}}
+{{- $name := .Values.fullnameOverride | default .Release.Name -}}
+{{- if and (not .Values.fullnameOverride) (not (contains "ebbtide" $name)) -}}{{- $name = printf "%s-ebbtide" $name -}}{{- end -}}
+{{ $name | trunc 40 | trimSuffix "-" }}
 {{- end -}}
 
 {{- define "ebbtide.scaler" -}}{{ include "ebbtide.name" . }}-scaler{{- end -}}
@@ -7,14 +9,22 @@
 
 {{- /* Labels of everything; the component's own are in ebbtide.selector. */ -}}
 {{- define "ebbtide.labels" -}}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
-app.kubernetes.io/part-of: ebbtide
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "ebbtide.podLabels" . }}
+{{- end -}}
+
+{{- /* Those of them that pods have too: a new version of the chart alone restarts no pod. */ -}}
+{{- define "ebbtide.podLabels" -}}
+app.kubernetes.io/part-of: ebbtide
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | replace "+" "_" | trunc 63 | quote }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
+
+{{- /* Labels as a text, and more of the values that go before them; takes a list of both. */ -}}
+{{- define "ebbtide.withLabels" -}}{{ merge (deepCopy (index . 1)) (index . 0 | fromYaml) | toYaml }}{{- end -}}
 
 {{- /* The labels that pods of a component are found by; takes a list of the root and the component's name. The command ebbtide finds pods
 by the first of them. */ -}}
@@ -24,13 +34,16 @@ app.kubernetes.io/name: ebbtide-{{ index . 1 }}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 {{- end -}}
 
+{{- /* Takes a list of the root, the component's name and its values. */ -}}
 {{- define "ebbtide.image" -}}
-{{- $root := index . 0 -}}
-{{ $root.Values.image.registry }}/ebbtide-{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- $root := index . 0 -}}{{- $image := (index . 2).image -}}
+{{ $image.repository | default (printf "%s/ebbtide-%s" $root.Values.image.registry (index . 1)) }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end -}}
 
 {{- define "ebbtide.serverSecret" -}}{{ .Values.tls.serverSecret | default (printf "%s-tls" (include "ebbtide.scaler" .)) }}{{- end -}}
 {{- define "ebbtide.clientSecret" -}}{{ .Values.tls.clientSecret | default (printf "%s-client" (include "ebbtide.scaler" .)) }}{{- end -}}
+{{- define "ebbtide.triggerAuthentication" -}}{{ .Values.keda.triggerAuthentication | default (include "ebbtide.scaler" .) }}{{- end -}}
 
 {{- /* Names that KEDA may call the scaler by, one a line. */ -}}
 {{- define "ebbtide.scalerNames" -}}
@@ -43,7 +56,9 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 {{- /* What the pods of both components have in common; takes a list of the root, the component's name and its values. */ -}}
 {{- define "ebbtide.pod" -}}
 {{- $root := index . 0 -}}{{- $component := index . 1 -}}{{- $values := index . 2 -}}
-securityContext: {runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
+enableServiceLinks: false
+securityContext:
+  {{- toYaml $root.Values.podSecurityContext | nindent 2 }}
 {{- with $root.Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
@@ -65,6 +80,7 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+# matchLabelKeys: what an upgrade takes away does not count.
 topologySpreadConstraints:
 {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
 - maxSkew: 1
@@ -73,6 +89,7 @@ topologySpreadConstraints:
   labelSelector:
     matchLabels:
       {{- include "ebbtide.selector" (list $root $component) | nindent 6 }}
+  matchLabelKeys: [pod-template-hash]
 {{- end }}
 {{- end -}}
 
@@ -88,4 +105,94 @@ prometheus.io/scheme: {{ index . 2 }}
 
 {{- define "ebbtide.restricted" -}}
 {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+{{- end -}}
+
+{{- /* The file's, with what the values change in it. */ -}}
+{{- define "ebbtide.schedulerConfig" -}}
+{{- $config := .Files.Get "files/scheduler-config.yaml" | fromYaml -}}
+{{- $_ := set $config.leaderElection "resourceNamespace" .Release.Namespace -}}
+{{- $_ := set $config.leaderElection "resourceName" (include "ebbtide.scheduler" .) -}}
+{{- $profile := first $config.profiles -}}
+{{- $_ := set $profile "schedulerName" .Values.scheduler.schedulerName -}}
+{{- $drainPack := first $profile.pluginConfig -}}
+{{- $_ := set $drainPack "args" (merge (deepCopy .Values.scheduler.drainPack) $drainPack.args) -}}
+{{- if .Values.scheduler.queue -}}
+{{- $_ := set $profile.plugins "queueSort" (dict "enabled" (list (dict "name" "DrainPackQueue")) "disabled" (list (dict "name" "*"))) -}}
+{{- end -}}
+{{ toYaml $config }}
+{{- end -}}
+
+{{- /* A budget that lets nodes be drained; takes a list of the root, the component's name and its values. */ -}}
+{{- define "ebbtide.pdb" -}}
+{{- $root := index . 0 -}}{{- $component := index . 1 -}}{{- $values := index . 2 -}}
+{{- if gt (int $values.replicas) 1 }}
+{{- if and (not (kindIs "string" $values.minAvailable)) (ge (int $values.minAvailable) (int $values.replicas)) }}
+{{- fail (printf "%s.minAvailable is %v: must be less than %s.replicas, %v, or nodes can't be drained" $component $values.minAvailable $component $values.replicas) }}
+{{- end }}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include (printf "ebbtide.%s" $component) $root }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "ebbtide.labels" $root | nindent 4 }}
+spec:
+  minAvailable: {{ $values.minAvailable }}
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "ebbtide.selector" (list $root $component) | nindent 6 }}
+{{- end }}
+{{- end -}}
+
+{{- /* Who may reach a component: a list of the root, its name, the port of its metrics, and a rule for more or "". */ -}}
+{{- define "ebbtide.networkPolicy" -}}
+{{- $root := index . 0 -}}{{- $component := index . 1 -}}
+{{- if $root.Values.networkPolicy.enabled }}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ include (printf "ebbtide.%s" $component) $root }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "ebbtide.labels" $root | nindent 4 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "ebbtide.selector" (list $root $component) | nindent 6 }}
+  policyTypes: [Ingress]
+  ingress:
+  {{- with index . 3 }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  - from:
+    {{- with $root.Values.networkPolicy.metricsFrom }}
+    - namespaceSelector:
+        matchLabels:
+          {{- toYaml . | nindent 10 }}
+    {{- else }}
+    - namespaceSelector: {}
+    {{- end }}
+    ports: [{port: {{ index . 2 }}}]
+{{- end }}
+{{- end -}}
+
+{{- /* Takes a list of the root, the component's name, and more of its endpoint. */ -}}
+{{- define "ebbtide.podMonitor" -}}
+{{- $root := index . 0 -}}{{- $component := index . 1 -}}
+apiVersion: monitoring.coreos.com/v1
+kind: PodMonitor
+metadata:
+  name: {{ include (printf "ebbtide.%s" $component) $root }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "ebbtide.withLabels" (list (include "ebbtide.labels" $root) $root.Values.metrics.podMonitor.labels) | nindent 4 }}
+spec:
+  selector:
+    matchLabels:
+      {{- include "ebbtide.selector" (list $root $component) | nindent 6 }}
+  podMetricsEndpoints:
+  - interval: {{ $root.Values.metrics.podMonitor.interval }}
+    honorLabels: true # the label namespace means the policy's
+    {{- index . 2 | nindent 4 }}
 {{- end -}}

@@ -1,11 +1,9 @@
-// Package doctable keeps what is generated in the documentation current, tables and whole files: a test makes it and fails while the
-// document has another; with the flag -update it writes it.
+// Package doctable keeps tables in the documentation current: a test makes the table and fails while the document has
+// another; with the flag -update it writes it.
 package doctable
 
 import (
-	"errors"
 	"flag"
-	"io/fs"
 	"os"
 	"strings"
 	"testing"
@@ -13,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write what is generated into the documentation")
+var update = flag.Bool("update", false, "write tables into the documentation")
 
 // Check compares a table with what stands between <!-- name --> and <!-- /name --> in a file.
 func Check(t *testing.T, file, name, table string) {
@@ -35,24 +33,6 @@ func Check(t *testing.T, file, name, table string) {
 		return
 	}
 	if diff := cmp.Diff(old, table); diff != "" {
-		t.Errorf("%s is not current: run the test with -update, and commit\n%s", file, diff)
-	}
-}
-
-// CheckFile compares a text with the whole of a file.
-func CheckFile(t *testing.T, file, text string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	old, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(old), text); diff != "" {
 		t.Errorf("%s is not current: run the test with -update, and commit\n%s", file, diff)
 	}
 }

@@ -1,0 +1,13 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/ebbtide-dev/ebbtide/internal/cobradoc"
+	"github.com/ebbtide-dev/ebbtide/internal/doctable"
+)
+
+// The reference page is that of these flags.
+func TestReference(t *testing.T) {
+	doctable.CheckFile(t, "../../docs/reference/ebbtide-worker.md", cobradoc.Page(command()))
+}

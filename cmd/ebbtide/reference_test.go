@@ -1,0 +1,13 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/ebbtide-dev/ebbtide/internal/cobradoc"
+	"github.com/ebbtide-dev/ebbtide/internal/doctable"
+)
+
+// The reference page is that of these commands.
+func TestReference(t *testing.T) {
+	doctable.CheckFile(t, "../../docs/reference/ebbtide.md", cobradoc.Page(newCommand("ebbtide")))
+}

@@ -31,7 +31,7 @@ func byHourOfWeek(expr string) string {
 	// count_values makes labels of numbers; a day before, Monday is 0.
 	hour := fmt.Sprintf(`label_replace(count_values("hour", hour(%s)), "hour", "0$1", "hour", "(.)")`, local)
 	day := fmt.Sprintf(`count_values("day", day_of_week(%s - 86400))`, local)
-	mean := fmt.Sprintf("avg_over_time((%s * on () group_left (day) %s * on () group_left () (%s))[$__range:15m])", hour, day, expr)
+	mean := fmt.Sprintf("avg_over_time((%s * on () group_left (day) %s * on () group_left () (%s))[$__range:$__interval])", hour, day, expr)
 	return fmt.Sprintf(`label_join(%s, "slot", "", "hour", "day")`, mean)
 }
 

@@ -16,7 +16,7 @@ import (
 
 // example are values of all variables.
 var example = map[string]string{
-	"__rate_interval": "1m", "__range": "6h", "__range_s": "21600", "namespace": "scan", "policy": "scans", "scaledjob": "scans",
+	"__rate_interval": "1m", "__range": "6h", "__range_s": "21600", "__interval": "1m", "namespace": "scan", "policy": "scans", "scaledjob": "scans",
 	"objective": "60", "price": "0.04",
 }
 

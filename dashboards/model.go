@@ -198,13 +198,15 @@ type (
 		Dash []int  `json:"dash,omitempty"`
 	}
 	statOptions struct {
-		ColorMode     string        `json:"colorMode"`
-		GraphMode     string        `json:"graphMode"`
-		JustifyMode   string        `json:"justifyMode"`
-		TextMode      string        `json:"textMode"`
-		WideLayout    bool          `json:"wideLayout"`
-		Orientation   string        `json:"orientation"`
-		ReduceOptions reduceOptions `json:"reduceOptions"`
+		ColorMode              string        `json:"colorMode"`
+		GraphMode              string        `json:"graphMode"`
+		JustifyMode            string        `json:"justifyMode"`
+		TextMode               string        `json:"textMode"`
+		WideLayout             bool          `json:"wideLayout"`
+		Orientation            string        `json:"orientation"`
+		ReduceOptions          reduceOptions `json:"reduceOptions"`
+		ShowPercentChange      bool          `json:"showPercentChange"`
+		PercentChangeColorMode string        `json:"percentChangeColorMode"`
 	}
 	reduceOptions struct {
 		Calcs  []string `json:"calcs"`
@@ -226,6 +228,7 @@ type (
 	tableOptions struct {
 		ShowHeader bool   `json:"showHeader"`
 		CellHeight string `json:"cellHeight"`
+		FrameIndex int    `json:"frameIndex"`
 	}
 	tableField struct {
 		Align       string      `json:"align"`

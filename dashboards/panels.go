@@ -38,7 +38,7 @@ func graph(title, description string, width int, changes ...change) *Panel {
 func stat(title, description string, width int, changes ...change) *Panel {
 	return newPanel("stat", title, description, width, 4, nil, &statOptions{
 		ColorMode: "value", GraphMode: "area", JustifyMode: "auto", TextMode: "auto", WideLayout: true, Orientation: "auto",
-		ReduceOptions: reduceOptions{Calcs: []string{"lastNotNull"}},
+		ReduceOptions: reduceOptions{Calcs: []string{"lastNotNull"}}, PercentChangeColorMode: "standard",
 	}, append([]change{steps("text")}, changes...))
 }
 

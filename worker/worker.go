@@ -11,6 +11,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/ebbtide-dev/ebbtide/worker/summary"
 )
 
 // URIVariable is the environment variable that holds the broker's URI. Commands do not get it.
@@ -55,15 +57,7 @@ type Config struct {
 }
 
 // Summary is what a worker did.
-type Summary struct {
-	// Messages taken, and how they were settled.
-	Messages     int `json:"messages"`
-	Succeeded    int `json:"succeeded"`
-	Retried      int `json:"retried"`
-	DeadLettered int `json:"deadLettered"`
-	// Ended says why the worker left: messages, lifetime, idle, stopped or error.
-	Ended string `json:"ended"`
-}
+type Summary = summary.Summary
 
 // ErrGivenBack is wrapped by errors of a worker that left a message unsettled: the broker delivers it again.
 var ErrGivenBack = errors.New("the message goes back to the queue")
@@ -242,11 +236,15 @@ func (s *session) handle(ctx context.Context, delivery *amqp.Delivery) (last str
 	log := s.config.Log.With("messageID", delivery.MessageId, "deliveryCount", deliveryCount(delivery))
 	log.Info("scan starts")
 	begin := time.Now()
+	if !delivery.Timestamp.IsZero() && !delivery.Redelivered {
+		s.summary.WaitSeconds.Add(begin.Sub(delivery.Timestamp).Seconds())
+	}
 	running, kill := context.WithCancelCause(context.Background())
 	defer kill(nil)
 	stop := s.watch(ctx, running, kill)
 	o, err := execute(running, s.config, delivery)
 	stop()
+	s.summary.ScanSeconds.Add(time.Since(begin).Seconds())
 	if err != nil {
 		log.Error("scan did not finish", "error", err)
 		return "error", s.giveBack(delivery, err)

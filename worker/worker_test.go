@@ -18,6 +18,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/rabbitmq"
+	"github.com/ebbtide-dev/ebbtide/worker/summary"
 )
 
 func TestJudge(t *testing.T) {
@@ -217,6 +218,12 @@ func onceStarted(t *testing.T, seconds string, f func()) []string {
 	return []string{"sh", "-c", "touch " + started + "; exec sleep " + seconds}
 }
 
+// untimed is a summary without how long things took.
+func untimed(s Summary) Summary {
+	s.WaitSeconds, s.ScanSeconds = summary.Histogram{}, summary.Histogram{}
+	return s
+}
+
 func TestIntegrationRun(t *testing.T) {
 	b := newBench(t)
 	run := func(t *testing.T, c Config, want Summary) {
@@ -225,7 +232,7 @@ func TestIntegrationRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, untimed(got)); diff != "" {
 			t.Errorf("summary (-want +got):\n%s", diff)
 		}
 	}
@@ -247,6 +254,25 @@ func TestIntegrationRun(t *testing.T) {
 			c.MaxMessages, c.IdleTimeout = 0, 300*time.Millisecond
 			run(t, c, Summary{Messages: 3, Succeeded: 3, Ended: "idle"})
 			b.await(t, "results", 3, 0)
+		},
+		"how long messages waited and scans ran": func(t *testing.T) {
+			b.publish(t, "no-timestamp")
+			err := b.channel.PublishWithContext(t.Context(), "", "scans", true, false, amqp.Publishing{Timestamp: time.Now().Add(-45 * time.Minute)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := b.config("sh", "-c", "exit 75") // comes again, which is no wait
+			c.MaxMessages = 4
+			got, err := Run(t.Context(), c)
+			if err != nil || got.ScanSeconds.Count() != 4 {
+				t.Errorf("%d scans were timed (%v), want 4", got.ScanSeconds.Count(), err)
+			}
+			if waited := got.WaitSeconds; waited.Count() != 1 || waited.Sum < 45*60 || waited.Sum > 50*60 {
+				t.Errorf("waits %+v, want one of 45 minutes", waited)
+			}
+			if _, err := b.channel.QueuePurge("scans", false); err != nil {
+				t.Fatal(err)
+			}
 		},
 		"idle": func(t *testing.T) {
 			c := b.config("cat")
@@ -295,7 +321,7 @@ func TestIntegrationRun(t *testing.T) {
 			if !errors.Is(err, ErrGivenBack) || !strings.Contains(err.Error(), `no queue for routing key "no-such-queue"`) {
 				t.Errorf("error %v", err)
 			}
-			if want := (Summary{Messages: 1, Retried: 1, Ended: "error"}); got != want {
+			if want := (Summary{Messages: 1, Retried: 1, Ended: "error"}); untimed(got) != want {
 				t.Errorf("summary %+v, want %+v", got, want)
 			}
 			b.await(t, "scans", 1, 0)
@@ -304,7 +330,7 @@ func TestIntegrationRun(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			time.AfterFunc(200*time.Millisecond, stop)
 			got, err := Run(ctx, b.config("cat"))
-			if want := (Summary{Ended: "stopped"}); err != nil || got != want {
+			if want := (Summary{Ended: "stopped"}); err != nil || untimed(got) != want {
 				t.Errorf("%+v, %v; want %+v", got, err, want)
 			}
 		},
@@ -314,7 +340,7 @@ func TestIntegrationRun(t *testing.T) {
 			c := b.config(onceStarted(t, "1", stop)...)
 			c.MaxMessages = 0
 			got, err := Run(ctx, c)
-			if want := (Summary{Messages: 1, Succeeded: 1, Ended: "stopped"}); err != nil || got != want {
+			if want := (Summary{Messages: 1, Succeeded: 1, Ended: "stopped"}); err != nil || untimed(got) != want {
 				t.Errorf("%+v, %v; want %+v", got, err, want)
 			}
 			b.await(t, "scans", 1, 0)

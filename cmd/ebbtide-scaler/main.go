@@ -124,6 +124,10 @@ func run(ctx context.Context, o options) error {
 	watch := &watcher{recorder: recorder}
 	sources := policy.NewSources(backlog.Limits{MaxAge: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now})
 	store := policy.NewStore(sources, watch, log)
+	registry.MustRegister(&decision.Calendars{Policies: store, Now: time.Now})
+	if o.tlsCert != "" {
+		registry.MustRegister(certificateExpiry(o.tlsCert))
+	}
 	watch.service = externalscaler.New(externalscaler.Config{
 		Policies: store, Recorder: recorder, RepeatFailure: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now, Authorize: authorize,
 	})

@@ -3,10 +3,12 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -45,4 +47,26 @@ func serverCredentials(certFile, keyFile, clientCAFile string) (credentials.Tran
 	}
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return load() }
 	return credentials.NewTLS(config), nil
+}
+
+// certificateExpiry shows until when a certificate file is good, as it is when it is asked for.
+func certificateExpiry(file string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ebbtide_tls_certificate_expiry_timestamp_seconds",
+		Help: "Until when the certificate of the gRPC service is good; 0 when its file can't be read.",
+	}, func() float64 {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return 0
+		}
+		block, _ := pem.Decode(text) // the first one is the service's own
+		if block == nil {
+			return 0
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return 0
+		}
+		return float64(certificate.NotAfter.Unix())
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/testcert"
+	"github.com/ebbtide-dev/ebbtide/internal/doctable"
 )
 
 func write(t *testing.T, path string, content []byte) {
@@ -105,4 +108,36 @@ func TestServerCredentialsErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The expiry that is shown is that of the file as it is, and 0 when nobody could be served by it.
+func TestCertificateExpiry(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tls.crt")
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(certificateExpiry(file))
+	shown := func() float64 {
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return families[0].GetMetric()[0].GetGauge().GetValue()
+	}
+	if got := shown(); got != 0 {
+		t.Errorf("without a file: %v", got)
+	}
+	cert, _ := testcert.New(t).Issue(t, "server")
+	write(t, file, cert)
+	block, _ := pem.Decode(cert)
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := shown(); got != float64(certificate.NotAfter.Unix()) {
+		t.Errorf("%v, want %s", got, certificate.NotAfter)
+	}
+	write(t, file, []byte("-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n"))
+	if got := shown(); got != 0 {
+		t.Errorf("of what is no certificate: %v", got)
+	}
+	doctable.Metrics(t, "../../docs/reference/metrics.md", "tls metrics", registry, "ebbtide_")
 }

@@ -63,6 +63,8 @@ type Cluster struct {
 	ports    ports
 	config   *rest.Config
 	started  time.Time
+	// prometheus is the URL of the one that StartPrometheus started.
+	prometheus string
 
 	client    client.Client
 	discovery discovery.DiscoveryInterface
@@ -98,6 +100,7 @@ type State struct {
 	ScalerMetrics  string    `json:"scalerMetrics"`
 	SchedulerHTTPS string    `json:"schedulerHTTPS"`
 	Placements     string    `json:"placements"`
+	Prometheus     string    `json:"prometheus"`
 }
 
 func newPorts() (ports, error) {
@@ -154,7 +157,7 @@ func prepare(o Options) (*Cluster, error) {
 	if owner, err := ReadState(dir); err == nil && owner.Running() {
 		return nil, fmt.Errorf("a cluster already runs in %s (process %d): stop it first (make down)", dir, owner.PID)
 	}
-	for _, sub := range []string{"pki", "kubeconfig", "logs", "rabbitmq", "etcd", "config", "keda"} {
+	for _, sub := range []string{"pki", "kubeconfig", "logs", "rabbitmq", "etcd", "config", "keda", "prometheus"} {
 		if err := os.RemoveAll(c.path(sub)); err != nil {
 			return nil, err
 		}
@@ -345,7 +348,7 @@ func (c *Cluster) WriteState() error {
 		PID: proc.OuterPID(), Started: c.started, APIServer: c.apiServer(), Kubeconfig: c.Kubeconfig("admin"),
 		Kubectl: c.Kubectl(), AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(),
 		Scaler: c.ScalerAddress(), ScalerMetrics: c.ScalerMetricsURL(),
-		SchedulerHTTPS: fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler), Placements: c.ExplainURL() + "/placements",
+		SchedulerHTTPS: fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler), Placements: c.ExplainURL() + "/placements", Prometheus: c.prometheus,
 	}, "", "  ")
 	if err != nil {
 		return err

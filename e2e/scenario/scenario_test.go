@@ -69,12 +69,15 @@ func startCluster(ctx context.Context, t *testing.T, programs []string) (*cluste
 	return c, root
 }
 
-// The demo, as make demo plays it.
+// The demo, as make demo plays it, and what the dashboards show of it.
 func TestDemo(t *testing.T) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	c, _ := startCluster(ctx, t, Programs)
+	if err := c.StartPrometheus(ctx); err != nil {
+		t.Fatal(err)
+	}
 	if err := Install(ctx, c); err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +97,7 @@ func TestDemo(t *testing.T) {
 		t.Errorf("%d jobs for %d messages, want %d each", summary.Jobs, summary.Messages, morningMessages)
 	}
 	checkStatus(t, c)
+	checkDashboards(t, c, begin)
 	if summary.NodeSeconds < summary.LowerBoundNodeSeconds || summary.LowerBoundNodeSeconds <= 0 {
 		t.Errorf("%v node-seconds for a lower bound of %v", summary.NodeSeconds, summary.LowerBoundNodeSeconds)
 	}

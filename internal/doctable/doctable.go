@@ -4,11 +4,13 @@ package doctable
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 var update = flag.Bool("update", false, "write tables into the documentation")
@@ -35,4 +37,26 @@ func Check(t *testing.T, file, name, table string) {
 	if diff := cmp.Diff(old, table); diff != "" {
 		t.Errorf("%s is not current: run the test with -update, and commit\n%s", file, diff)
 	}
+}
+
+// Metrics compares the table with those that a gatherer has of which the names begin with a prefix. Each must have a series.
+func Metrics(t *testing.T, file, name string, gatherer prometheus.Gatherer, prefix string) {
+	t.Helper()
+	families, err := gatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := "| name | type | labels | meaning |\n|---|---|---|---|\n"
+	for _, family := range families {
+		if !strings.HasPrefix(family.GetName(), prefix) {
+			continue
+		}
+		var labels []string
+		for _, pair := range family.GetMetric()[0].GetLabel() {
+			labels = append(labels, "`"+pair.GetName()+"`")
+		}
+		table += fmt.Sprintf("| `%s` | %s | %s | %s |\n", family.GetName(), strings.ToLower(family.GetType().String()),
+			strings.Join(labels, ", "), strings.TrimPrefix(family.GetHelp(), "[ALPHA] "))
+	}
+	Check(t, file, name, table)
 }

@@ -3,7 +3,6 @@ package decision
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -15,7 +14,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/timestamppb"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
@@ -23,7 +21,6 @@ import (
 	pb "github.com/ebbtide-dev/ebbtide/proto/ebbtide/decisions/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
-	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
 
@@ -56,17 +53,7 @@ func serveAPI(t *testing.T, api *API) pb.DecisionServiceClient {
 
 func TestAPI(t *testing.T) {
 	monday := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
-	store := policy.NewStore(unread{t}, unread{t}, slog.New(slog.DiscardHandler))
-	store.Set(t.Context(), &v1alpha1.ScalingPolicy{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "scans"},
-		Spec: v1alpha1.ScalingPolicySpec{
-			Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: v1alpha1.ValueSource{Value: "amqp://x"}, Queue: "q"}},
-			Calendar: &v1alpha1.Calendar{Periods: []v1alpha1.Period{
-				{Name: "workday", Days: []string{"Mon-Fri"}, From: "07:00", To: "19:00", Limits: v1alpha1.Limits{MinReplicas: ptr.To[int32](5)}},
-			}},
-		},
-	}, nil)
-	store.Set(t.Context(), &v1alpha1.ScalingPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "broken"}}, nil)
+	store := workdays(t, "")
 	ledger := NewLedger(3)
 	client := serveAPI(t, &API{Ledger: ledger, Policies: store, Now: func() time.Time { return monday }, Authorize: func(_ context.Context, namespace string) error {
 		if namespace == "secret" {

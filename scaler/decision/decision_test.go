@@ -12,10 +12,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/internal/doctable"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
 
@@ -47,15 +51,60 @@ func TestMetricsDocument(t *testing.T) {
 	recorder := NewRecorder(NewLedger(3), registry, slog.New(slog.DiscardHandler))
 	recorder.Record(t.Context(), scans, target.Decision{Constraint: target.Backlog}, time.Unix(99, 0))
 	recorder.Validated(scans, nil)
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
+	registry.MustRegister(&Calendars{Policies: workdays(t, "Europe/Prague"), Now: time.Now})
+	doctable.Metrics(t, "../../docs/reference/metrics.md", "metrics", registry, "ebbtide_")
+}
+
+// workdays is a store of a policy with two periods, and of one that is not valid.
+func workdays(t *testing.T, zone string) *policy.Store {
+	store := policy.NewStore(unread{t}, unread{t}, slog.New(slog.DiscardHandler))
+	store.Set(t.Context(), &v1alpha1.ScalingPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "scans"},
+		Spec: v1alpha1.ScalingPolicySpec{
+			Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: v1alpha1.ValueSource{Value: "amqp://x"}, Queue: "q"}},
+			Calendar: &v1alpha1.Calendar{TimeZone: zone, Periods: []v1alpha1.Period{
+				{Name: "workday", Days: []string{"Mon-Fri"}, From: "07:00", To: "19:00", Limits: v1alpha1.Limits{MinReplicas: ptr.To[int32](5)}},
+			}},
+		},
+	}, nil)
+	store.Set(t.Context(), &v1alpha1.ScalingPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "broken"}}, nil)
+	return store
+}
+
+// A calendar is shown as of the scrape, and no more once its policy is gone. On Sunday 2026-03-29 clocks in Prague go forward.
+func TestCalendars(t *testing.T) {
+	store := workdays(t, "Europe/Prague")
+	now := time.Date(2026, 3, 27, 17, 59, 0, 0, time.UTC) // Friday, 18:59 there
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&Calendars{Policies: store, Now: func() time.Time { return now }})
+	shows := func(period string, change time.Time, next string, offset int) {
+		t.Helper()
+		want := fmt.Sprintf(`
+# HELP ebbtide_calendar_next_change_timestamp_seconds When limits change next, and to which period; no series when they do not within eight years.
+# TYPE ebbtide_calendar_next_change_timestamp_seconds gauge
+ebbtide_calendar_next_change_timestamp_seconds{namespace="scan",period=%q,policy="scans"} %d
+# HELP ebbtide_calendar_period 1 for the period in force; several are joined by +.
+# TYPE ebbtide_calendar_period gauge
+ebbtide_calendar_period{namespace="scan",period=%q,policy="scans"} 1
+# HELP ebbtide_calendar_utc_offset_seconds How far the clock of the policy's time zone is ahead of UTC, as of now.
+# TYPE ebbtide_calendar_utc_offset_seconds gauge
+ebbtide_calendar_utc_offset_seconds{namespace="scan",policy="scans"} %d
+`, next, change.Unix(), period, offset)
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
+			t.Error(now, err)
+		}
 	}
-	table := "| name | type | meaning |\n|---|---|---|\n"
-	for _, family := range families {
-		table += fmt.Sprintf("| `%s` | %s | %s |\n", family.GetName(), strings.ToLower(family.GetType().String()), family.GetHelp())
+	end := time.Date(2026, 3, 27, 18, 0, 0, 0, time.UTC)
+	shows("workday", end, "default", 3600)
+	monday := time.Date(2026, 3, 30, 5, 0, 0, 0, time.UTC)
+	now = end
+	shows("default", monday, "workday", 3600)
+	now = monday.Add(-time.Hour)
+	shows("default", monday, "workday", 7200)
+	store.Delete(scans)
+	if n, err := testutil.GatherAndCount(registry); n != 0 || err != nil {
+		t.Errorf("%d series of a deleted policy are left (%v)", n, err)
 	}
-	doctable.Check(t, "../../docs/reference/metrics.md", "metrics", table)
 }
 
 func TestMetricsFollowAndForget(t *testing.T) {

@@ -33,6 +33,7 @@ type DrainPack struct {
 	now        func() time.Time
 	offered    offers
 	placements placements
+	scans      *scans
 }
 
 var (
@@ -55,6 +56,7 @@ func New(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugi
 	if err := d.watch(ctx); err != nil {
 		return nil, fmt.Errorf("plugin %s: watch nodes and pods: %w", Name, err)
 	}
+	d.report(ctx)
 	if err := d.serve(ctx); err != nil {
 		return nil, fmt.Errorf("plugin %s: explainAddress: %w", Name, err)
 	}
@@ -70,6 +72,7 @@ func newDrainPack(args configv1.DrainPackArgs, handle fwk.Handle, now func() tim
 		args: args, handle: handle, now: now,
 		fleet:   fleet.New(lifetimes, fleet.Options{Unknown: args.UnknownRunTime.Duration, Horizon: args.Horizon.Duration}),
 		offered: offers{pods: sets.New[types.UID]()},
+		scans:   newScans(now()),
 	}
 }
 
@@ -125,6 +128,8 @@ const (
 	offerComplex    = "complex" // all nodes, as the pod is not simple
 	offerRefused    = "refused" // all nodes, as candidates were refused before
 )
+
+var offerNames = []string{offerCandidates, offerNone, offerComplex, offerRefused}
 
 // PreFilter implements fwk.PreFilterPlugin: a simple pod is offered a few nodes that are proven to fit. A pod that was offered
 // some and comes again without a node sees all of them.

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/component-base/metrics/legacyregistry"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/backend/cache"
 	"k8s.io/kubernetes/pkg/scheduler/backend/queue"
@@ -437,6 +439,10 @@ func TestWatch(t *testing.T) {
 			}
 		}
 	}
+	eventually("nodes are counted", func() bool {
+		n, err := testutil.GatherAndCount(legacyregistry.DefaultGatherer, "ebbtide_drainpack_nodes")
+		return err == nil && n == fleet.States
+	})
 	eventually("the class is learned", func() bool { classes, _ := pack.fleet.Learned(); return classes == 1 })
 	holds := func(cpu int64) func() bool {
 		return func() bool { used, all := pack.fleet.Used(); return used[0] == cpu && all[0] == 8000 }

@@ -63,6 +63,9 @@ func (d *DrainPack) record(c *cycle, pod *v1.Pod, nodeName string, now time.Time
 	d.placements.add(p)
 }
 
+// tierNames are all names of tiers.
+var tierNames = []string{"leaving", "unknown", "endless", "outlasts", "empty", "extended"}
+
 // tier is what a node is to a pod, and that in words.
 func tier(n packing.Node, remaining, extension time.Duration) (name, reason string) {
 	exit := n.Exit.Round(time.Second)

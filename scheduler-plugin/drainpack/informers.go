@@ -21,7 +21,9 @@ func (d *DrainPack) watch(ctx context.Context) error {
 		UpdateFunc: func(_, object any) { d.setNode(object.(*v1.Node)) },
 		DeleteFunc: func(object any) {
 			if node, ok := last(object).(*v1.Node); ok {
-				d.fleet.RemoveNode(node.Name)
+				if empty := d.fleet.RemoveNode(node.Name); !empty.IsZero() {
+					emptySeconds.Observe(d.now().Sub(empty).Seconds())
+				}
 			}
 		},
 	}); err != nil {
@@ -80,6 +82,7 @@ func (d *DrainPack) learn(pod *v1.Pod) {
 		return
 	}
 	ran, well := at.Sub(pod.Status.StartTime.Time), pod.Status.Phase == v1.PodSucceeded
+	d.scans.ended(pod, ran, at)
 	expected := d.fleet.Finished(d.describePod(pod, requests(pod)), ran, at, well)
 	if expected > 0 && well {
 		runTimeRatio.Observe(max(0, ran.Seconds()) / expected.Seconds())
@@ -95,7 +98,6 @@ func trim(object any) (any, error) {
 	if !ok {
 		return object, nil
 	}
-	at, _ := finishedAt(pod)
 	slim := &v1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion, Labels: pod.Labels,
 		OwnerReferences: pod.OwnerReferences,
@@ -105,10 +107,14 @@ func trim(object any) (any, error) {
 	}
 	slim.Spec.RestartPolicy, slim.Spec.ActiveDeadlineSeconds = pod.Spec.RestartPolicy, pod.Spec.ActiveDeadlineSeconds
 	slim.Status.Phase, slim.Status.StartTime = pod.Status.Phase, pod.Status.StartTime
-	if !at.IsZero() {
-		slim.Status.ContainerStatuses = []v1.ContainerStatus{{State: v1.ContainerState{
-			Terminated: &v1.ContainerStateTerminated{FinishedAt: metav1.NewTime(at)},
-		}}}
+	for i := range pod.Status.ContainerStatuses {
+		if ended := pod.Status.ContainerStatuses[i].State.Terminated; ended != nil {
+			kept := &v1.ContainerStateTerminated{FinishedAt: ended.FinishedAt}
+			if pod.Labels[scaledJobLabel] != "" && len(ended.Message) <= maxSummary {
+				kept.Message = ended.Message
+			}
+			slim.Status.ContainerStatuses = append(slim.Status.ContainerStatuses, v1.ContainerStatus{State: v1.ContainerState{Terminated: kept}})
+		}
 	}
 	return slim, nil
 }

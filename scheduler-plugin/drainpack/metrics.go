@@ -1,6 +1,7 @@
 package drainpack
 
 import (
+	"context"
 	"math"
 	"sync"
 
@@ -25,6 +26,11 @@ var (
 		Help:    "How much longer a node is expected to live because of a pod that was put there.",
 		Buckets: append([]float64{0}, metrics.ExponentialBuckets(15, 2, 12)...),
 	})
+	emptySeconds = metrics.NewHistogram(&metrics.HistogramOpts{
+		Subsystem: "ebbtide_drainpack", Name: "empty_seconds", StabilityLevel: metrics.ALPHA,
+		Help:    "How long nodes were there without pods, after their last one ended, until they were removed.",
+		Buckets: metrics.ExponentialBuckets(5, 2, 11),
+	})
 	runTimeRatio = metrics.NewHistogram(&metrics.HistogramOpts{
 		Subsystem: "ebbtide_drainpack", Name: "run_time_ratio", StabilityLevel: metrics.ALPHA,
 		Help:    "Run times of pods that ended well over what was expected of them; 1 is a right expectation.",
@@ -43,5 +49,23 @@ var (
 
 // registerMetrics puts the metrics on the scheduler's /metrics, once for all profiles.
 var registerMetrics = sync.OnceFunc(func() {
-	legacyregistry.MustRegister(candidatesTotal, placementsTotal, extensionSeconds, runTimeRatio, runTimeCorrelation, classes)
+	legacyregistry.MustRegister(candidatesTotal, placementsTotal, extensionSeconds, emptySeconds, runTimeRatio, runTimeCorrelation, classes)
+	for _, offer := range offerNames {
+		candidatesTotal.WithLabelValues(offer)
+	}
+	for _, tier := range tierNames {
+		placementsTotal.WithLabelValues(tier)
+	}
 })
+
+// reporting is done by the first profile's plugin: all of them see the same nodes and pods, which count once.
+var reporting sync.Once
+
+// report counts nodes until ctx ends, and puts them and what was scanned on the scheduler's /metrics.
+func (d *DrainPack) report(ctx context.Context) {
+	reporting.Do(func() {
+		m := newMeter()
+		legacyregistry.RawMustRegister(m, d.scans)
+		go d.meterNodes(ctx, m)
+	})
+}

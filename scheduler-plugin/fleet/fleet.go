@@ -82,6 +82,10 @@ type node struct {
 	pods  map[string]*placed
 	exit  time.Time // expected; zero when no pod keeps the node
 	place int       // in due, -1 when not there
+
+	followers    int // of the pods, and what they use
+	followerUsed packing.Amounts
+	seen         seen
 }
 
 type placed struct {
@@ -117,19 +121,21 @@ func (f *Fleet) SetNode(n Node) {
 	f.reindex(x)
 }
 
-// RemoveNode removes a node. Its pods stay known until they are removed.
-func (f *Fleet) RemoveNode(name string) {
+// RemoveNode removes a node, and returns since when the last Census saw no pod that keeps it: the zero time when there was one. Its
+// pods stay known until they are removed.
+func (f *Fleet) RemoveNode(name string) (emptySince time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	x := f.nodes[name]
 	if x == nil || !x.known {
-		return
+		return time.Time{}
 	}
-	x.known = false
+	emptySince, x.known, x.seen = x.seen.empty, false, seen{}
 	f.total.allocatable = f.total.allocatable.Minus(x.Allocatable)
 	f.total.used = f.total.used.Minus(x.used)
 	f.reindex(x)
 	f.forgetUnused(x)
+	return emptySince
 }
 
 // AddPod puts a pod on a node, from an instant on. A pod that is there already is updated; one that is elsewhere moves.
@@ -147,6 +153,9 @@ func (f *Fleet) AddPod(p Pod, nodeName string, started time.Time) {
 	q.ends = f.endOf(q, started)
 	f.pods[p.ID], x.pods[p.ID] = q, q
 	x.used = x.used.Plus(p.Requests)
+	if p.Follower {
+		x.followers, x.followerUsed = x.followers+1, x.followerUsed.Plus(p.Requests)
+	}
 	if x.known {
 		f.total.used = f.total.used.Plus(p.Requests)
 	}
@@ -321,13 +330,17 @@ func (f *Fleet) Check(real map[string]NodeUse) error {
 	var total totals
 	indexed := 0
 	for name, x := range f.nodes {
-		var sum packing.Amounts
+		var sum, following packing.Amounts
 		for _, p := range x.pods {
 			sum = sum.Plus(p.Requests)
+			if p.Follower {
+				following = following.Plus(p.Requests)
+			}
 		}
 		exit := lastEnd(x)
-		if sum != x.used || !exit.Equal(x.exit) {
-			wrong = append(wrong, fmt.Errorf("node %s: used %v, exit %s; its pods say %v, %s", name, x.used, x.exit, sum, exit))
+		if sum != x.used || !exit.Equal(x.exit) || following != x.followerUsed {
+			wrong = append(wrong, fmt.Errorf("node %s: used %v, %v by followers, exit %s; its pods say %v, %v, %s",
+				name, x.used, x.followerUsed, x.exit, sum, following, exit))
 		}
 		if !x.known {
 			continue
@@ -381,6 +394,9 @@ func (f *Fleet) take(p *placed) {
 	delete(f.pods, p.ID)
 	delete(x.pods, p.ID)
 	x.used = x.used.Minus(p.Requests)
+	if p.Follower {
+		x.followers, x.followerUsed = x.followers-1, x.followerUsed.Minus(p.Requests)
+	}
 	if x.known {
 		f.total.used = f.total.used.Minus(p.Requests)
 	}

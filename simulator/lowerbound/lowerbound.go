@@ -31,44 +31,58 @@ func NodeSeconds(intervals []Interval, capacity []int64, linger time.Duration) f
 // Each calls visit with the times, in their order, and the number of nodes that NodeSeconds adds up. Times without any are left out.
 func Each(intervals []Interval, capacity []int64, linger time.Duration, visit func(from, to time.Time, nodes int64)) {
 	steps := loadSteps(intervals, capacity)
-	// A step's height counts from its start until linger after its end: the highest of those that count is a maximum over a
+	window := Window{Linger: linger}
+	for _, s := range steps {
+		window.Step(s.at, s.nodes, visit)
+	}
+	if len(steps) > 0 {
+		window.Step(steps[len(steps)-1].at.Add(linger), 0, visit)
+	}
+}
+
+// Window is the same for a load that is learned of step by step. Make one with its Linger set.
+type Window struct {
+	// Linger is how long a node lives at least after its last pod.
+	Linger time.Duration
+
+	// A step's height counts from its start until Linger after its end: the highest of those that count is a maximum over a
 	// window that slides. They wait in the order of time, which is that of falling height: one that is lower than a later one
-	// never counts again.
-	type plateau struct {
-		nodes int64
-		to    time.Time
+	// never counts again. The last is that of the moment, and has no end yet.
+	waiting []plateau
+	now     time.Time
+}
+
+type plateau struct {
+	nodes int64
+	to    time.Time
+}
+
+// Step tells that the load needs a number of nodes from an instant on, no earlier than that of the step before. Visit is called with
+// the times up to then, in their order, and the number of nodes that there must have been at least. Times without any are left out.
+func (w *Window) Step(at time.Time, nodes int64, visit func(from, to time.Time, nodes int64)) {
+	if last := len(w.waiting) - 1; last >= 0 {
+		w.waiting[last].to = at.Add(w.Linger)
 	}
-	var waiting []plateau
-	var now time.Time
-	until := func(at time.Time) {
-		for len(waiting) > 0 && now.Before(at) {
-			end := waiting[0].to
-			if end.After(at) {
-				end = at
-			}
-			if end.After(now) {
-				visit(now, end, waiting[0].nodes)
-				now = end
-			}
-			if !waiting[0].to.After(now) {
-				waiting = waiting[1:]
-			}
+	for len(w.waiting) > 0 && w.now.Before(at) {
+		first, end := w.waiting[0], at
+		if first.to.Before(at) {
+			end = first.to
 		}
-		now = at
-	}
-	for i := range len(steps) - 1 {
-		until(steps[i].at)
-		if steps[i].nodes == 0 {
-			continue
+		if end.After(w.now) {
+			if first.nodes > 0 {
+				visit(w.now, end, first.nodes)
+			}
+			w.now = end
 		}
-		for len(waiting) > 0 && waiting[len(waiting)-1].nodes <= steps[i].nodes {
-			waiting = waiting[:len(waiting)-1]
+		if !first.to.After(w.now) {
+			w.waiting = w.waiting[1:]
 		}
-		waiting = append(waiting, plateau{steps[i].nodes, steps[i+1].at.Add(linger)})
 	}
-	if len(waiting) > 0 {
-		until(waiting[len(waiting)-1].to)
+	w.now = at
+	for len(w.waiting) > 0 && w.waiting[len(w.waiting)-1].nodes <= nodes {
+		w.waiting = w.waiting[:len(w.waiting)-1]
 	}
+	w.waiting = append(w.waiting, plateau{nodes: nodes})
 }
 
 // step is the number of nodes that the load needs from an instant on, until the next step.

@@ -116,9 +116,10 @@ The cluster is up. To look at it:
 Send it 20 scans:  make publish N=20
 RabbitMQ:          %s  (AMQP %s)
 Scaler's metrics:  %s
+Prometheus:        %s
 Logs:              make logs   (in %s)
 Stop it:           make down
-`, state.Kubeconfig, state.Kubectl, state.Management, state.AMQP, state.ScalerMetrics, filepath.Join(dir, "logs"))
+`, state.Kubeconfig, state.Kubectl, state.Management, state.AMQP, state.ScalerMetrics, state.Prometheus, filepath.Join(dir, "logs"))
 }
 
 // serveCommand is what up runs in the background.
@@ -133,6 +134,9 @@ func serveCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		contain()
 		return withCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
+			if err := c.StartPrometheus(ctx); err != nil {
+				return err
+			}
 			if err := c.WriteState(); err != nil {
 				return err
 			}

@@ -1,0 +1,110 @@
+package dashboards
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/ebbtide-dev/ebbtide/worker/summary"
+)
+
+const (
+	// ofScaledJob selects what was scanned for the chosen ScaledJob. Both replicas of the scheduler see it: max, not sum.
+	ofScaledJob = `{namespace="$namespace", scaledjob="$scaledjob"}`
+	// within selects the bucket of waits within the objective. Prometheus 3 writes 60.0 for the bound 60.
+	within = `{namespace="$namespace", scaledjob="$scaledjob", le=~"$objective([.]0)?"}`
+	// idle is how many workers have no message.
+	idle = `clamp_min(max(ebbtide_backlog_consumers` + ofPolicy + `) - max(ebbtide_backlog_in_flight_messages` + ofPolicy + `), 0)`
+	// hoursInRange makes of a mean over the range what it comes to.
+	hoursInRange = " * $__range_s / 3600"
+)
+
+// withinObjective is the share of messages that waited no longer than the objective.
+func withinObjective(window string) string {
+	return fmt.Sprintf("max(increase(ebbtide_scans_wait_seconds_bucket%s[%s])) / max(increase(ebbtide_scans_wait_seconds_count%s[%[2]s]))",
+		within, window, ofScaledJob)
+}
+
+// byHourOfWeek is the mean of an expression without labels over the hours of the week, by the clock of the policy's time zone.
+func byHourOfWeek(expr string) string {
+	const local = "(time() + max(ebbtide_calendar_utc_offset_seconds" + ofPolicy + "))"
+	// count_values makes labels of numbers; a day before, Monday is 0.
+	hour := fmt.Sprintf(`label_replace(count_values("hour", hour(%s)), "hour", "0$1", "hour", "(.)")`, local)
+	day := fmt.Sprintf(`count_values("day", day_of_week(%s - 86400))`, local)
+	mean := fmt.Sprintf("avg_over_time((%s * on () group_left (day) %s * on () group_left () (%s))[$__range:$__interval])", hour, day, expr)
+	return fmt.Sprintf(`label_join(%s, "slot", "", "hour", "day")`, mean)
+}
+
+// objectives are those that the histogram of waits has a bucket for.
+func objectives() (all []string) {
+	for _, bound := range summary.Bounds {
+		all = append(all, strconv.FormatFloat(bound, 'g', -1, 64))
+	}
+	return all
+}
+
+func costAndService() *Dashboard {
+	waits := func(q float64) string { return quantile(q, "ebbtide_scans_wait_seconds", ofScaledJob) }
+	runs := func(q float64) string { return quantile(q, "ebbtide_scans_run_seconds", ofScaledJob) }
+	perMinute := func(by, metric string) string {
+		return fmt.Sprintf("max by (%s) (rate(%s%s[$__rate_interval])) * 60", by, metric, ofScaledJob)
+	}
+	const perHour = "max(ebbtide_drainpack_allocatable_cpus) * $price"
+	d := newDashboard("cost", "Cost and service",
+		"How long messages wait, against what they may, and what that costs. Waits and run times come from the workers' termination messages.",
+		slices.Concat(policyVariables, []Variable{
+			values("scaledjob", "ScaledJob", `ebbtide_scans_pods_total{namespace="$namespace"}`),
+			choice("objective", "Objective for waits, seconds", "60", objectives()...),
+			text("price", "Price of a CPU-hour, with its memory", "0.04"),
+		}),
+		arrange(
+			stat("Waits within the objective", "Share of the range's messages that waited no longer than the objective, from their timestamp to a worker.", 4,
+				latest("share", withinObjective("$__range")), unit("percentunit"), decimals(1), upTo(1), background,
+				steps("red", at{0.9, "orange"}, at{0.95, "green"})),
+			stat("Wait, p95", "Of the range's messages.", 4,
+				latest("p95", fmt.Sprintf("histogram_quantile(0.95, max by (le) (increase(ebbtide_scans_wait_seconds_bucket%s[$__range])))", ofScaledJob)),
+				unit("s"), steps("blue")),
+			stat("Messages", "Scanned over the range.", 4,
+				latest("messages", fmt.Sprintf(`sum(max by (outcome) (increase(ebbtide_scans_messages_total%s[$__range])))`, ofScaledJob)),
+				unit("short"), decimals(0), steps("green")),
+			stat("Node-hours", "Of all nodes, over the range.", 4,
+				latest("node-hours", "max(increase(ebbtide_drainpack_node_seconds_total[$__range])) / 3600"), unit("suffix: h"), decimals(1), steps("blue")),
+			stat("Idle worker-hours", "Hours that workers of the policy were up without a message, over the range: floor, idle reserve, and starts that found none.", 4,
+				latest("idle", "avg_over_time(("+idle+")[$__range:1m])"+hoursInRange), unit("suffix: h"), decimals(1), steps("purple")),
+			stat("Price of the range", "CPU-hours of all nodes times the price of one.", 4,
+				latest("price", "avg_over_time(("+perHour+")[$__range:1m])"+hoursInRange), decimals(2), steps("orange")),
+
+			graph("Waits", "From a message's timestamp to its first delivery, of workers that ended then. The dashed line is the objective.", 12,
+				query("p50", waits(0.5)), query("p95", waits(0.95)), query("p99", waits(0.99)), query("objective", "vector($objective)"),
+				from(0), unit("s"), colored("p50", "green", bare), colored("p95", "orange", bare), colored("p99", "red", bare),
+				colored("objective", "text", dashed...)),
+			graph("Waits within the objective", "Share of messages, of the last 30 minutes.", 12,
+				query("share", withinObjective("30m")), from(0), upTo(1), unit("percentunit"), colored("share", "green")),
+
+			graph("Run times", "Of the commands, however they ended.", 8,
+				query("p50", runs(0.5)), query("p95", runs(0.95)), from(0), unit("s"), colored("p50", "green", bare), colored("p95", "orange", bare)),
+			graph("Messages", "Per minute, by what became of them. Retried ones go back to the queue.", 8,
+				query("{{outcome}}", perMinute("outcome", "ebbtide_scans_messages_total")), stacked, from(0), unit("short"),
+				colored("succeeded", "green"), colored("retried", "yellow"), colored("dead-lettered", "red")),
+			graph("Pods that ended", "Per minute. Idle ones found no message: many of them mean that jobs are started twice, or an idle reserve that is "+
+				"never used. Silent ones leave no summary (--summary-file).", 8,
+				query("{{result}}", perMinute("result", "ebbtide_scans_pods_total")), stacked, from(0), unit("short"),
+				colored("worked", "green"), colored("idle", "purple"), colored("silent", "text"), colored("failed", "red")),
+
+			graph("Workers and idle ones", "Of the policy. Idle ones are the price of short waits.", 12,
+				query("workers", policyMax("ebbtide_backlog_consumers")), query("idle", idle), from(0), unit("short"),
+				colored("workers", "green"), colored("idle", "purple")),
+			graph("Price per hour", "Of all nodes as they are, and of the fewest possible for the same pods.", 12,
+				query("price", perHour),
+				query("fewest possible", "("+perHour+") * max(rate(ebbtide_drainpack_lower_bound_node_seconds_total[$__rate_interval])) / "+
+					"max(rate(ebbtide_drainpack_node_seconds_total[$__rate_interval]))"),
+				from(0), decimals(2), colored("price", "orange"), colored("fewest possible", "green", dashed...)),
+
+			week("Workers by hour of the week", "Pod-hours of the policy in each hour, in the mean over the range, by the clock of its time zone. "+
+				"Choose a range of two weeks or more.", 12, query("", byHourOfWeek(policyMax("ebbtide_backlog_consumers")))),
+			week("Nodes by hour of the week", "Node-hours of all nodes in each hour, in the mean over the range, by the same clock.", 12,
+				query("", byHourOfWeek(nodes))),
+		))
+	d.Time.From = "now-7d"
+	return d
+}

@@ -1,0 +1,51 @@
+package decision
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+)
+
+// Calendars shows what the calendars of the policies in force say at the moment that it is scraped, whether or not anybody asks
+// for decisions. It is a prometheus.Collector. Labels are bounded by the policies that exist and their periods.
+type Calendars struct {
+	Policies *policy.Store
+	Now      func() time.Time
+}
+
+var (
+	periodDesc     = desc("ebbtide_calendar_period", "1 for the period in force; several are joined by +.", "period")
+	nextChangeDesc = desc("ebbtide_calendar_next_change_timestamp_seconds",
+		"When limits change next, and to which period; no series when they do not within eight years.", "period")
+	utcOffsetDesc = desc("ebbtide_calendar_utc_offset_seconds",
+		"How far the clock of the policy's time zone is ahead of UTC, as of now.")
+)
+
+// Describe implements prometheus.Collector.
+func (c *Calendars) Describe(descs chan<- *prometheus.Desc) {
+	descs <- periodDesc
+	descs <- nextChangeDesc
+	descs <- utcOffsetDesc
+}
+
+// Collect implements prometheus.Collector.
+func (c *Calendars) Collect(out chan<- prometheus.Metric) {
+	now := c.Now()
+	for _, name := range c.Policies.Names() {
+		p, _, _ := c.Policies.Get(name)
+		if p == nil { // it never was valid, or is gone meanwhile
+			continue
+		}
+		gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, append([]string{name.Namespace, name.Name}, labels...)...)
+		}
+		gauge(periodDesc, 1, p.Calendar.Limits(now).Period)
+		if at, next, ok := p.Calendar.NextChange(now); ok {
+			gauge(nextChangeDesc, float64(at.Unix()), next.Period)
+		}
+		_, offset := now.In(p.TimeZone).Zone()
+		gauge(utcOffsetDesc, float64(offset))
+	}
+}

@@ -9,13 +9,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebbtide-dev/ebbtide/internal/child"
 )
 
 // messageFile is the path at which the command finds the message: a file in memory that it inherits, so that the worker
@@ -41,28 +42,15 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 	cmd.Stdout = out
 	cmd.Stderr = io.MultiWriter(config.Stderr, stderr)
 	cmd.ExtraFiles = []*os.File{message}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-
 	o := outcome{started: time.Now()}
-	started, ended := make(chan error, 1), make(chan struct{})
-	go func() {
-		// The parent-death signal comes when this thread ends, so it stays until the command has ended.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		startErr := cmd.Start()
-		started <- startErr
-		if startErr == nil {
-			err = cmd.Wait()
-			close(ended)
-		}
-	}()
-	if err := <-started; err != nil {
+	ended, err := child.Start(cmd)
+	if err != nil {
 		return outcome{}, fmt.Errorf("start %s: %w", config.Command[0], err)
 	}
 	select {
-	case <-ended:
+	case err = <-ended:
 	case <-ctx.Done():
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		child.Kill(cmd)
 		<-ended
 		return outcome{}, context.Cause(ctx)
 	}

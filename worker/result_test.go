@@ -43,7 +43,9 @@ func TestResult(t *testing.T) {
 		"engines that the message names": {
 			config:  func(c *Config) { c.Engine, c.Engines = "a", []string{"a", "b"} },
 			message: func(m *Message) { m.Headers = map[string]string{"ebbtide-engines": "b, c"} },
-			want:    func(r *resultsv1alpha1.Result) { r.Key, r.Engine, r.ExpectedEngines = "m-1/a", "a", []string{"b", "c", "a"} },
+			want: func(r *resultsv1alpha1.Result) {
+				r.Key, r.Engine, r.ExpectedEngines = "m-1/a", "a", []string{"b", "c", "a"}
+			},
 		},
 		"bytes": {
 			outcome: func(o *outcome) { o.output.inline = []byte{255, 0} },

@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/worker"
+	"github.com/ebbtide-dev/ebbtide/worker/sourcestore"
 )
 
-// exitGivenBack is EX_TEMPFAIL of sysexits.h: the message went back to the queue.
+// exitGivenBack is EX_TEMPFAIL of sysexits.h: the message went back to the queue, or another attempt may succeed.
 const exitGivenBack = 75
 
 func main() {
@@ -21,8 +22,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	err := command(begin).ExecuteContext(ctx)
+	var end commandEnd
 	switch {
-	case errors.Is(err, worker.ErrGivenBack):
+	case errors.As(err, &end):
+		os.Exit(int(end))
+	case errors.Is(err, worker.ErrGivenBack), errors.Is(err, sourcestore.ErrUnavailable):
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(exitGivenBack)
 	case err != nil:

@@ -98,7 +98,7 @@ fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)
 
 ##@ Measure
-.PHONY: bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter
+.PHONY: bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter bench-source
 bench-scaler: tools ## Cost of polling 1,000 queues, beside KEDA's own rabbitmq scaler; writes bench/out/scaler.json
 	go run ./bench/scaler
 
@@ -115,6 +115,9 @@ bench-scheduler: tools ## Pods per second in scheduler_perf beside the stock sch
 
 bench-karpenter: tools ## Node-seconds of the same pods with the stock scheduler, MostAllocated and DrainPack; writes bench/out/karpenter.json
 	@$(E2E) packing
+
+bench-source: ## Fetches per scan at the origin, with a clone for each and by the source store; writes bench/out/source.json
+	go run ./bench/source
 
 ##@ Help
 .PHONY: help

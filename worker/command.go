@@ -2,18 +2,21 @@ package worker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebbtide-dev/ebbtide/internal/child"
 )
 
 // messageFile is the path at which the command finds the message: a file in memory that it inherits, so that the worker
@@ -23,57 +26,44 @@ const messageFile = "/proc/self/fd/3"
 // reasonBytes is how much of the end of standard error goes into the reason of a dead letter.
 const reasonBytes = 2 << 10
 
-var errTooLarge = errors.New("the result is too large")
-
 // execute runs the command on a message. When ctx ends the command's process group is killed. An error means that the
-// command could not be run at all, not that it failed.
-func execute(ctx context.Context, config *Config, delivery *amqp.Delivery) (outcome, error) {
-	message, err := memoryFile(delivery.Body)
+// command could not be run at all, not that it failed. What it wrote is in out.
+func execute(ctx context.Context, config *Config, queued *Message, out *output) (outcome, error) {
+	message, err := memoryFile(queued.Body)
 	if err != nil {
 		return outcome{}, fmt.Errorf("put the message into a file: %w", err)
 	}
 	defer message.Close()
-	stdout := &bounded{limit: config.ResultMaxBytes}
 	stderr := &tail{limit: reasonBytes}
 
 	cmd := exec.Command(config.Command[0], config.Command[1:]...)
-	cmd.Env = environment(os.Environ(), delivery)
-	cmd.Stdin = bytes.NewReader(delivery.Body)
-	cmd.Stdout = stdout
+	cmd.Env = environment(os.Environ(), config, queued)
+	cmd.Stdin = bytes.NewReader(queued.Body)
+	cmd.Stdout = out
 	cmd.Stderr = io.MultiWriter(config.Stderr, stderr)
 	cmd.ExtraFiles = []*os.File{message}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-
-	started, ended := make(chan error, 1), make(chan struct{})
-	go func() {
-		// The parent-death signal comes when this thread ends, so it stays until the command has ended.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		startErr := cmd.Start()
-		started <- startErr
-		if startErr == nil {
-			err = cmd.Wait()
-			close(ended)
-		}
-	}()
-	if err := <-started; err != nil {
+	o := outcome{started: time.Now()}
+	ended, err := child.Start(cmd)
+	if err != nil {
 		return outcome{}, fmt.Errorf("start %s: %w", config.Command[0], err)
 	}
 	select {
-	case <-ended:
+	case err = <-ended:
 	case <-ctx.Done():
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		child.Kill(cmd)
 		<-ended
 		return outcome{}, context.Cause(ctx)
 	}
-	var exit *exec.ExitError
-	if stdout.full {
-		return outcome{
-			verdict: failed, exitCode: cmd.ProcessState.ExitCode(),
-			reason: fmt.Sprintf("%v: more than %d bytes on standard output", errTooLarge, config.ResultMaxBytes),
-		}, nil
+	o.finished = time.Now()
+	if code := cmd.ProcessState.ExitCode(); code >= 0 {
+		o.exitCode = &code
 	}
-	if err != nil && !errors.As(err, &exit) {
+	if errors.Is(out.failure, errTooLarge) {
+		o.verdict, o.reason = failed, out.failure.Error()
+		return o, nil
+	}
+	var exit *exec.ExitError
+	if err := cmp.Or(out.failure, err); err != nil && !errors.As(err, &exit) {
 		return outcome{}, fmt.Errorf("run %s: %w", config.Command[0], err)
 	}
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -81,8 +71,7 @@ func execute(ctx context.Context, config *Config, delivery *amqp.Delivery) (outc
 	if status.Signaled() {
 		signal = int(status.Signal())
 	}
-	o := outcome{exitCode: cmd.ProcessState.ExitCode(), result: stdout.text}
-	o.verdict, o.reason = judge(o.exitCode, signal, config.RetryableExitCodes)
+	o.verdict, o.reason = judge(status.ExitStatus(), signal, config.RetryableExitCodes)
 	if said := strings.TrimSpace(stderr.String()); o.verdict != succeeded && said != "" {
 		o.reason += ": " + said
 	}
@@ -106,11 +95,11 @@ func memoryFile(content []byte) (*os.File, error) {
 	return file, nil
 }
 
-// environment is the worker's own, less the broker's credentials, with the message's properties.
-func environment(own []string, delivery *amqp.Delivery) []string {
+// environment is the worker's own, less its credentials, with the message's properties.
+func environment(own []string, config *Config, message *Message) []string {
 	env := make([]string, 0, len(own)+8)
 	for _, variable := range own {
-		if !strings.HasPrefix(variable, URIVariable+"=") {
+		if name, _, _ := strings.Cut(variable, "="); !slices.Contains(config.HiddenVariables, name) {
 			env = append(env, variable)
 		}
 	}
@@ -120,16 +109,14 @@ func environment(own []string, delivery *amqp.Delivery) []string {
 		}
 	}
 	add("MESSAGE_FILE", messageFile)
-	add("MESSAGE_ID", delivery.MessageId)
-	add("CORRELATION_ID", delivery.CorrelationId)
-	add("CONTENT_TYPE", delivery.ContentType)
-	add("ROUTING_KEY", delivery.RoutingKey)
-	add("DELIVERY_COUNT", fmt.Sprint(deliveryCount(delivery)))
-	for name, value := range delivery.Headers {
-		switch value.(type) {
-		case string, bool, int8, int16, int32, int64, int, float32, float64:
-			add("HEADER_"+variableName(name), fmt.Sprint(value))
-		}
+	add("MESSAGE_ID", message.ID)
+	add("CORRELATION_ID", message.CorrelationID)
+	add("CONTENT_TYPE", message.ContentType)
+	add("ROUTING_KEY", message.RoutingKey)
+	add("ENGINE", config.Engine)
+	add("DELIVERY_COUNT", fmt.Sprint(message.Attempt-1))
+	for name, value := range message.Headers {
+		add("HEADER_"+variableName(name), value)
 	}
 	return env
 }
@@ -147,49 +134,3 @@ func variableName(header string) string {
 		}
 	}, header)
 }
-
-// deliveryCount is how often a quorum queue has delivered the message before.
-func deliveryCount(delivery *amqp.Delivery) int64 {
-	switch n := delivery.Headers["x-delivery-count"].(type) {
-	case int64:
-		return n
-	case int32:
-		return int64(n)
-	default:
-		return 0
-	}
-}
-
-// bounded keeps what is written to it, up to a limit. It is no bytes.Buffer, whose ReadFrom knows no limit.
-type bounded struct {
-	text  []byte
-	limit int
-	full  bool
-}
-
-// Write implements io.Writer. Past the limit it fails, which ends a command that goes on writing.
-func (b *bounded) Write(p []byte) (int, error) {
-	if len(b.text)+len(p) > b.limit {
-		b.full = true
-		return 0, errTooLarge
-	}
-	b.text = append(b.text, p...)
-	return len(p), nil
-}
-
-// tail keeps the end of what is written to it.
-type tail struct {
-	limit int
-	text  []byte
-}
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	t.text = append(t.text, p...)
-	if len(t.text) > t.limit {
-		t.text = t.text[len(t.text)-t.limit:]
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string { return strings.ToValidUTF8(string(t.text), "") }

@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // verdict is what becomes of a message.
@@ -13,16 +14,17 @@ const (
 	succeeded verdict = iota
 	// retry: give the message back to the queue.
 	retry
-	// failed: dead-letter the message.
+	// failed: publish the result, then dead-letter the message.
 	failed
 )
 
 // outcome is how a command ended.
 type outcome struct {
-	verdict  verdict
-	reason   string // why it is not succeeded, for a person
-	exitCode int    // -1 when the command did not exit by itself
-	result   []byte // standard output
+	verdict           verdict
+	reason            string // why it is not succeeded, for a person
+	exitCode          *int   // nil when the command did not exit by itself
+	output            content
+	started, finished time.Time
 }
 
 // judge decides by a command's exit code, or the signal that ended it (0: none).
@@ -37,4 +39,13 @@ func judge(exitCode, signal int, retryable []int) (verdict, string) {
 	default:
 		return failed, fmt.Sprintf("the command exited with %d", exitCode)
 	}
+}
+
+// exhausted turns a wish for another attempt into a failure when that was the last.
+func (o outcome) exhausted(attempt, maxAttempts int) outcome {
+	if o.verdict == retry && maxAttempts > 0 && attempt >= maxAttempts {
+		o.verdict = failed
+		o.reason = fmt.Sprintf("%s; it was attempt %d of %d", o.reason, attempt, maxAttempts)
+	}
+	return o
 }

@@ -6,40 +6,36 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
-	"net/url"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
-
+	"github.com/ebbtide-dev/ebbtide/worker/results"
 	"github.com/ebbtide-dev/ebbtide/worker/summary"
 )
 
-// URIVariable is the environment variable that holds the broker's URI. Commands do not get it.
-const URIVariable = "AMQP_URI"
-
 // Config of a worker.
 type Config struct {
-	// URI of the broker: amqp://user:password@host:port/vhost.
-	URI string
-	// Queue to consume from.
-	Queue string
-	// ConsumerTag names the consumer at the broker, best after the pod's Job.
-	ConsumerTag string
-	// PriorityByAge makes the broker feed older workers first, so that young ones run out of work and leave.
-	PriorityByAge bool
+	// Name of the worker in results: its Job's, best.
+	Name string
 	// Command to run on each message.
 	Command []string
+	// HiddenVariables of the environment hold credentials: commands do not get them.
+	HiddenVariables []string
 	// RetryableExitCodes of the command ask for another attempt.
 	RetryableExitCodes []int
+	// MaxAttempts after which a message fails, those that killed their worker included; 0 is no limit but the broker's.
+	MaxAttempts int
 
-	// ResultExchange and ResultRoutingKey take the results. With neither, results are dropped.
-	ResultExchange, ResultRoutingKey string
-	// ResultMaxBytes bounds a result.
-	ResultMaxBytes int
-	// DeadLetterExchange takes messages that failed, with the reason in their headers. Without it they are rejected, and
-	// the queue's own dead-letter exchange takes them without a reason.
-	DeadLetterExchange string
+	// Engine that this worker is, of the Engines that a scan is complete with. Both may be empty.
+	Engine  string
+	Engines []string
+	// ResultFormat and ResultContentType are the encoding of a result and the media type of what the command writes.
+	ResultFormat      results.Format
+	ResultContentType string
+	// ResultLimit bounds a published result, in bytes. Content that does not fit goes to ResultStore; without one it fails.
+	ResultLimit int
+	ResultStore results.Store
+	// ResultMaxBytes bounds the content of a result, wherever it goes.
+	ResultMaxBytes int64
 
 	// MaxMessages to take before leaving; 0 is no limit.
 	MaxMessages int
@@ -49,8 +45,6 @@ type Config struct {
 	IdleTimeout time.Duration
 	// GracePeriod is how long a command may go on after the worker was asked to stop.
 	GracePeriod time.Duration
-	// ConnectTimeout bounds the attempts to reach the broker.
-	ConnectTimeout time.Duration
 
 	Log    *slog.Logger
 	Stderr io.Writer
@@ -62,130 +56,45 @@ type Summary = summary.Summary
 // ErrGivenBack is wrapped by errors of a worker that left a message unsettled: the broker delivers it again.
 var ErrGivenBack = errors.New("the message goes back to the queue")
 
-// connectAttempt is the pause after the first failed attempt to connect; it doubles up to a few seconds.
-const connectAttempt = 200 * time.Millisecond
+// settleWithin bounds what is said to the broker about a message.
+const settleWithin = 30 * time.Second
 
-// session is a worker's time with a broker.
+// session is a worker's time with a queue.
 type session struct {
-	config     *Config
-	connection *amqp.Connection
-	channel    *amqp.Channel
-	publishing *publishing
-	deliveries <-chan amqp.Delivery
-	closed     chan struct{} // closed once the connection has ended
-	closedBy   error         // why, from then on
-	begin      time.Time
-	consuming  bool
-	summary    Summary
+	config  *Config
+	queue   Queue
+	begin   time.Time
+	leaving bool
+	summary Summary
 }
 
-// Run consumes until a limit, the idle timeout or the end of ctx, and says what it did. Ending ctx asks it to stop: the
-// command that runs may finish within the grace period.
-func Run(ctx context.Context, config Config) (Summary, error) {
-	begin := time.Now()
-	connection, err := connect(ctx, &config)
-	if err != nil {
-		if ctx.Err() != nil {
-			return Summary{Ended: "stopped"}, nil
-		}
-		return Summary{Ended: "error"}, err
-	}
-	defer connection.Close()
-	s := &session{config: &config, connection: connection, begin: begin, closed: make(chan struct{})}
-	ends := connection.NotifyClose(make(chan *amqp.Error, 1))
-	go func() {
-		s.closedBy = amqp.ErrClosed // by intent, of which the library says nothing
-		if end := <-ends; end != nil {
-			s.closedBy = end
-		}
-		close(s.closed)
-	}()
-	if err := s.consume(); err != nil {
-		return Summary{Ended: "error"}, err
-	}
+// Run takes messages until a limit, the idle timeout or the end of ctx, and says what it did. Ending ctx asks it to stop: the
+// command that runs may finish within the grace period. Begin is when the worker started. The queue stays open.
+func Run(ctx context.Context, config Config, queue Queue, begin time.Time) (Summary, error) {
+	s := &session{config: &config, queue: queue, begin: begin}
+	var err error
 	s.summary.Ended, err = s.loop(ctx)
 	return s.summary, err
 }
 
-// connect tries until the broker answers or the time for it is over.
-func connect(ctx context.Context, config *Config) (*amqp.Connection, error) {
-	if _, err := amqp.ParseURI(config.URI); err != nil {
-		return nil, fmt.Errorf("the broker's URI must look like amqp://user:password@host:5672/vhost: %w", withoutURI(err))
-	}
-	deadline, pause := time.Now().Add(config.ConnectTimeout), connectAttempt
-	for {
-		connection, err := amqp.DialConfig(config.URI, amqp.Config{
-			Heartbeat:  10 * time.Second,
-			Properties: amqp.Table{"connection_name": config.ConsumerTag, "product": "ebbtide-worker"},
-		})
-		if err == nil {
-			return connection, nil
-		}
-		var refused *amqp.Error
-		if errors.As(err, &refused) && refused.Code == amqp.AccessRefused || time.Now().After(deadline) {
-			return nil, fmt.Errorf("connect to the broker: %w", withoutURI(err))
-		}
-		config.Log.Warn("the broker can't be reached; trying again", "error", withoutURI(err), "pause", pause.String())
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(pause/2 + rand.N(pause/2)):
-		}
-		pause = min(2*pause, 5*time.Second)
-	}
-}
-
-// withoutURI drops the URI, and with it the password, from an error of package url.
-func withoutURI(err error) error {
-	var parse *url.Error
-	if errors.As(err, &parse) {
-		return parse.Err
-	}
-	return err
-}
-
-func (s *session) consume() error {
-	var err error
-	if s.channel, err = s.connection.Channel(); err != nil {
-		return fmt.Errorf("open a channel: %w", err)
-	}
-	if s.publishing, err = newPublishing(s.connection); err != nil {
-		return fmt.Errorf("open a channel to publish: %w", err)
-	}
-	if err := s.channel.Qos(1, 0, false); err != nil {
-		return fmt.Errorf("set the prefetch: %w", err)
-	}
-	args := amqp.Table{}
-	if s.config.PriorityByAge {
-		// Higher goes first: the earlier the start, the higher.
-		args["x-priority"] = int32(-s.begin.Unix())
-	}
-	s.deliveries, err = s.channel.Consume(s.config.Queue, s.config.ConsumerTag, false, false, false, false, args)
-	if err != nil {
-		return fmt.Errorf("consume from queue %q: %w", s.config.Queue, err)
-	}
-	s.consuming = true
-	return nil
-}
-
-// leave stops being a consumer. A message that is on its way arrives nevertheless.
+// leave stops taking messages. One that is on its way arrives nevertheless.
 func (s *session) leave() error {
-	if !s.consuming {
+	if s.leaving {
 		return nil
 	}
-	s.consuming = false
-	return s.channel.Cancel(s.config.ConsumerTag, false)
+	s.leaving = true
+	return s.queue.Leave()
 }
 
 // loop takes messages until it is time to leave, and says why it left.
 func (s *session) loop(ctx context.Context) (ended string, err error) {
 	for {
-		delivery, why, err := s.next(ctx)
-		if err != nil || delivery == nil {
+		message, why, err := s.next(ctx)
+		if err != nil || message == nil {
 			return why, err
 		}
 		s.summary.Messages++
-		last, err := s.handle(ctx, delivery)
+		last, err := s.handle(ctx, message)
 		if err != nil || last != "" {
 			return last, err
 		}
@@ -193,79 +102,89 @@ func (s *session) loop(ctx context.Context) (ended string, err error) {
 }
 
 // next waits for a message. Without one it says why.
-func (s *session) next(ctx context.Context) (delivery *amqp.Delivery, why string, err error) {
-	var idle <-chan time.Time
+func (s *session) next(ctx context.Context) (message *Message, why string, err error) {
+	waiting, cancel := ctx, func() {}
 	if s.config.IdleTimeout > 0 {
-		timer := time.NewTimer(s.config.IdleTimeout)
-		defer timer.Stop()
-		idle = timer.C
+		waiting, cancel = context.WithTimeout(ctx, s.config.IdleTimeout)
 	}
-	select {
-	case d, open := <-s.deliveries:
-		if !open {
-			return nil, "error", s.lost()
-		}
-		return &d, "", nil
-	case <-idle:
-		why = "idle"
-	case <-ctx.Done():
+	defer cancel()
+	message, err = s.queue.Next(waiting)
+	if err == nil && message != nil {
+		return message, "", nil
+	}
+	if waiting.Err() == nil {
+		return nil, "error", err
+	}
+	why = "idle"
+	if ctx.Err() != nil {
 		why = "stopped"
 	}
-	// The broker may have sent a message just now: after the cancellation is confirmed it is here, or there is none.
+	// The broker may have sent a message just now: once it knows that the worker leaves, it is here or there is none.
 	if err := s.leave(); err != nil {
-		return nil, "error", s.lost()
+		return nil, "error", err
 	}
-	if d, open := <-s.deliveries; open {
-		return &d, "", nil
+	final, cancel := context.WithTimeout(context.Background(), settleWithin)
+	defer cancel()
+	if message, err = s.queue.Next(final); err != nil {
+		why = "error"
 	}
-	return nil, why, nil
-}
-
-// lost is why the broker stopped delivering.
-func (s *session) lost() error {
-	select {
-	case <-s.closed:
-		return fmt.Errorf("the connection to the broker was lost: %w", s.closedBy)
-	case <-time.After(100 * time.Millisecond):
-	}
-	return fmt.Errorf("the broker ended the consumer: was queue %q deleted?", s.config.Queue)
+	return message, why, err
 }
 
 // handle runs the command on a message and settles it. Last is not empty when the worker is to leave, and says why.
-func (s *session) handle(ctx context.Context, delivery *amqp.Delivery) (last string, err error) {
-	log := s.config.Log.With("messageID", delivery.MessageId, "deliveryCount", deliveryCount(delivery))
+func (s *session) handle(ctx context.Context, message *Message) (last string, err error) {
+	log := s.config.Log.With("message", message.Key, "attempt", message.Attempt)
 	log.Info("scan starts")
 	begin := time.Now()
-	if !delivery.Timestamp.IsZero() && !delivery.Redelivered {
-		s.summary.WaitSeconds.Add(begin.Sub(delivery.Timestamp).Seconds())
+	if !message.Queued.IsZero() && message.Attempt == 1 {
+		s.summary.WaitSeconds.Add(begin.Sub(message.Queued).Seconds())
 	}
-	running, kill := context.WithCancelCause(context.Background())
-	defer kill(nil)
-	stop := s.watch(ctx, running, kill)
-	o, err := execute(running, s.config, delivery)
-	stop()
+	out := &output{inline: s.config.ResultLimit, maximum: s.config.ResultMaxBytes, store: s.config.ResultStore}
+	defer out.discard()
+	o, err := s.run(ctx, message, out)
 	s.summary.ScanSeconds.Add(time.Since(begin).Seconds())
 	if err != nil {
 		log.Error("scan did not finish", "error", err)
-		return "error", s.giveBack(delivery, err)
+		return "error", s.giveBack(message, err)
 	}
 	last = s.isLast(ctx)
 	if last != "" {
 		if err := s.leave(); err != nil {
-			return "error", fmt.Errorf("%w: %w", ErrGivenBack, s.lost())
+			return "error", s.giveBack(message, err)
 		}
 	}
-	if err := s.settle(delivery, o); err != nil {
+	if err := s.settle(message, o); err != nil {
 		log.Error("message is not settled", "error", err)
-		return "error", s.giveBack(delivery, err)
+		return "error", s.giveBack(message, err)
 	}
-	log.Info("scan ended", "exitCode", o.exitCode, "reason", o.reason, "seconds", time.Since(begin).Seconds())
+	log.Info("scan ended", "exitCode", exitCode(o), "reason", o.reason, "seconds", o.finished.Sub(o.started).Seconds())
 	return last, nil
 }
 
-// watch ends the command when the broker is lost, for then its message goes to another worker, and once the grace
-// period after a stop is over.
-func (s *session) watch(ctx, running context.Context, kill context.CancelCauseFunc) (stop func()) {
+// run runs the command, unless the message has had its attempts.
+func (s *session) run(ctx context.Context, message *Message, out *output) (outcome, error) {
+	if s.config.MaxAttempts > 0 && message.Attempt > s.config.MaxAttempts {
+		now := time.Now()
+		return outcome{
+			verdict: failed, finished: now,
+			reason: fmt.Sprintf("attempt %d of %d ended without an answer: its worker was killed, or lost the broker",
+				s.config.MaxAttempts, s.config.MaxAttempts),
+		}, nil
+	}
+	running, kill := context.WithCancelCause(context.Background())
+	defer kill(nil)
+	stop := s.watch(ctx, running, message.Held, kill)
+	o, err := execute(running, s.config, message, out)
+	stop()
+	if err != nil || o.verdict != succeeded {
+		return o.exhausted(message.Attempt, s.config.MaxAttempts), err
+	}
+	o.output, err = out.keep()
+	return o, err
+}
+
+// watch ends the command when the message is another's, and once the grace period after a stop is over.
+func (s *session) watch(ctx, running, held context.Context, kill context.CancelCauseFunc) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		stopping := ctx.Done()
@@ -276,8 +195,8 @@ func (s *session) watch(ctx, running context.Context, kill context.CancelCauseFu
 				return
 			case <-running.Done():
 				return
-			case <-s.closed:
-				kill(fmt.Errorf("the connection to the broker was lost: %w", s.closedBy))
+			case <-held.Done():
+				kill(context.Cause(held))
 				return
 			case <-stopping:
 				stopping = nil
@@ -298,45 +217,58 @@ func (s *session) isLast(ctx context.Context) string {
 		return "messages"
 	case s.config.MaxLifetime > 0 && time.Since(s.begin) >= s.config.MaxLifetime:
 		return "lifetime"
-	case !s.consuming:
+	case s.leaving:
 		return "idle"
 	default:
 		return ""
 	}
 }
 
-// settle does with the message what the outcome asks for.
-func (s *session) settle(delivery *amqp.Delivery, o outcome) error {
-	switch o.verdict {
-	case succeeded:
-		if s.config.ResultExchange != "" || s.config.ResultRoutingKey != "" {
-			if err := s.publishing.publish(s.config.ResultExchange, s.config.ResultRoutingKey, result(delivery, o)); err != nil {
-				return fmt.Errorf("publish the result: %w", err)
-			}
-		}
-		s.summary.Succeeded++
-		return delivery.Ack(false)
-	case retry:
+// settle does with the message what the outcome asks for. A result is with the broker before its message is gone from there.
+func (s *session) settle(message *Message, o outcome) error {
+	ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
+	defer cancel()
+	if o.verdict == retry {
 		s.summary.Retried++
-		return delivery.Nack(false, true)
-	default:
-		s.summary.DeadLettered++
-		if s.config.DeadLetterExchange == "" {
-			return delivery.Reject(false)
-		}
-		if err := s.publishing.publish(s.config.DeadLetterExchange, delivery.RoutingKey, deadLetter(delivery, o, s.config.Queue)); err != nil {
-			return fmt.Errorf("publish the dead letter: %w", err)
-		}
-		return delivery.Ack(false)
+		return s.queue.Retry(ctx, message)
 	}
+	result := s.config.result(s.queue.Name(), message, o)
+	publication, err := s.config.publication(result, o.output.inline)
+	if errors.Is(err, errTooLarge) {
+		o.verdict, o.reason = failed, err.Error()
+		result = s.config.result(s.queue.Name(), message, o)
+		publication, err = s.config.publication(result, nil)
+	}
+	if err == nil {
+		err = s.queue.Publish(ctx, publication)
+	}
+	if err != nil {
+		return fmt.Errorf("publish the result: %w", err)
+	}
+	if o.verdict == succeeded {
+		s.summary.Succeeded++
+		return s.queue.Ack(ctx, message)
+	}
+	s.summary.DeadLettered++
+	letter, err := deadLetter(result)
+	if err != nil {
+		return err
+	}
+	return s.queue.DeadLetter(ctx, message, letter)
 }
 
-// giveBack returns the message to the queue and leaves.
-func (s *session) giveBack(delivery *amqp.Delivery, cause error) error {
+// giveBack leaves the message to another worker, and leaves.
+func (s *session) giveBack(message *Message, cause error) error {
 	s.summary.Retried++
-	// Without a connection there is nothing to do: the broker has taken the message back by itself.
-	if err := s.leave(); err == nil {
-		_ = delivery.Nack(false, true)
-	}
+	_ = s.leave() // without a connection the broker has taken the message back by itself
+	s.queue.GiveBack(message)
 	return fmt.Errorf("%w: %w", ErrGivenBack, cause)
+}
+
+// exitCode for the log; -1 when the command did not exit by itself.
+func exitCode(o outcome) int {
+	if o.exitCode == nil {
+		return -1
+	}
+	return *o.exitCode
 }

@@ -6,6 +6,9 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	resultsv1alpha1 "github.com/ebbtide-dev/ebbtide/proto/ebbtide/results/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/worker/results"
 )
 
 // settlements records where messages end: among the results, or among the dead letters.
@@ -26,9 +29,8 @@ type end struct {
 	Deliveries int64
 }
 
-// outcome is the body of a result, or of a dead letter, which has no start.
+// outcome is what a scan prints.
 type outcome struct {
-	ID        string    `json:"id"`
 	Published time.Time `json:"published"`
 	Started   time.Time `json:"started"`
 }
@@ -55,16 +57,23 @@ func collect(connection *amqp.Connection) (*settlements, error) {
 }
 
 func (s *settlements) settle(delivery amqp.Delivery, dead bool) {
+	id, e := delivery.MessageId, end{Dead: dead}
 	var o outcome
-	if err := json.Unmarshal(delivery.Body, &o); err != nil || o.ID == "" {
-		o.ID = delivery.MessageId
+	if dead {
+		e.Reason, _ = delivery.Headers["ebbtide-reason"].(string)
+	} else {
+		result, err := results.Unmarshal(delivery.ContentType, delivery.Body)
+		if err != nil {
+			id = err.Error() // no scan that anybody waits for
+		} else if result.GetStatus() == resultsv1alpha1.Status_STATUS_FAILED {
+			return // it is among the dead letters too
+		}
+		e.Deliveries = int64(result.GetAttempt()) - 1
+		_ = json.Unmarshal([]byte(result.GetText()), &o) // without a start there is no wait
 	}
-	e := end{Dead: dead}
-	e.Reason, _ = delivery.Headers["ebbtide-reason"].(string)
-	e.Deliveries, _ = delivery.Headers["ebbtide-delivery-count"].(int64)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.results[o.ID] = append(s.results[o.ID], e)
+	s.results[id] = append(s.results[id], e)
 	if !o.Started.IsZero() {
 		s.waits = append(s.waits, o.Started.Sub(o.Published))
 	}

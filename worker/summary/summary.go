@@ -25,6 +25,12 @@ type Summary struct {
 	ScanSeconds Histogram `json:"scanSeconds,omitzero"`
 }
 
+// Untimed is the summary without how long things took.
+func (s Summary) Untimed() Summary {
+	s.WaitSeconds, s.ScanSeconds = Histogram{}, Histogram{}
+	return s
+}
+
 // Bounds are the upper bounds of a Histogram's buckets, in seconds, but for the last one's, which has none.
 var Bounds = [...]float64{1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400}
 

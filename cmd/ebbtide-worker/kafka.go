@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/ebbtide-dev/ebbtide/worker"
+	"github.com/ebbtide-dev/ebbtide/worker/kafka"
+)
+
+// kafkaPasswordVariable is the environment variable that holds the password for SASL.
+const kafkaPasswordVariable = "KAFKA_PASSWORD"
+
+func kafkaCommand(begin time.Time) *cobra.Command {
+	var o runOptions
+	var q kafka.Config
+	var security kafkaSecurity
+	cmd := &cobra.Command{
+		Use:   "kafka --brokers BROKER:PORT --topics TOPIC --group GROUP [flags] -- COMMAND [ARG...]",
+		Short: "Run a command on each record of Kafka topics",
+		Long: `Consumes topics as a member of a group, one record at a time, and runs a command on each, as ebbtide-worker does on RabbitMQ. An
+offset is committed when the record's result is published.
+
+A record's headers message-id, correlation-id and content-type are the message's properties, its key is $EBBTIDE_ROUTING_KEY. A record
+without message-id is known by its topic, partition and offset. A record that gets another attempt is sent again, to --retry-topic or to
+where it came from. No more workers than partitions have work at a time.`,
+		Example: "  ebbtide-worker kafka --brokers kafka:9092 --topics scans --group scans --result-topic scan-results \\\n" +
+			"    --dead-letter-topic scan-dead --max-attempts 3 -- scan.sh",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.complete(args); err != nil {
+				return err
+			}
+			if q.ResultTopic == "" && q.DeadLetterTopic == "" {
+				return errors.New("--result-topic: without it and --dead-letter-topic nobody would know of records that fail")
+			}
+			q.ClientID, q.Log = o.Name, o.Log
+			if err := security.apply(&q); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), begin, func(ctx context.Context) (worker.Queue, error) { return kafka.Open(ctx, q) })
+		},
+	}
+	o.addFlags(cmd)
+	flags := cmd.Flags()
+	flags.StringSliceVar(&q.Brokers, "brokers", nil, "brokers to ask first, host:port, separated by commas (required)")
+	flags.StringSliceVar(&q.Topics, "topics", nil, "topics to consume, separated by commas (required)")
+	flags.StringVar(&q.Group, "group", "", "consumer group, the same as in the ScalingPolicy (required)")
+	flags.StringVar(&q.ResultTopic, "result-topic", "", "topic for results")
+	flags.StringVar(&q.DeadLetterTopic, "dead-letter-topic", "", "topic for records that failed; default: their results alone say so")
+	flags.StringVar(&q.RetryTopic, "retry-topic", "", "topic for records that get another attempt, consumed as well; default: where they came from")
+	flags.DurationVar(&q.SessionTimeout, "session-timeout", 45*time.Second, "the group gives a silent worker's records to another after this")
+	flags.DurationVar(&q.RebalanceTimeout, "rebalance-timeout", 5*time.Minute,
+		"longest that a rebalance waits for a worker's command; make it longer than a scan takes")
+	flags.DurationVar(&q.ConnectTimeout, "connect-timeout", time.Minute, "how long to try to reach a broker")
+	flags.StringVar(&security.mechanism, "sasl-mechanism", "", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with $"+kafkaPasswordVariable)
+	flags.StringVar(&security.username, "sasl-username", "", "user for SASL")
+	flags.BoolVar(&security.tls, "tls", false, "connect with TLS")
+	flags.StringVar(&security.ca, "tls-ca", "", "file with the authority of the brokers' certificates; default: the system's")
+	for _, required := range []string{"brokers", "topics", "group"} {
+		if err := cmd.MarkFlagRequired(required); err != nil {
+			panic(err) // of a flag that is not there
+		}
+	}
+	return cmd
+}
+
+// kafkaSecurity is how a worker proves who it is.
+type kafkaSecurity struct {
+	mechanism, username, ca string
+	tls                     bool
+}
+
+func (s kafkaSecurity) apply(q *kafka.Config) error {
+	password := os.Getenv(kafkaPasswordVariable)
+	switch s.mechanism {
+	case "":
+	case "PLAIN":
+		q.SASL = plain.Auth{User: s.username, Pass: password}.AsMechanism()
+	case "SCRAM-SHA-256":
+		q.SASL = scram.Auth{User: s.username, Pass: password}.AsSha256Mechanism()
+	case "SCRAM-SHA-512":
+		q.SASL = scram.Auth{User: s.username, Pass: password}.AsSha512Mechanism()
+	default:
+		return fmt.Errorf("--sasl-mechanism %q: must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", s.mechanism)
+	}
+	if !s.tls {
+		return nil
+	}
+	q.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.ca == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(s.ca)
+	if err != nil {
+		return fmt.Errorf("--tls-ca: %w", err)
+	}
+	q.TLS.RootCAs = x509.NewCertPool()
+	if !q.TLS.RootCAs.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("--tls-ca %s: holds no PEM certificate", s.ca)
+	}
+	return nil
+}

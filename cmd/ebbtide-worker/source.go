@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebbtide-dev/ebbtide/internal/child"
+	"github.com/ebbtide-dev/ebbtide/worker/sourcestore"
+)
+
+const sourceLong = `source keeps repositories on a volume that many pods mount: one mirror of each, fetched once however many scans ask at once, and
+a checkout for each scan that takes its history from the mirror. It needs git in its image.`
+
+const sourceGetLong = `get brings the mirror of a repository up to date, and makes a checkout.
+
+With a COMMAND it runs that in the checkout, with $EBBTIDE_SOURCE, $EBBTIDE_SOURCE_COMMIT and, if the mirror could not be fetched,
+$EBBTIDE_SOURCE_STALE, and removes the checkout afterwards. With --hold it keeps the checkout until SIGTERM, which is for a sidecar beside the
+engines. With neither it leaves the checkout for --lease. In all cases it prints what it made as JSON: with a COMMAND, to standard error.
+
+Submodules and Git LFS files are not fetched; a symbolic link becomes a file that holds its target.
+
+Exit codes: the COMMAND's; 75 if the source can't be had now, or the COMMAND was killed; 1 for anything else that is wrong.`
+
+func sourceCommand() *cobra.Command {
+	parent := &cobra.Command{Use: "source", Short: "Keep the source of scans on a volume", Long: sourceLong}
+	store := &sourcestore.Store{Now: time.Now}
+	flags := parent.PersistentFlags()
+	flags.StringVar(&store.Root, "store", os.Getenv("EBBTIDE_SOURCE_STORE"), "folder on the volume; default: $EBBTIDE_SOURCE_STORE")
+	flags.StringVar(&store.Git, "git", "git", "the git program")
+	parent.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if info, err := os.Stat(store.Root); err != nil || !info.IsDir() {
+			return fmt.Errorf("--store %q: is not a folder: is the volume mounted?", store.Root)
+		}
+		return nil
+	}
+	parent.AddCommand(sourceGetCommand(store), sourceReleaseCommand(store), sourceGCCommand(store))
+	return parent
+}
+
+func sourceGetCommand(store *sourcestore.Store) *cobra.Command {
+	var r sourcestore.Request
+	var lease time.Duration
+	var quota int64
+	var hold bool
+	cmd := &cobra.Command{
+		Use:   "get --repository URL [flags] [-- COMMAND [ARG...]]",
+		Short: "Make a checkout of a repository",
+		Long:  sourceGetLong,
+		Example: "  ebbtide-worker --queue scans --result-exchange scan-results -- \\\n" +
+			"    ebbtide-worker source get --max-age 1m -- gitleaks git .    # the message's header names the repository",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r.Credentials.Token = os.Getenv(sourcestore.TokenVariable)
+			if r.Credentials.Token != "" && !strings.HasPrefix(r.Credentials.For, "https://") && !strings.HasPrefix(r.Credentials.For, "http://") {
+				return fmt.Errorf("--token-for %q: say for which URLs $%s is, https://HOST/ say", r.Credentials.For, sourcestore.TokenVariable)
+			}
+			if hold && len(args) > 0 {
+				return errors.New("--hold: not with a command, which holds the checkout itself")
+			}
+			c, err := store.Get(cmd.Context(), r)
+			if err != nil {
+				return err
+			}
+			if quota > 0 && c.Fetched {
+				// What this fetch brought may be too much; the checkout that it was for is in use.
+				if _, err := store.Collect(cmd.Context(), sourcestore.Collection{Quota: quota}); err != nil {
+					return errors.Join(err, c.Release())
+				}
+			}
+			switch {
+			case len(args) > 0:
+				return errors.Join(describe(cmd.ErrOrStderr(), c), runIn(cmd.Context(), c, args), c.Release())
+			case hold:
+				err := describe(cmd.OutOrStdout(), c)
+				<-cmd.Context().Done()
+				return errors.Join(err, c.Release())
+			default:
+				return errors.Join(describe(cmd.OutOrStdout(), c), c.Lease(cmd.Context(), time.Now().Add(lease)))
+			}
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&r.Repository, "repository", os.Getenv("EBBTIDE_HEADER_REPOSITORY"),
+		"URL of the repository, without credentials; default: $EBBTIDE_HEADER_REPOSITORY, the message's header")
+	flags.StringVar(&r.Revision, "revision", os.Getenv("EBBTIDE_HEADER_REVISION"),
+		"branch, tag, full name of a ref, or whole id of a commit; default: $EBBTIDE_HEADER_REVISION, or the default branch")
+	flags.DurationVar(&r.MaxAge, "max-age", 0, "do without a fetch if there was one this recently; 0: one must start after this request")
+	flags.DurationVar(&r.StaleFor, "stale-for", 0, "use a mirror of up to this age when it can't be fetched; 0: that is an error")
+	flags.StringVar(&r.Filter, "filter", "", "what the mirror leaves out until a checkout needs it: blob:none; such a mirror has no history of files")
+	flags.StringSliceVar(&r.Refs, "refs", nil, "patterns of refs to fetch besides branches and tags: refs/pull/*/head")
+	flags.StringSliceVar(&r.Protocols, "protocols", []string{"https", "ssh"}, "protocols that a repository may be fetched by")
+	flags.StringVar(&r.Credentials.For, "token-for", "", "start of the URLs that get $"+sourcestore.TokenVariable+" as their password")
+	flags.StringVar(&r.Credentials.User, "token-user", "x-access-token", "user that the token belongs to")
+	flags.DurationVar(&r.FetchTimeout, "fetch-timeout", 10*time.Minute, "longest that a fetch may take")
+	flags.Int64Var(&quota, "quota", 0, "bytes of all mirrors; over it the least recently used ones that nobody uses go; 0: no limit")
+	flags.DurationVar(&lease, "lease", 6*time.Hour, "without a command: the checkout may be removed after this")
+	flags.BoolVar(&hold, "hold", false, "keep the checkout until SIGTERM, then remove it")
+	return cmd
+}
+
+func sourceReleaseCommand(store *sourcestore.Store) *cobra.Command {
+	return &cobra.Command{
+		Use: "release CHECKOUT", Short: "Remove a checkout that get has left", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return store.Release(args[0]) },
+	}
+}
+
+func sourceGCCommand(store *sourcestore.Store) *cobra.Command {
+	var what sourcestore.Collection
+	cmd := &cobra.Command{
+		Use:   "gc",
+		Short: "Remove checkouts of dead scans, and mirrors that nobody has used for long",
+		Long: "gc removes checkouts whose scan is dead or whose lease is over, mirrors unused for --unused-for, and the least recently used mirrors\n" +
+			"over --quota. What is in use stays. It prints what it did as JSON.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			done, err := store.Collect(cmd.Context(), what)
+			return errors.Join(err, describe(cmd.OutOrStdout(), done))
+		},
+	}
+	cmd.Flags().DurationVar(&what.UnusedFor, "unused-for", 14*24*time.Hour, "remove mirrors that nobody has asked for this long; 0: none")
+	cmd.Flags().Int64Var(&what.Quota, "quota", 0, "bytes of all mirrors; 0: no limit")
+	return cmd
+}
+
+func describe(out io.Writer, value any) error { return json.NewEncoder(out).Encode(value) }
+
+// commandEnd is how a command ended that is not this program's failure.
+type commandEnd int
+
+func (e commandEnd) Error() string { return fmt.Sprintf("the command exited with %d", int(e)) }
+
+// runIn runs a command in a checkout. The end of ctx is a SIGTERM to it.
+func runIn(ctx context.Context, c *sourcestore.Checkout, args []string) error {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Path, os.Stdin, os.Stdout, os.Stderr
+	for _, variable := range os.Environ() {
+		if !strings.HasPrefix(variable, sourcestore.TokenVariable+"=") {
+			cmd.Env = append(cmd.Env, variable)
+		}
+	}
+	cmd.Env = append(cmd.Env, "EBBTIDE_SOURCE="+c.Path, "EBBTIDE_SOURCE_COMMIT="+c.Commit)
+	if c.Stale != "" {
+		cmd.Env = append(cmd.Env, "EBBTIDE_SOURCE_STALE="+c.Stale)
+	}
+	ended, err := child.Start(cmd)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", args[0], err)
+	}
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+		err = <-ended
+	}
+	var exit *exec.ExitError
+	switch {
+	case !errors.As(err, &exit):
+		return err
+	case exit.ExitCode() < 0:
+		return commandEnd(exitGivenBack)
+	default:
+		return commandEnd(exit.ExitCode())
+	}
+}

@@ -1,0 +1,121 @@
+// Package gitserver serves repositories over HTTP on the loopback by git's own http-backend, and counts what is asked of it.
+package gitserver
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cgi"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Server is an origin. Its fields may be set before the first request.
+type Server struct {
+	// Root holds the repositories, as bare ones.
+	Root string
+	// URL of Root.
+	URL string
+	// Password that is asked for, with any user; empty: none.
+	Password string
+	// Before is called at the start of each fetch; an error is the answer.
+	Before func() error
+
+	fetches, bytes atomic.Int64
+	server         *http.Server
+	done           sync.WaitGroup
+}
+
+// Start serves the repositories of a folder.
+func Start(root string) (*Server, error) {
+	path, err := exec.Command("git", "--exec-path").Output()
+	if err != nil {
+		return nil, fmt.Errorf("git: %w", err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Root: root, URL: "http://" + listener.Addr().String()}
+	backend := &cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"),
+		Env: []string{
+			"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_COUNT=2",
+			"GIT_CONFIG_KEY_0=uploadpack.allowFilter", "GIT_CONFIG_VALUE_0=true",
+			"GIT_CONFIG_KEY_1=uploadpack.allowAnySHA1InWant", "GIT_CONFIG_VALUE_1=true",
+		},
+	}
+	s.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != s.Password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
+			http.Error(w, "who is it?", http.StatusUnauthorized)
+			return
+		}
+		// Every fetch begins with this request.
+		if strings.HasSuffix(r.URL.Path, "/info/refs") && r.URL.Query().Get("service") == "git-upload-pack" {
+			s.fetches.Add(1)
+			if s.Before != nil {
+				if err := s.Before(); err != nil {
+					http.Error(w, err.Error(), http.StatusServiceUnavailable)
+					return
+				}
+			}
+		}
+		backend.ServeHTTP(counter{w, &s.bytes}, r)
+	})}
+	s.done.Go(func() { _ = s.server.Serve(listener) }) // until Stop
+	return s, nil
+}
+
+// Fetches is how many were begun.
+func (s *Server) Fetches() int64 { return s.fetches.Load() }
+
+// Bytes is how many were sent.
+func (s *Server) Bytes() int64 { return s.bytes.Load() }
+
+// Stop ends the server.
+func (s *Server) Stop() {
+	s.server.Close()
+	s.done.Wait()
+}
+
+type counter struct {
+	http.ResponseWriter
+	bytes *atomic.Int64
+}
+
+func (c counter) Write(p []byte) (int, error) {
+	c.bytes.Add(int64(len(p)))
+	return c.ResponseWriter.Write(p)
+}
+
+// Git runs git in a folder, with nobody's configuration.
+func Git(folder string, args ...string) (string, error) { return run(folder, nil, args...) }
+
+// FastImport makes commits in a repository from a file in the form of git fast-import.
+func FastImport(folder, stream string) error {
+	file, err := os.Open(stream)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	_, err = run(folder, file, "fast-import", "--quiet")
+	return err
+}
+
+func run(folder string, stdin io.Reader, args ...string) (string, error) {
+	cmd := exec.Command("git", args...)
+	cmd.Dir, cmd.Stdin = folder, stdin
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=e2e", "GIT_AUTHOR_EMAIL=e2e@ebbtide.dev",
+		"GIT_COMMITTER_NAME=e2e", "GIT_COMMITTER_EMAIL=e2e@ebbtide.dev")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("git %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
+}

@@ -1,0 +1,417 @@
+// Package kafka is a worker's queue on Kafka: the topics of a consumer group, one record at a time.
+//
+//	a record is done      its result is in the result topic, then the offset after it is committed
+//	another attempt       the record is sent again, to the retry topic or to where it came from, then committed
+//	it failed             it is sent to the dead-letter topic, then committed
+//	its worker is killed  nothing is committed: the next member that gets the partition begins with it
+//
+// Kafka does not count deliveries, so the worker does: before a command starts, the offset of its record is committed as it is,
+// with the attempt in the commit's metadata. A record that kills its worker reaches its limit too.
+//
+// The client sends heartbeats while a command runs, however long that takes, and there is no max.poll.interval. When a rebalance
+// takes the partition of the record that is being worked on, the member holds on to it until the record is settled, for at most
+// nine tenths of the rebalance timeout; then the command is killed and the record is another's. Balancing is cooperative: members
+// whose partitions stay go on.
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
+
+	"github.com/ebbtide-dev/ebbtide/worker"
+	"github.com/ebbtide-dev/ebbtide/worker/results"
+)
+
+// Config says where records come from and where they go.
+type Config struct {
+	Brokers []string
+	// Topics that the group consumes; with a RetryTopic, that as well.
+	Topics []string
+	Group  string
+	// ClientID names the member, best after the pod's Job.
+	ClientID string
+
+	// ResultTopic takes the results; without one they are dropped. DeadLetterTopic takes records that failed; without one they are
+	// passed over. RetryTopic takes records that get another attempt; without one they go to the end of the topic they came from.
+	ResultTopic, DeadLetterTopic, RetryTopic string
+
+	// SessionTimeout after which the group gives up a member that is silent.
+	SessionTimeout time.Duration
+	// RebalanceTimeout bounds how long a rebalance waits for a member: longer than most commands run.
+	RebalanceTimeout time.Duration
+	// ConnectTimeout bounds the attempts to reach a broker.
+	ConnectTimeout time.Duration
+
+	// SASL and TLS; nil for none.
+	SASL sasl.Mechanism
+	TLS  *tls.Config
+	Log  *slog.Logger
+}
+
+// The headers of records. Those of a record that is sent again say what it was.
+const (
+	idHeader            = "message-id"
+	correlationHeader   = "correlation-id"
+	contentTypeHeader   = "content-type"
+	attemptHeader       = "ebbtide-attempt"
+	queuedHeader        = "ebbtide-queued"
+	reasonHeader        = "ebbtide-reason"
+	resultHeader        = "ebbtide-result"
+	attemptsMetadataKey = "ebbtide-attempts="
+)
+
+// heldOn is how much of the rebalance timeout a record may hold its partition.
+func heldOn(timeout time.Duration) time.Duration { return timeout * 9 / 10 }
+
+type queue struct {
+	config *Config
+	client *kgo.Client
+	admin  *kadm.Client
+	left   bool
+
+	mu      sync.Mutex
+	current *held
+}
+
+// held is the record that is being worked on.
+type held struct {
+	record  *kgo.Record
+	message *worker.Message
+	lose    context.CancelCauseFunc
+	settled chan struct{}
+}
+
+// Open connects and joins the group.
+func Open(ctx context.Context, config Config) (worker.Queue, error) {
+	q := &queue{config: &config}
+	topics := slices.Clone(config.Topics)
+	if config.RetryTopic != "" && !slices.Contains(topics, config.RetryTopic) {
+		topics = append(topics, config.RetryTopic)
+	}
+	options := []kgo.Opt{
+		kgo.SeedBrokers(config.Brokers...), kgo.ClientID(config.ClientID),
+		kgo.ConsumerGroup(config.Group), kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.SessionTimeout(config.SessionTimeout), kgo.HeartbeatInterval(min(3*time.Second, config.SessionTimeout/3)),
+		kgo.RebalanceTimeout(config.RebalanceTimeout), kgo.OnPartitionsRevoked(q.revoked), kgo.OnPartitionsLost(q.lost),
+		// One record is worked on at a time: more than a few in memory are of no use.
+		kgo.FetchMaxBytes(1 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1),
+	}
+	if config.SASL != nil {
+		options = append(options, kgo.SASL(config.SASL))
+	}
+	if config.TLS != nil {
+		options = append(options, kgo.DialTLSConfig(config.TLS))
+	}
+	client, err := kgo.NewClient(options...)
+	if err != nil {
+		return nil, q.explain(err)
+	}
+	q.client, q.admin = client, kadm.NewClient(client)
+	connecting, cancel := context.WithTimeout(ctx, config.ConnectTimeout)
+	defer cancel()
+	if err := q.check(connecting, append(topics, config.ResultTopic, config.DeadLetterTopic)); err != nil {
+		client.CloseAllowingRebalance()
+		return nil, err
+	}
+	return q, nil
+}
+
+// check waits until a broker answers, and says which topic is not there.
+func (q *queue) check(ctx context.Context, topics []string) error {
+	topics = slices.DeleteFunc(topics, func(topic string) bool { return topic == "" })
+	for {
+		found, err := q.admin.ListTopics(ctx, topics...)
+		if err == nil {
+			for _, topic := range topics {
+				if !found.Has(topic) {
+					return fmt.Errorf("topic %q does not exist: create it, or correct its name", topic)
+				}
+			}
+			return nil
+		}
+		q.config.Log.Warn("the brokers can't be reached; trying again", "error", err)
+		select {
+		case <-ctx.Done():
+			return q.explain(err)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// revoked is called when a rebalance takes partitions, and may take its time.
+func (q *queue) revoked(ctx context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	current := q.holds(partitions)
+	if current == nil {
+		return
+	}
+	patience := heldOn(q.config.RebalanceTimeout)
+	select {
+	case <-current.settled:
+	case <-ctx.Done():
+	case <-time.After(patience):
+		current.lose(fmt.Errorf("a rebalance of group %q takes partition %d of topic %q, and %s later the command still ran: raise --rebalance-timeout",
+			q.config.Group, current.record.Partition, current.record.Topic, patience))
+	}
+}
+
+// lost is called when partitions are another's already.
+func (q *queue) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	if current := q.holds(partitions); current != nil {
+		current.lose(fmt.Errorf("group %q gave partition %d of topic %q to another member: this one was not heard of for %s",
+			q.config.Group, current.record.Partition, current.record.Topic, q.config.SessionTimeout))
+	}
+}
+
+// holds returns the record that is being worked on if it is of one of the partitions.
+func (q *queue) holds(partitions map[string][]int32) *held {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.current == nil || !slices.Contains(partitions[q.current.record.Topic], q.current.record.Partition) {
+		return nil
+	}
+	return q.current
+}
+
+// Name implements worker.Queue.
+func (q *queue) Name() string {
+	if current := q.current; current != nil {
+		return current.record.Topic
+	}
+	return strings.Join(q.config.Topics, ",")
+}
+
+// Next implements worker.Queue.
+func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
+	for !q.left {
+		fetches := q.client.PollRecords(ctx, 1)
+		records := fetches.Records()
+		var current *held
+		if len(records) > 0 {
+			// Before a rebalance may happen, so that it finds what is held.
+			current = q.take(records[0])
+		}
+		q.client.AllowRebalance()
+		if current == nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if err := fetches.Err(); err != nil {
+				return nil, q.explain(err)
+			}
+			continue
+		}
+		err := q.count(ctx, current)
+		if err == nil {
+			return current.message, nil
+		}
+		q.release()
+		if current.message.Held.Err() == nil {
+			return nil, fmt.Errorf("count the attempt at offset %d of topic %q: %w", current.record.Offset, current.record.Topic, q.explain(err))
+		}
+		// The partition went to another member, and the record with it.
+	}
+	return nil, nil
+}
+
+// take makes a record the one that is worked on.
+func (q *queue) take(record *kgo.Record) *held {
+	m := &worker.Message{
+		Headers: map[string]string{}, Body: record.Value, RoutingKey: string(record.Key), Queued: record.Timestamp, Attempt: 1,
+	}
+	for _, header := range record.Headers {
+		m.Headers[header.Key] = string(header.Value)
+	}
+	m.ID, m.CorrelationID, m.ContentType = m.Headers[idHeader], m.Headers[correlationHeader], m.Headers[contentTypeHeader]
+	if m.Key = m.ID; m.Key == "" {
+		m.Key = fmt.Sprintf("%s/%d/%d", record.Topic, record.Partition, record.Offset)
+	}
+	if attempts, err := strconv.Atoi(m.Headers[attemptHeader]); err == nil {
+		m.Attempt += attempts
+	}
+	if queued, err := time.Parse(time.RFC3339Nano, m.Headers[queuedHeader]); err == nil {
+		m.Queued = queued
+	}
+	held := &held{record: record, message: m, settled: make(chan struct{})}
+	m.Held, held.lose = context.WithCancelCause(context.Background())
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.current = held
+	return held
+}
+
+// release lets go of the record that was worked on.
+func (q *queue) release() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.current != nil {
+		close(q.current.settled)
+		q.current = nil
+	}
+}
+
+// count adds the attempts that killed their worker, and writes this one down.
+func (q *queue) count(ctx context.Context, current *held) error {
+	record := current.record
+	committed, err := q.admin.FetchOffsetsForTopics(ctx, q.config.Group, record.Topic)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		return err
+	}
+	attempts := 0
+	if commit, ok := committed.Lookup(record.Topic, record.Partition); ok && commit.At == record.Offset {
+		if text, ok := strings.CutPrefix(commit.Metadata, attemptsMetadataKey); ok {
+			attempts, _ = strconv.Atoi(text) // of somebody else's: no attempts
+		}
+	}
+	current.message.Attempt += attempts
+	return q.commit(ctx, record, record.Offset, attemptsMetadataKey+strconv.Itoa(attempts+1))
+}
+
+// commit commits an offset of a record's partition.
+func (q *queue) commit(ctx context.Context, record *kgo.Record, offset int64, metadata string) error {
+	ctx = kgo.PreCommitFnContext(ctx, func(request *kmsg.OffsetCommitRequest) error {
+		for _, topic := range request.Topics {
+			for i := range topic.Partitions {
+				topic.Partitions[i].Metadata = &metadata
+			}
+		}
+		return nil
+	})
+	offsets := map[string]map[int32]kgo.EpochOffset{record.Topic: {record.Partition: {Epoch: record.LeaderEpoch, Offset: offset}}}
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		var failed error
+		q.client.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, response *kmsg.OffsetCommitResponse, err error) {
+			if failed = err; err != nil {
+				return
+			}
+			for _, topic := range response.Topics {
+				for _, partition := range topic.Partitions {
+					failed = errors.Join(failed, kerr.ErrorForCode(partition.ErrorCode))
+				}
+			}
+		})
+		if !errors.Is(failed, kerr.RebalanceInProgress) {
+			return failed
+		}
+		select {
+		case <-ctx.Done():
+			return failed
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Leave implements worker.Queue. Records that the client has read ahead stay in the topic.
+func (q *queue) Leave() error {
+	q.left = true
+	return nil
+}
+
+// Publish implements worker.Queue. A record's key is the scan, so that one consumer gets all results of it.
+func (q *queue) Publish(ctx context.Context, result worker.Publication) error {
+	if q.config.ResultTopic == "" {
+		return nil
+	}
+	return q.produce(ctx, &kgo.Record{
+		Topic: q.config.ResultTopic, Key: []byte(result.Scan), Value: result.Body, Headers: []kgo.RecordHeader{
+			{Key: idHeader, Value: []byte(result.Key)},
+			{Key: contentTypeHeader, Value: []byte(result.ContentType)},
+			{Key: "type", Value: []byte(results.Type)},
+		},
+	})
+}
+
+// produce returns once all in-sync replicas have the record.
+func (q *queue) produce(ctx context.Context, record *kgo.Record) error {
+	err := q.client.ProduceSync(ctx, record).FirstErr()
+	if errors.Is(err, kerr.MessageTooLarge) {
+		return fmt.Errorf("topic %q takes no record of %d bytes: lower --result-limit, or raise max.message.bytes", record.Topic, len(record.Value))
+	}
+	if err != nil {
+		return fmt.Errorf("send to topic %q: %w", record.Topic, q.explain(err))
+	}
+	return nil
+}
+
+// Ack implements worker.Queue.
+func (q *queue) Ack(ctx context.Context, _ *worker.Message) error {
+	record := q.current.record
+	if err := q.commit(ctx, record, record.Offset+1, ""); err != nil {
+		return fmt.Errorf("commit offset %d of topic %q: %w", record.Offset+1, record.Topic, q.explain(err))
+	}
+	q.release()
+	return nil
+}
+
+// Retry implements worker.Queue.
+func (q *queue) Retry(ctx context.Context, message *worker.Message) error {
+	topic := q.config.RetryTopic
+	if topic == "" {
+		topic = q.current.record.Topic
+	}
+	if err := q.again(ctx, message, topic, map[string]string{attemptHeader: strconv.Itoa(message.Attempt)}); err != nil {
+		return err
+	}
+	return q.Ack(ctx, message)
+}
+
+// DeadLetter implements worker.Queue. Whoever sends the record again begins anew.
+func (q *queue) DeadLetter(ctx context.Context, message *worker.Message, letter worker.DeadLetter) error {
+	if q.config.DeadLetterTopic != "" {
+		err := q.again(ctx, message, q.config.DeadLetterTopic, map[string]string{reasonHeader: letter.Reason, resultHeader: letter.Result})
+		if err != nil {
+			return err
+		}
+	}
+	return q.Ack(ctx, message)
+}
+
+// again sends the record to a topic as it was, with its key and the time when it was queued, and headers.
+func (q *queue) again(ctx context.Context, message *worker.Message, topic string, headers map[string]string) error {
+	old := q.current.record
+	headers[idHeader], headers[queuedHeader] = message.Key, message.Queued.UTC().Format(time.RFC3339Nano)
+	record := &kgo.Record{Topic: topic, Key: old.Key, Value: old.Value}
+	for _, header := range old.Headers {
+		if _, replaced := headers[header.Key]; !replaced && header.Key != attemptHeader {
+			record.Headers = append(record.Headers, header)
+		}
+	}
+	for key, value := range headers {
+		record.Headers = append(record.Headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
+	}
+	return q.produce(ctx, record)
+}
+
+// GiveBack implements worker.Queue: without a commit the record is the next member's.
+func (q *queue) GiveBack(*worker.Message) { q.release() }
+
+// Close implements worker.Queue: it leaves the group, so that others get its partitions at once.
+func (q *queue) Close() error {
+	q.client.CloseAllowingRebalance()
+	return nil
+}
+
+// explain turns an error into one for a person.
+func (q *queue) explain(err error) error {
+	switch {
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		err = errors.New("the broker refuses the user: correct --sasl-username or $KAFKA_PASSWORD")
+	case errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.TopicAuthorizationFailed):
+		err = fmt.Errorf("the user needs the permissions Read on the group and its topics, and Write on the others: %w", err)
+	}
+	return fmt.Errorf("kafka %s: %w", strings.Join(q.config.Brokers, ","), err)
+}

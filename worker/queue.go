@@ -1,0 +1,64 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"github.com/ebbtide-dev/ebbtide/worker/results"
+)
+
+// Message is what a queue delivers.
+type Message struct {
+	// Key tells the message from all others, and is the same each time it is delivered: the producer's id for it where there is one.
+	Key string
+	// ID, CorrelationID, ContentType and RoutingKey are the producer's. Any may be empty.
+	ID, CorrelationID, ContentType, RoutingKey string
+	// Headers that have a value which can be printed.
+	Headers map[string]string
+	Body    []byte
+	// Queued is when the message was sent, as far as it says.
+	Queued time.Time
+	// Attempt is 1 when the message is delivered for the first time. An attempt counts however it ended, be it with a killed worker.
+	Attempt int
+	// Held ends, with the cause, when the message is no longer this worker's: the broker will give it to another.
+	Held context.Context
+}
+
+// Publication is a result, ready to be sent.
+type Publication struct {
+	// Key of the result, and the scan that it belongs to.
+	Key, Scan   string
+	ContentType results.Format
+	Body        []byte
+}
+
+// DeadLetter says why a message failed.
+type DeadLetter struct {
+	// Reason is for a person; Result the whole result in JSON, without content.
+	Reason, Result string
+}
+
+// Queue delivers messages, one at a time, and settles them. Each of the packages under this one knows one kind of broker.
+//
+// A message that Next returned is settled by one of Ack, Retry, DeadLetter and GiveBack before Next is called again. Next and
+// these are called by one goroutine at a time. Each error tells a person what to do, and holds no credentials.
+type Queue interface {
+	// Name of the queue or topic, for people.
+	Name() string
+	// Next waits for a message. It returns neither message nor error once Leave was called and no message is on its way.
+	Next(ctx context.Context) (*Message, error)
+	// Leave says that no message is wanted any more. One that is on its way arrives by Next nevertheless.
+	Leave() error
+	// Publish returns once the broker has the result for good.
+	Publish(ctx context.Context, result Publication) error
+	// Ack says that the message is done.
+	Ack(ctx context.Context, message *Message) error
+	// Retry asks for another attempt.
+	Retry(ctx context.Context, message *Message) error
+	// DeadLetter puts the message, as it was, where failed ones are kept, and is done with it.
+	DeadLetter(ctx context.Context, message *Message, letter DeadLetter) error
+	// GiveBack leaves the message to another worker, as far as the broker has not taken it back by itself.
+	GiveBack(message *Message)
+	// Close ends the connection.
+	Close() error
+}

@@ -1,0 +1,246 @@
+// Package rabbitmq is a worker's queue on RabbitMQ.
+//
+// The worker is a consumer with prefetch 1 for exactly as long as it holds or wants a message, because the scaler counts
+// consumers: it stops being one just before it settles its last message, so that none is delivered to it that it would have to
+// give back.
+package rabbitmq
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/url"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/ebbtide-dev/ebbtide/worker"
+)
+
+// URIVariable is the environment variable that holds the broker's URI.
+const URIVariable = "AMQP_URI"
+
+// Config says where messages come from and where they go.
+type Config struct {
+	// URI of the broker: amqp://user:password@host:port/vhost.
+	URI string
+	// Queue to consume from.
+	Queue string
+	// ConsumerTag names the consumer at the broker, best after the pod's Job.
+	ConsumerTag string
+	// Priority among the consumers of the queue: the broker feeds higher ones first. PriorityByAge makes one.
+	Priority int64
+
+	// ResultExchange and ResultRoutingKey take the results. With neither, results are dropped.
+	ResultExchange, ResultRoutingKey string
+	// DeadLetterExchange takes messages that failed, with the reason in their headers. Without it they are rejected, and
+	// the queue's own dead-letter exchange takes them without a reason.
+	DeadLetterExchange string
+
+	// ConnectTimeout bounds the attempts to reach the broker.
+	ConnectTimeout time.Duration
+	Log            *slog.Logger
+}
+
+// PriorityByAge is the priority of a worker that began at an instant: the earlier, the higher.
+func PriorityByAge(begin time.Time) int64 { return -begin.Unix() }
+
+// connectAttempt is the pause after the first failed attempt to connect; it doubles up to a few seconds.
+const connectAttempt = 200 * time.Millisecond
+
+// queue is a connection to a broker as a consumer of one of its queues.
+type queue struct {
+	config     *Config
+	connection *amqp.Connection
+	channel    *amqp.Channel
+	publishing *publishing
+	deliveries <-chan amqp.Delivery
+	// held ends, with the cause, when the connection or the channel does.
+	held context.Context
+	// current is the delivery of the message that is being worked on.
+	current amqp.Delivery
+	left    bool
+}
+
+// Open connects and becomes a consumer.
+func Open(ctx context.Context, config Config) (worker.Queue, error) {
+	connection, err := connect(ctx, &config)
+	if err != nil {
+		return nil, err
+	}
+	q := &queue{config: &config, connection: connection}
+	if err := q.consume(); err != nil {
+		connection.Close()
+		return nil, err
+	}
+	return q, nil
+}
+
+// connect tries until the broker answers or the time for it is over.
+func connect(ctx context.Context, config *Config) (*amqp.Connection, error) {
+	if _, err := amqp.ParseURI(config.URI); err != nil {
+		return nil, fmt.Errorf("the broker's URI must look like amqp://user:password@host:5672/vhost: %w", withoutURI(err))
+	}
+	deadline, pause := time.Now().Add(config.ConnectTimeout), connectAttempt
+	for {
+		connection, err := amqp.DialConfig(config.URI, amqp.Config{
+			Heartbeat:  10 * time.Second,
+			Properties: amqp.Table{"connection_name": config.ConsumerTag, "product": "ebbtide-worker"},
+		})
+		if err == nil {
+			return connection, nil
+		}
+		var refused *amqp.Error
+		if errors.As(err, &refused) && refused.Code == amqp.AccessRefused || time.Now().After(deadline) {
+			return nil, fmt.Errorf("connect to the broker: %w", withoutURI(err))
+		}
+		config.Log.Warn("the broker can't be reached; trying again", "error", withoutURI(err), "pause", pause.String())
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(pause/2 + rand.N(pause/2)):
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
+// withoutURI drops the URI, and with it the password, from an error of package url.
+func withoutURI(err error) error {
+	var parse *url.Error
+	if errors.As(err, &parse) {
+		return parse.Err
+	}
+	return err
+}
+
+func (q *queue) consume() error {
+	var err error
+	if q.channel, err = q.connection.Channel(); err != nil {
+		return fmt.Errorf("open a channel: %w", err)
+	}
+	held, lose := context.WithCancelCause(context.Background())
+	q.held = held
+	connectionEnds, channelEnds := q.connection.NotifyClose(make(chan *amqp.Error, 1)), q.channel.NotifyClose(make(chan *amqp.Error, 1))
+	go func() {
+		var end *amqp.Error
+		what := "the broker closed the channel"
+		select {
+		case end = <-connectionEnds:
+			what = "the connection to the broker was lost"
+		case end = <-channelEnds:
+			// A channel ends with its connection, and then the connection is what matters.
+			select {
+			case end = <-connectionEnds:
+				what = "the connection to the broker was lost"
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		if end == nil {
+			end = amqp.ErrClosed // by intent, of which the library says nothing
+		}
+		lose(fmt.Errorf("%s: %w", what, end))
+	}()
+	if q.publishing, err = newPublishing(q.connection); err != nil {
+		return fmt.Errorf("open a channel to publish: %w", err)
+	}
+	if err := q.channel.Qos(1, 0, false); err != nil {
+		return fmt.Errorf("set the prefetch: %w", err)
+	}
+	args := amqp.Table{}
+	if q.config.Priority != 0 {
+		args["x-priority"] = q.config.Priority
+	}
+	q.deliveries, err = q.channel.Consume(q.config.Queue, q.config.ConsumerTag, false, false, false, false, args)
+	if err != nil {
+		return fmt.Errorf("consume from queue %q: %w", q.config.Queue, err)
+	}
+	return nil
+}
+
+// Name implements worker.Queue.
+func (q *queue) Name() string { return q.config.Queue }
+
+// Next implements worker.Queue.
+func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
+	select {
+	case delivery, open := <-q.deliveries:
+		if open {
+			q.current = delivery
+			return q.message(&delivery), nil
+		}
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case <-q.held.Done():
+		return nil, context.Cause(q.held)
+	case <-time.After(time.Second):
+	}
+	if q.left {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("the broker ended the consumer: was queue %q deleted?", q.config.Queue)
+}
+
+func (q *queue) message(delivery *amqp.Delivery) *worker.Message {
+	m := &worker.Message{
+		Key: delivery.MessageId, ID: delivery.MessageId, CorrelationID: delivery.CorrelationId, ContentType: delivery.ContentType,
+		RoutingKey: delivery.RoutingKey, Headers: map[string]string{}, Body: delivery.Body, Queued: delivery.Timestamp,
+		Attempt: 1 + deliveryCount(delivery), Held: q.held,
+	}
+	if m.Key == "" {
+		m.Key = hash(q.config.Queue, delivery)
+	}
+	for name, value := range delivery.Headers {
+		switch value.(type) {
+		case string, bool, int8, int16, int32, int64, int, float32, float64:
+			m.Headers[name] = fmt.Sprint(value)
+		}
+	}
+	return m
+}
+
+// hash stands for the id of a message that has none. Two messages that agree in all of this are taken for one.
+func hash(queue string, delivery *amqp.Delivery) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q %d\n", queue, delivery.RoutingKey, delivery.CorrelationId, delivery.Timestamp.Unix())
+	h.Write(delivery.Body)
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}
+
+// deliveryCount is how often a quorum queue has delivered the message before.
+func deliveryCount(delivery *amqp.Delivery) int {
+	switch n := delivery.Headers[countHeader].(type) {
+	case int64:
+		return int(n)
+	case int32:
+		return int(n)
+	default:
+		return 0
+	}
+}
+
+// Leave implements worker.Queue: the worker is no consumer from then on.
+func (q *queue) Leave() error {
+	q.left = true
+	if err := q.channel.Cancel(q.config.ConsumerTag, false); err != nil {
+		return fmt.Errorf("stop consuming: %w", err)
+	}
+	return nil
+}
+
+// Ack implements worker.Queue.
+func (q *queue) Ack(context.Context, *worker.Message) error { return q.current.Ack(false) }
+
+// Retry implements worker.Queue. A quorum queue counts deliveries and has a limit for them.
+func (q *queue) Retry(context.Context, *worker.Message) error { return q.current.Nack(false, true) }
+
+// GiveBack implements worker.Queue.
+func (q *queue) GiveBack(*worker.Message) { _ = q.current.Nack(false, true) }
+
+// Close implements worker.Queue.
+func (q *queue) Close() error { return q.connection.Close() }

@@ -16,7 +16,7 @@ import (
 // Packages are the Debian packages of the parts that are not built from source, and the C compiler that Go's race
 // detector is linked with.
 var Packages = []string{
-	"rabbitmq-server", "containerd", "runc", "containernetworking-plugins", "iptables", "prometheus", "chromium", "gcc", "libc6-dev",
+	"rabbitmq-server", "containerd", "runc", "containernetworking-plugins", "iptables", "iproute2", "prometheus", "chromium", "gcc", "libc6-dev",
 }
 
 // denyStarts keeps package scripts from starting services: a broker or a container runtime of the machine's own is

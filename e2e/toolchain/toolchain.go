@@ -28,9 +28,6 @@ type tool struct {
 	module    string
 }
 
-// modules are those of the tools, by their folders.
-var modules = []string{".", "charts", "coredns"}
-
 var stampKubernetes = "-X k8s.io/component-base/version.gitVersion=v" + kubernetesVersion +
 	" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
 
@@ -54,6 +51,7 @@ var tools = []tool{
 
 // assets are folders of YAML that the tools' modules bring: custom resource definitions, roles, stages.
 var assets = []struct{ name, module, folder string }{
+	{"keda-config", "github.com/kedacore/keda/v2", "config"},
 	{"keda-crd", "github.com/kedacore/keda/v2", "config/crd/bases"},
 	{"keda-rbac", "github.com/kedacore/keda/v2", "config/rbac"},
 	{"keda-metrics-server", "github.com/kedacore/keda/v2", "config/metrics-server"},
@@ -76,9 +74,9 @@ func (t Toolchain) Asset(name string) string { return filepath.Join(t.dir, "asse
 
 // Ensure builds what is missing and returns the complete set. Module is the folder of the module that pins the tools.
 // A line for each tool that has to be built goes to progress. Two calls at once, in any processes, build once: the
-// second waits for the first.
+// second waits for the first. A tool is built anew only when the pins of its own module change.
 func Ensure(ctx context.Context, module string, progress io.Writer) (Toolchain, error) {
-	key, err := pins(module)
+	keys, key, err := pins(module)
 	if err != nil {
 		return Toolchain{}, err
 	}
@@ -86,31 +84,39 @@ func Ensure(ctx context.Context, module string, progress io.Writer) (Toolchain, 
 	if err != nil {
 		return Toolchain{}, fmt.Errorf("find the user's cache directory: %w", err)
 	}
-	dir := filepath.Join(cache, "ebbtide", "tools", key)
-	t := Toolchain{dir}
-	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o755); err != nil {
-		return t, err
+	all := filepath.Join(cache, "ebbtide", "tools")
+	t, store := Toolchain{filepath.Join(all, key)}, filepath.Join(all, "store")
+	for _, dir := range []string{filepath.Join(t.dir, "bin"), store} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return t, err
+		}
 	}
-	unlock, err := lock(ctx, filepath.Join(dir, "lock"), progress)
+	unlock, err := lock(ctx, filepath.Join(all, "lock"), progress)
 	if err != nil {
 		return t, err
 	}
 	defer unlock()
 
 	begin, built := time.Now(), 0
-	for _, tool := range tools {
+	for i, tool := range tools {
 		if exists(t.Bin(tool.name)) {
 			continue
 		}
-		start := time.Now()
-		stop := ticking(progress, "building "+tool.name, start)
-		err := build(ctx, module, tool, t.Bin(tool.name))
-		stop()
-		if err != nil {
-			return t, fmt.Errorf("build %s: %w", tool.name, err)
+		kept := filepath.Join(store, tool.name+"-"+keys[i])
+		if !exists(kept) {
+			start := time.Now()
+			stop := ticking(progress, "building "+tool.name, start)
+			err := build(ctx, module, tool, kept)
+			stop()
+			if err != nil {
+				return t, fmt.Errorf("build %s: %w", tool.name, err)
+			}
+			built++
+			fmt.Fprintf(progress, "built %-24s %5.0f s\n", tool.name, time.Since(start).Seconds())
 		}
-		built++
-		fmt.Fprintf(progress, "built %-24s %5.0f s\n", tool.name, time.Since(start).Seconds())
+		if err := os.Link(kept, t.Bin(tool.name)); err != nil {
+			return t, err
+		}
 	}
 	for _, asset := range assets {
 		if exists(t.Asset(asset.name)) {
@@ -121,25 +127,34 @@ func Ensure(ctx context.Context, module string, progress io.Writer) (Toolchain, 
 		}
 	}
 	if built > 0 {
-		fmt.Fprintf(progress, "built %d tools in %.0f s, kept in %s\n", built, time.Since(begin).Seconds(), dir)
+		fmt.Fprintf(progress, "built %d tools in %.0f s, kept in %s\n", built, time.Since(begin).Seconds(), store)
 	}
 	return t, nil
 }
 
-// pins is a short hash of everything that decides what the binaries are.
-func pins(module string) (string, error) {
-	hash := sha256.New()
-	for _, folder := range modules {
-		for _, name := range []string{"go.mod", "go.sum"} {
-			text, err := os.ReadFile(filepath.Join(module, folder, name))
+// pins are short hashes of everything that decides what each tool is, and of all of them.
+func pins(module string) (keys []string, all string, err error) {
+	set := sha256.New()
+	for _, tool := range tools {
+		hash := sha256.New()
+		files := []string{"go.mod", "go.sum"}
+		if tool.pkg == "." {
+			files = append(files, "main.go")
+		}
+		for _, name := range files {
+			text, err := os.ReadFile(filepath.Join(module, tool.module, name))
 			if err != nil {
-				return "", fmt.Errorf("read the tools' pins: %w", err)
+				return nil, "", fmt.Errorf("read the tools' pins: %w", err)
 			}
 			hash.Write(text)
 		}
+		fmt.Fprint(hash, runtime.Version(), runtime.GOOS, runtime.GOARCH, tool)
+		key := hex.EncodeToString(hash.Sum(nil))[:16]
+		keys = append(keys, key)
+		fmt.Fprintln(set, key)
 	}
-	fmt.Fprint(hash, runtime.Version(), runtime.GOOS, runtime.GOARCH, tools)
-	return hex.EncodeToString(hash.Sum(nil))[:16], nil
+	fmt.Fprint(set, assets)
+	return keys, hex.EncodeToString(set.Sum(nil))[:16], nil
 }
 
 // build compiles a tool. It uses the flags of the project's own builds, so that the packages they have in common are

@@ -3,6 +3,7 @@ package toolchain
 import (
 	"context"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,44 +30,54 @@ func TestMayInstall(t *testing.T) {
 	}
 }
 
-// The key changes with the pins, and with nothing else.
+// A tool's key changes with the pins of its own module, and with nothing else; the set's key changes with any tool's.
 func TestPins(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "charts"), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	write := func(name, text string) {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	key := func() string {
-		k, err := pins(dir)
+	if _, _, err := pins(dir); err == nil {
+		t.Error("a module without pins has a key")
+	}
+	for _, tool := range tools {
+		for _, name := range []string{"go.mod", "go.sum", "main.go"} {
+			write(filepath.Join(tool.module, name), "a")
+		}
+	}
+	// changed are the modules whose tools have other keys after a change.
+	changed := func(name string) map[string]bool {
+		before, set, err := pins(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return k
+		write(name, "b")
+		after, newSet, err := pins(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		modules := map[string]bool{}
+		for i, tool := range tools {
+			if before[i] != after[i] {
+				modules[tool.module] = true
+			}
+		}
+		if (set != newSet) != (len(modules) > 0) {
+			t.Errorf("%s: the set's key does not follow its tools'", name)
+		}
+		return modules
 	}
-	if _, err := pins(dir); err == nil {
-		t.Error("a module without pins has a key")
-	}
-	write("go.mod", "module tools")
-	write("go.sum", "a")
-	write("charts/go.mod", "module charts")
-	write("charts/go.sum", "a")
-	first := key()
-	write("README", "x")
-	if key() != first {
-		t.Error("the key depends on what pins nothing")
-	}
-	write("go.sum", "b")
-	second := key()
-	if second == first {
-		t.Error("the key is the same for other pins")
-	}
-	write("charts/go.sum", "b")
-	if key() == second {
-		t.Error("the key is the same for other pins of a module in a folder")
+	for name, want := range map[string]map[string]bool{
+		"README": {}, "main.go": {}, "go.sum": {"": true}, "charts/go.mod": {"charts": true}, "coredns/main.go": {"coredns": true},
+	} {
+		if got := changed(name); !maps.Equal(got, want) {
+			t.Errorf("a change of %s changes the tools of %v, want %v", name, got, want)
+		}
 	}
 }
 

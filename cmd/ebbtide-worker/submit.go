@@ -11,14 +11,15 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/spf13/cobra"
 
-	"github.com/ebbtide-dev/ebbtide/worker"
+	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 	"github.com/ebbtide-dev/ebbtide/worker/submit"
 )
 
 const submitLong = `submit publishes messages and waits for the complete result of each: of every engine, where there are several.
 
 The file is a JSON array of messages: [{"body": "...", "contains": "..."}], where contains is what a right result has in it. Each message
-gets an id of its own. Results that others wait for are not taken away: submit listens with a queue of its own, which is gone afterwards.
+gets an id of its own. Results that others wait for are not taken away: submit listens with queues of its own, which the broker removes
+after a minute.
 
 It exits with 0 when every message has a right result, and with 1 if one failed, became a dead letter, or has none within --timeout.`
 
@@ -44,9 +45,9 @@ func submitCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, fmt.Errorf("--timeout %s is over", timeout))
 			defer cancel()
-			connection, err := amqp.Dial(os.Getenv(worker.URIVariable))
+			connection, err := amqp.Dial(os.Getenv(rabbitmq.URIVariable))
 			if err != nil {
-				return fmt.Errorf("connect to the broker at $%s: %w", worker.URIVariable, withoutURI(err))
+				return fmt.Errorf("connect to the broker at $%s: %w", rabbitmq.URIVariable, withoutURI(err))
 			}
 			defer connection.Close()
 			failed := 0

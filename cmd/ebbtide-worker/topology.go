@@ -13,7 +13,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/spf13/cobra"
 
-	"github.com/ebbtide-dev/ebbtide/worker"
+	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 	"github.com/ebbtide-dev/ebbtide/worker/topology"
 )
 
@@ -37,7 +37,7 @@ func topologyCommand() *cobra.Command {
 		Example: "  ebbtide-worker topology apply -f definitions.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			broker, err := managementOf(os.Getenv(worker.URIVariable), os.Getenv(managementVariable))
+			broker, err := managementOf(os.Getenv(rabbitmq.URIVariable), os.Getenv(managementVariable))
 			if err != nil {
 				return err
 			}
@@ -95,7 +95,7 @@ func managementOf(amqpURI, managementURI string) (topology.Broker, error) {
 	broker := topology.Broker{Client: &http.Client{Timeout: 10 * time.Second}}
 	uri, err := amqp.ParseURI(amqpURI)
 	if err != nil {
-		return broker, fmt.Errorf("$%s must look like amqp://user:password@host:5672/vhost", worker.URIVariable)
+		return broker, fmt.Errorf("$%s must look like amqp://user:password@host:5672/vhost", rabbitmq.URIVariable)
 	}
 	broker.VHost = uri.Vhost
 	broker.Management, err = url.Parse(managementURI)

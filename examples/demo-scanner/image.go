@@ -30,15 +30,15 @@ import (
 // Name of the image.
 const Name = "ebbtide-demo-scanner"
 
-// module builds gitleaks, and needs many modules that the project does not.
-const module = "examples/demo-scanner/scanner"
+// Module is the folder of the module that builds gitleaks, as package ./gitleaks. It needs many modules that the project does not.
+const Module = "examples/demo-scanner/scanner"
 
 // gitconfig lets git read repositories that are another user's.
 const gitconfig = "[safe]\n\tdirectory = *\n"
 
 // Build builds the image; root is the project's folder.
 func Build(ctx context.Context, root string) (v1.Image, error) {
-	image, err := images.Build(ctx, filepath.Join(root, module), images.Spec{Name: Name, Packages: []string{"./gitleaks"}, Arch: runtime.GOARCH})
+	image, err := images.Build(ctx, filepath.Join(root, Module), images.Spec{Name: Name, Packages: []string{"./gitleaks"}, Arch: runtime.GOARCH})
 	if err != nil {
 		return nil, err
 	}
@@ -72,12 +72,7 @@ func fill(ctx context.Context, dir string) error {
 	if err := write(filepath.Join(dir, "etc/gitconfig"), []byte(gitconfig), 0o644); err != nil {
 		return err
 	}
-	for _, r := range repositories() {
-		if err := r.make(ctx, filepath.Join(dir, "repositories")); err != nil {
-			return fmt.Errorf("repository %s: %w", r.name, err)
-		}
-	}
-	return nil
+	return MakeRepositories(ctx, filepath.Join(dir, "repositories"))
 }
 
 // library finds the files in what ldd prints.

@@ -14,17 +14,26 @@ import (
 type repository struct {
 	name    string
 	commits []map[string]string // files by their paths; an empty text removes one
-	// Finds are ids of gitleaks' rules.
-	Finds []string
+	finds   []string            // ids of gitleaks' rules
 }
 
 // Repositories maps the names of the repositories in the image to what is in them: ids of gitleaks' rules, empty where nothing is.
 func Repositories() map[string][]string {
 	all := map[string][]string{}
 	for _, r := range repositories() {
-		all[r.name] = r.Finds
+		all[r.name] = r.finds
 	}
 	return all
+}
+
+// MakeRepositories makes them in a folder, as bare repositories NAME.git.
+func MakeRepositories(ctx context.Context, folder string) error {
+	for _, r := range repositories() {
+		if err := r.make(ctx, folder); err != nil {
+			return fmt.Errorf("repository %s: %w", r.name, err)
+		}
+	}
+	return nil
 }
 
 func repositories() []repository {
@@ -44,12 +53,12 @@ func repositories() []repository {
 		{name: "website", commits: []map[string]string{{"index.html": "<h1>Hello</h1>\n"}, {"style.css": "h1 { color: teal }\n"}}},
 		{
 			// Removed from the files, but not from the history.
-			name: "payments", Finds: []string{"aws-access-token"}, commits: []map[string]string{
+			name: "payments", finds: []string{"aws-access-token"}, commits: []map[string]string{
 				{"main.go": "package main\n", "deploy.sh": "export AWS_ACCESS_KEY_ID=" + aws + "\n"}, {"deploy.sh": "exec ./deploy\n"},
 			},
 		},
 		{
-			name: "infrastructure", Finds: []string{"github-pat", "private-key"}, commits: []map[string]string{
+			name: "infrastructure", finds: []string{"github-pat", "private-key"}, commits: []map[string]string{
 				{"README": "Keys of the build.\n", "build.key": key}, {"ci.env": "GITHUB_TOKEN=" + github + "\n"}, {"build.key": ""},
 			},
 		},

@@ -70,16 +70,17 @@ func Run(ctx context.Context, connection *amqp.Connection, exchanges Exchanges, 
 	if err := channel.Confirm(false); err != nil {
 		return err
 	}
-	// Listening before anything is published, and no longer than the channel is open.
-	ends, err := listen(channel, exchanges.Results)
+	name, begin := "submit-"+rand.Text(), time.Now()
+	ends, stop, err := listen(channel, name+".results", exchanges.Results)
 	if err != nil {
 		return fmt.Errorf("listen to exchange %q: %w", exchanges.Results, err)
 	}
-	dead, err := listen(channel, exchanges.DeadLetters)
+	defer stop()
+	dead, stop, err := listen(channel, name+".dead", exchanges.DeadLetters)
 	if err != nil {
 		return fmt.Errorf("listen to exchange %q: %w", exchanges.DeadLetters, err)
 	}
-	name, begin := "submit-"+rand.Text(), time.Now()
+	defer stop()
 	open := map[string]Message{}
 	for i, m := range messages {
 		id := fmt.Sprintf("%s-%d", name, i)
@@ -142,16 +143,18 @@ func wrong(scan *resultsv1alpha1.ScanResult, m Message) string {
 	return ""
 }
 
-// listen takes what an exchange gets from now on.
-func listen(channel *amqp.Channel, exchange string) (<-chan amqp.Delivery, error) {
-	queue, err := channel.QueueDeclare("", false, true, true, false, nil)
-	if err != nil {
-		return nil, err
+// listen takes what an exchange gets from now on, until stop. The queue for it is removed by the broker when it was not used for a while,
+// and not at once: a queue that goes while a worker publishes makes the broker refuse what is published, and the worker scan again.
+func listen(channel *amqp.Channel, queue, exchange string) (deliveries <-chan amqp.Delivery, stop func(), err error) {
+	if _, err := channel.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-expires": time.Minute.Milliseconds()}); err != nil {
+		return nil, nil, err
 	}
-	if err := channel.QueueBind(queue.Name, "#", exchange, false, nil); err != nil {
-		return nil, err
+	if err := channel.QueueBind(queue, "#", exchange, false, nil); err != nil {
+		return nil, nil, err
 	}
-	return channel.Consume(queue.Name, "", true, true, false, false, nil)
+	stop = func() { _ = channel.QueueUnbind(queue, "#", exchange, nil) } // without a connection there is nothing to do
+	deliveries, err = channel.Consume(queue, "", true, true, false, false, nil)
+	return deliveries, stop, err
 }
 
 // publish returns once a queue has the message.

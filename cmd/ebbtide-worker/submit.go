@@ -17,7 +17,8 @@ import (
 
 const submitLong = `submit publishes messages and waits for the complete result of each: of every engine, where there are several.
 
-The file is a JSON array of messages: [{"body": "...", "contains": "..."}], where contains is what a right result has in it. Each message
+The file is a JSON array of messages: [{"body": "...", "headers": {...}, "contains": "..."}], where contains is what a right result
+has in it. Each message
 gets an id of its own. Results that others wait for are not taken away: submit listens with queues of its own, which the broker removes
 after a minute.
 

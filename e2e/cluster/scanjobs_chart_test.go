@@ -49,6 +49,7 @@ func TestIntegrationScanJobs(t *testing.T) {
 	for name, values := range map[string][]string{
 		"one-pod":   {"-f", filepath.Join(root, "examples/engines-one-pod/values.yaml")},
 		"pod-group": {"-f", filepath.Join(root, "examples/engines-pod-group/values.yaml")},
+		"source":    {"-f", filepath.Join(root, "examples/source-store/values.yaml")},
 		// A Secret and a PriorityClass of its own, and nodes.
 		"pools": {"-f", filepath.Join(root, "examples/eks/values/scans.yaml")},
 	} {
@@ -59,7 +60,7 @@ func TestIntegrationScanJobs(t *testing.T) {
 		t.Errorf("NodePools: %s", pools)
 	}
 
-	for _, release := range []string{"my-scans", "one-pod", "pod-group", "pools"} {
+	for _, release := range []string{"my-scans", "one-pod", "pod-group", "pools", "source"} {
 		for name, pod := range podsOf(t, helm.run(t, "get", "manifest", release)+"\n---\n"+helm.run(t, "get", "hooks", release)) {
 			if out := dryRun(t, c, name, pod); !strings.Contains(out, "created (server dry run)") {
 				t.Errorf("release %s, pod of %s: %s", release, name, out)
@@ -67,7 +68,7 @@ func TestIntegrationScanJobs(t *testing.T) {
 		}
 		helm.run(t, "uninstall", release, "--no-hooks")
 	}
-	left := kubectl("get", "scaledjobs,scalingpolicies,jobs,pods,secrets,configmaps,serviceaccounts,networkpolicies,priorityclasses,nodepools", "-A",
+	left := kubectl("get", "scaledjobs,scalingpolicies,cronjobs,persistentvolumeclaims,jobs,pods,secrets,configmaps,serviceaccounts,networkpolicies,priorityclasses,nodepools", "-A",
 		"-l", "app.kubernetes.io/managed-by=Helm", "-o", "name")
 	if left != "" {
 		t.Errorf("left after the uninstall: %s", left)

@@ -30,10 +30,12 @@ func TestIntegrationScanJobsProcesses(t *testing.T) {
 	for name, test := range map[string]struct {
 		values  []string
 		results int // of a message
+		wrong   string
 	}{
-		"demo":      {nil, 1},
-		"one-pod":   {[]string{"-f", filepath.Join(b.root, "examples/engines-one-pod/values.yaml")}, 1},
-		"pod-group": {[]string{"-f", filepath.Join(b.root, "examples/engines-pod-group/values.yaml")}, 2},
+		"demo":      {nil, 1, "exited with 128"},
+		"one-pod":   {[]string{"-f", filepath.Join(b.root, "examples/engines-one-pod/values.yaml")}, 1, "exited with 128"},
+		"pod-group": {[]string{"-f", filepath.Join(b.root, "examples/engines-pod-group/values.yaml")}, 2, "exited with 128"},
+		"source":    {[]string{"-f", filepath.Join(b.root, "examples/source-store/values.yaml")}, 1, "no repository: give its URL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			chart := filepath.Join(b.root, "charts", "scan-jobs")
@@ -57,7 +59,7 @@ func TestIntegrationScanJobsProcesses(t *testing.T) {
 				t.Fatalf("helm's test of %d messages: %v\n%s", len(messages), err, out)
 			}
 			r.files["messages.json"] = `[{"body": "no-such-repository"}]`
-			if out, err = r.command(t, r.test).CombinedOutput(); err == nil || !strings.Contains(string(out), "exited with 128") {
+			if out, err = r.command(t, r.test).CombinedOutput(); err == nil || !strings.Contains(string(out), test.wrong) {
 				t.Errorf("a repository that is not there: %v\n%s", err, out)
 			}
 			for _, worker := range workers {
@@ -101,6 +103,9 @@ func newScanBench(t *testing.T) *scanBench {
 		if err := toolchain.BuildProject(t.Context(), folder, bin, os.Stderr, program); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.Mkdir(filepath.Join(b.dir, "source"), 0o755); err != nil {
+		t.Fatal(err)
 	}
 	if err := demoscanner.MakeRepositories(t.Context(), filepath.Join(b.dir, "repositories")); err != nil {
 		t.Fatal(err)
@@ -211,13 +216,13 @@ func (r *release) command(t *testing.T, container corev1.Container) *exec.Cmd {
 	if len(container.Command) == 0 {
 		words = append([]string{"ebbtide-worker"}, words...) // the entry point of its image
 	}
-	places := strings.NewReplacer("/ebbtide/", dir+"/bin/", "/ebbtide-engines", dir, "/repositories/", dir+"/repositories/",
+	places := strings.NewReplacer("/ebbtide/", dir+"/bin/", "/ebbtide-engines", dir, "/ebbtide-source", dir+"/source", "/repositories/", dir+"/repositories/",
 		"/definitions/", dir+"/", "/messages/", dir+"/", "/dev/termination-log", dir+"/termination-log")
 	for i, word := range words {
 		words[i] = places.Replace(word)
 	}
 	for name, content := range r.files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(places.Replace(content)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -230,7 +235,7 @@ func (r *release) command(t *testing.T, container corev1.Container) *exec.Cmd {
 		if from := variable.ValueFrom; from != nil && from.SecretKeyRef != nil {
 			variable.Value = r.secrets[from.SecretKeyRef.Key]
 		}
-		cmd.Env = append(cmd.Env, variable.Name+"="+variable.Value)
+		cmd.Env = append(cmd.Env, variable.Name+"="+places.Replace(variable.Value))
 	}
 	return cmd
 }

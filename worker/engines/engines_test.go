@@ -64,6 +64,7 @@ func TestCall(t *testing.T) {
 		"standard input":   {script: "cat", want: "order"},
 		"the file twice":   {script: "cat $EBBTIDE_MESSAGE_FILE $EBBTIDE_MESSAGE_FILE", want: "orderorder"},
 		"properties":       {script: "echo $EBBTIDE_MESSAGE_ID", want: "m-1\n"},
+		"the checkout":     {script: "pwd", want: "/usr\n"},
 		"input unread":     {script: ":"},
 		"failure":          {script: "echo why >&2; exit 3", err: "engine one: exited with 3: why"},
 		"another attempt":  {script: "exit 75", err: "engine one: exited with 75", retry: true},
@@ -75,7 +76,8 @@ func TestCall(t *testing.T) {
 			dir := sockets(t)
 			serve(t, dir, "one", tc.script)
 			serve(t, dir, "two", "echo fine")
-			got, err := engines.Call(t.Context(), dir, []string{"two", "one"}, "scan", "key", []byte("order"), []string{"EBBTIDE_MESSAGE_ID=m-1"})
+			got, err := engines.Call(t.Context(), dir, []string{"two", "one"}, "scan", "key", []byte("order"),
+				[]string{"EBBTIDE_MESSAGE_ID=m-1", "EBBTIDE_SOURCE=/usr"})
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) || errors.Is(err, engines.ErrRetry) != tc.retry {
 					t.Errorf("error %v, want %q, and another attempt: %v", err, tc.err, tc.retry)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebbtide-dev/ebbtide/internal/child"
 )
 
 const (
@@ -88,14 +90,17 @@ func (s Server) run(ctx context.Context, order request) (answer, error) {
 	}
 	defer message.Close()
 	stdout, stderr := &bounded{limit: s.OutputMaxBytes}, &tail{limit: saidBytes}
-	cmd := exec.CommandContext(ctx, s.Command[0], s.Command[1:]...)
-	cmd.Env = append(os.Environ(), order.Env...)
-	cmd.Env = append(cmd.Env, "EBBTIDE_MESSAGE_FILE="+messageFile)
+	cmd := exec.Command(s.Command[0], s.Command[1:]...)
+	cmd.Env = append(append(os.Environ(), order.Env...), "EBBTIDE_MESSAGE_FILE="+messageFile)
+	for _, variable := range order.Env {
+		// Where the worker has made a checkout, on a volume that the containers share, the command runs in it.
+		if folder, ok := strings.CutPrefix(variable, "EBBTIDE_SOURCE="); ok {
+			cmd.Dir = folder
+		}
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = message, stdout, io.MultiWriter(s.Stderr, stderr)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	got := answer{Started: time.Now()}
-	err = cmd.Run()
+	err = child.Run(ctx, cmd)
 	got.Finished = time.Now()
 	if ctx.Err() != nil {
 		return got, ctx.Err()

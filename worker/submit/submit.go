@@ -20,7 +20,8 @@ import (
 
 // Message to publish.
 type Message struct {
-	Body string `json:"body"`
+	Body    string            `json:"body"`
+	Headers map[string]string `json:"headers,omitempty"`
 	// Contains is a part that the content of a result must have; empty: any result is right.
 	Contains string `json:"contains,omitempty"`
 }
@@ -85,7 +86,7 @@ func Run(ctx context.Context, connection *amqp.Connection, exchanges Exchanges, 
 	for i, m := range messages {
 		id := fmt.Sprintf("%s-%d", name, i)
 		open[id] = m
-		if err := publish(ctx, channel, exchanges, id, m.Body); err != nil {
+		if err := publish(ctx, channel, exchanges, id, m); err != nil {
 			return fmt.Errorf("publish to exchange %q: %w", exchanges.Messages, err)
 		}
 	}
@@ -158,10 +159,14 @@ func listen(channel *amqp.Channel, queue, exchange string) (deliveries <-chan am
 }
 
 // publish returns once a queue has the message.
-func publish(ctx context.Context, channel *amqp.Channel, exchanges Exchanges, id, body string) error {
+func publish(ctx context.Context, channel *amqp.Channel, exchanges Exchanges, id string, m Message) error {
+	headers := amqp.Table{}
+	for name, value := range m.Headers {
+		headers[name] = value
+	}
 	returned := channel.NotifyReturn(make(chan amqp.Return, 1))
 	confirmation, err := channel.PublishWithDeferredConfirmWithContext(ctx, exchanges.Messages, exchanges.RoutingKey, true, false, amqp.Publishing{
-		DeliveryMode: amqp.Persistent, MessageId: id, CorrelationId: id, Timestamp: time.Now(), Body: []byte(body),
+		DeliveryMode: amqp.Persistent, MessageId: id, CorrelationId: id, Timestamp: time.Now(), Headers: headers, Body: []byte(m.Body),
 	})
 	if err != nil {
 		return err

@@ -32,20 +32,33 @@ app.kubernetes.io/name: scan-jobs
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{- define "scan-jobs.sourceClaim" -}}{{ .Values.sourceStore.claim | default (printf "%s-source" (include "scan-jobs.name" .)) }}{{- end -}}
+
 {{- define "scan-jobs.workerImage" -}}
 {{ .Values.worker.image.repository }}:{{ .Values.worker.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 
-{{- /* Takes a list of the root and an image of an engine, whose gaps the values' image fills. */ -}}
+{{- /* Takes a list of the root and an image, in place of which the values' image is taken if it has no repository. */ -}}
 {{- define "scan-jobs.image" -}}
-{{- $image := merge (dict) (index . 1 | default dict) (index . 0).Values.image -}}
-{{- if and (index . 1) (index . 1).tag (not (index . 1).digest) }}{{ $_ := set $image "digest" "" }}{{ end -}}
+{{- $image := index . 1 | default dict -}}
+{{- if not $image.repository }}{{ $image = (index . 0).Values.image }}{{ end -}}
 {{ required "image.repository must name the image that scans" $image.repository }}
-{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag }}{{ end }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default "latest" }}{{ end }}
 {{- end -}}
 
 {{- define "scan-jobs.restricted" -}}
 {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+{{- end -}}
+
+{{- /* Puts the worker beside a scanner. */ -}}
+{{- define "scan-jobs.install" -}}
+- name: worker
+  image: {{ include "scan-jobs.workerImage" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args: [install, /ebbtide]
+  resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {memory: 64Mi}}
+  securityContext: {{ include "scan-jobs.restricted" . }}
+  volumeMounts: [{name: worker, mountPath: /ebbtide}]
 {{- end -}}
 
 {{- define "scan-jobs.pullSecrets" -}}

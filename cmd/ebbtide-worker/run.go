@@ -92,7 +92,7 @@ func command(begin time.Time) *cobra.Command {
 	flags.StringVar(&q.ResultRoutingKey, "result-routing-key", "", "routing key of results")
 	flags.StringVar(&q.DeadLetterExchange, "dead-letter-exchange", "", "exchange for messages that failed; default: reject them")
 	flags.DurationVar(&q.ConnectTimeout, "connect-timeout", time.Minute, "how long to try to reach the broker")
-	cmd.AddCommand(kafkaCommand(begin), sourceCommand())
+	cmd.AddCommand(kafkaCommand(begin), sourceCommand(), enginesCommand(), installCommand(), submitCommand(), topologyCommand())
 	return cmd
 }
 

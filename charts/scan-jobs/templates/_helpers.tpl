@@ -1,0 +1,102 @@
+{{- define "scan-jobs.name" -}}{{ .Values.fullnameOverride | default .Release.Name | trunc 40 | trimSuffix "-" }}{{- end -}}
+{{- define "scan-jobs.queue" -}}{{ .Values.queue | default (include "scan-jobs.name" .) }}{{- end -}}
+{{- define "scan-jobs.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}{{ .Values.serviceAccount.name | default (include "scan-jobs.name" .) }}
+{{- else -}}{{ .Values.serviceAccount.name | default "default" }}{{- end -}}
+{{- end -}}
+{{- /* A PriorityClass belongs to no namespace, so its name tells the namespace too. */ -}}
+{{- define "scan-jobs.priorityClass" -}}
+{{- if .Values.priorityClass.name -}}{{ .Values.priorityClass.name }}
+{{- else if .Values.priorityClass.create -}}{{ printf "%s-%s" .Release.Namespace (include "scan-jobs.name" .) }}{{- end -}}
+{{- end -}}
+{{- /* The label of the nodes that Karpenter makes for these pods, and their taint. */ -}}
+{{- define "scan-jobs.pool" -}}{{ printf "%s-%s" .Release.Namespace (include "scan-jobs.name" .) | trunc 63 | trimSuffix "-" }}{{- end -}}
+
+{{- /* Labels of everything. Those of pods are without the chart's version: a ScaledJob whose template is the same is the same. */ -}}
+{{- define "scan-jobs.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "scan-jobs.podLabels" . }}
+{{- end -}}
+
+{{- define "scan-jobs.podLabels" -}}
+app.kubernetes.io/part-of: ebbtide
+{{ include "scan-jobs.selector" . }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "scan-jobs.selector" -}}
+app.kubernetes.io/name: scan-jobs
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "scan-jobs.sourceClaim" -}}{{ .Values.sourceStore.claim | default (printf "%s-source" (include "scan-jobs.name" .)) }}{{- end -}}
+
+{{- define "scan-jobs.workerImage" -}}
+{{ .Values.worker.image.repository }}:{{ .Values.worker.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{- /* Takes a list of the root and an image, in place of which the values' image is taken if it has no repository. */ -}}
+{{- define "scan-jobs.image" -}}
+{{- $image := index . 1 | default dict -}}
+{{- if not $image.repository }}{{ $image = (index . 0).Values.image }}{{ end -}}
+{{ required "image.repository must name the image that scans" $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default "latest" }}{{ end }}
+{{- end -}}
+
+{{- define "scan-jobs.restricted" -}}
+{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+{{- end -}}
+
+{{- /* Puts the worker beside a scanner. */ -}}
+{{- define "scan-jobs.install" -}}
+- name: worker
+  image: {{ include "scan-jobs.workerImage" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args: [install, /ebbtide]
+  resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {memory: 64Mi}}
+  securityContext: {{ include "scan-jobs.restricted" . }}
+  volumeMounts: [{name: worker, mountPath: /ebbtide}]
+{{- end -}}
+
+{{- define "scan-jobs.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Where the broker is, for the worker. Commands do not get it. */ -}}
+{{- define "scan-jobs.brokerEnv" -}}
+- {name: AMQP_URI, valueFrom: {secretKeyRef: {name: {{ .Values.broker.secret }}, key: {{ .Values.broker.uriKey }}}}}
+{{- end -}}
+
+{{- /* The queues that workers consume from, with the engine of each (empty: all there is), as YAML: {queues: [{name, engine, queue}]}.
+The one place that says how engines become queues, policies and ScaledJobs. */ -}}
+{{- define "scan-jobs.queues" -}}
+{{- if and .Values.engines .Values.command }}{{ fail "command and engines are both set: set one of them" }}{{ end -}}
+{{- if not (or .Values.engines .Values.command) }}{{ fail "command must say what scans: a program of the image and its arguments" }}{{ end -}}
+{{- $name := include "scan-jobs.name" . -}}{{- $queue := include "scan-jobs.queue" . -}}
+queues:
+{{- if and .Values.engines (eq .Values.enginesIn "pods") }}
+{{- range $engine, $_ := .Values.engines }}
+- {name: {{ $name }}-{{ $engine }}, engine: {{ $engine }}, queue: {{ $queue }}.{{ $engine }}}
+{{- end }}
+{{- else }}
+- {name: {{ $name }}, engine: "", queue: {{ $queue }}}
+{{- end }}
+{{- end -}}
+
+{{- /* A duration such as 1h30m or 90s in whole seconds, rounded up. */ -}}
+{{- define "scan-jobs.seconds" -}}
+{{- $sum := 0.0 -}}
+{{- $units := dict "ns" 0.000000001 "us" 0.000001 "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 -}}
+{{- range regexFindAll "[0-9.]+[a-z]+" . -1 -}}
+{{- $sum = addf $sum (mulf (regexFind "[0-9.]+" . | float64) (get $units (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{ ceil $sum | int64 }}
+{{- end -}}

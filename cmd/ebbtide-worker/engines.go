@@ -1,0 +1,112 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebbtide-dev/ebbtide/worker"
+	"github.com/ebbtide-dev/ebbtide/worker/engines"
+	"github.com/ebbtide-dev/ebbtide/worker/results"
+)
+
+const enginesLong = `engines lets several scanners, each in a container of its own in the same pod, scan the same message at the same time.
+
+Each container runs "engines serve" with its scanner as the command, and listens on a socket in a folder that all containers mount. The
+worker runs "engines call" as its command. That hands the message to every engine, waits for all of them, and writes their joined results:
+a ScanResult of proto/ebbtide/results, in JSON. If an engine fails, the others are ended and the message is a dead letter; if an engine
+is killed, can't be reached or exits with 75, the message gets another attempt.`
+
+func enginesCommand() *cobra.Command {
+	parent := &cobra.Command{Use: "engines", Short: "Scan a message with several scanners in containers of one pod", Long: enginesLong}
+	parent.AddCommand(serveEngineCommand(), callEnginesCommand(), pingEngineCommand())
+	return parent
+}
+
+func serveEngineCommand() *cobra.Command {
+	server := engines.Server{Stderr: os.Stderr}
+	var socket string
+	cmd := &cobra.Command{
+		Use:     "serve --socket SOCKET [flags] -- COMMAND [ARG...]",
+		Short:   "Run a scanner for the worker of the same pod",
+		Example: "  ebbtide-worker engines serve --socket /ebbtide-engines/secrets.sock -- gitleaks git /source",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			server.Command = args
+			return server.Serve(cmd.Context(), socket)
+		},
+	}
+	socketFlag(cmd, &socket)
+	cmd.Flags().IntVar(&server.OutputMaxBytes, "output-max-bytes", 16<<20, "a scanner that writes more than this fails; it is kept in memory")
+	return cmd
+}
+
+func callEnginesCommand() *cobra.Command {
+	var sockets string
+	cmd := &cobra.Command{
+		Use:     "call --sockets FOLDER ENGINE...",
+		Short:   "Scan the message on standard input with all engines, and join their results",
+		Example: "  ebbtide-worker --queue scans --result-exchange scans.results -- ebbtide-worker engines call --sockets /ebbtide-engines secrets files",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			message, err := io.ReadAll(cmd.InOrStdin())
+			if err != nil {
+				return fmt.Errorf("read the message: %w", err)
+			}
+			key := os.Getenv("EBBTIDE_MESSAGE_ID")
+			joined, err := engines.Call(cmd.Context(), sockets, args, cmp.Or(os.Getenv("EBBTIDE_CORRELATION_ID"), key), key, message, properties())
+			if errors.Is(err, engines.ErrRetry) {
+				return errors.Join(err, worker.ErrGivenBack)
+			}
+			if err != nil {
+				return err
+			}
+			text, err := results.Marshal(joined, results.JSON)
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&sockets, "sockets", "", "folder with the engines' sockets, ENGINE.sock (required)")
+	_ = cmd.MarkFlagRequired("sockets")
+	return cmd
+}
+
+func pingEngineCommand() *cobra.Command {
+	var socket string
+	cmd := &cobra.Command{
+		Use: "ping --socket SOCKET", Short: "Say whether an engine is ready, for a probe", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), 5*time.Second)
+			defer cancel()
+			return engines.Ping(ctx, socket)
+		},
+	}
+	socketFlag(cmd, &socket)
+	return cmd
+}
+
+func socketFlag(cmd *cobra.Command, socket *string) {
+	cmd.Flags().StringVar(socket, "socket", "", "socket in a folder that the pod's containers share (required)")
+	_ = cmd.MarkFlagRequired("socket")
+}
+
+// properties of the message, as the worker handed them down. The message's file is another one in each container.
+func properties() []string {
+	var all []string
+	for _, variable := range os.Environ() {
+		if strings.HasPrefix(variable, "EBBTIDE_") && !strings.HasPrefix(variable, "EBBTIDE_MESSAGE_FILE=") {
+			all = append(all, variable)
+		}
+	}
+	return all
+}

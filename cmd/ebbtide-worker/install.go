@@ -1,0 +1,51 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+)
+
+// installCommand lets an init container put the worker beside a scanner in an image of its own: the worker's image has no cp.
+func installCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "install DIR",
+		Short:   "Copy this program into a folder",
+		Long:    "install copies this program into a folder, as DIR/ebbtide-worker: an init container puts it so into the image of a scanner.",
+		Example: "  ebbtide-worker install /ebbtide",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			if err := copyProgram(self, filepath.Join(args[0], "ebbtide-worker")); err != nil {
+				return fmt.Errorf("install into %s: %w", args[0], err)
+			}
+			return nil
+		},
+	}
+}
+
+// copyProgram replaces what is there in one step: an init container that runs again must not find half a program.
+func copyProgram(from, to string) error {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	partial, err := os.CreateTemp(filepath.Dir(to), ".ebbtide-worker-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(partial.Name())
+	_, err = io.Copy(partial, source)
+	if err := errors.Join(err, partial.Chmod(0o755), partial.Close()); err != nil {
+		return err
+	}
+	return os.Rename(partial.Name(), to)
+}

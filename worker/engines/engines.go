@@ -1,0 +1,158 @@
+// Package engines lets one message be scanned by several programs that are in different containers of one pod. Beside each of them a
+// server runs it on request; the worker's command calls all servers at once and joins what they answer.
+//
+//	worker ── stdin ──▶ Call ──▶ /engines/secrets.sock ──▶ Serve ──▶ secrets
+//	                      └────▶ /engines/licenses.sock ─▶ Serve ──▶ licenses
+//
+// The joined result is complete or there is none: the first engine that fails ends the others, and the message fails, or gets another
+// attempt, as a whole. It knows no broker.
+package engines
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	resultsv1alpha1 "github.com/ebbtide-dev/ebbtide/proto/ebbtide/results/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/worker/results"
+)
+
+// request asks an engine's server to scan.
+type request struct {
+	Message []byte `json:"message"`
+	// Env are the message's properties, as NAME=value.
+	Env []string `json:"env"`
+}
+
+// answer is how an engine's command ended.
+type answer struct {
+	ExitCode int `json:"exitCode"` // -1 when a signal ended it
+	Signal   int `json:"signal"`   // 0 when none did
+	// Output is what it wrote to standard output; Full is true when that was more than is kept.
+	Output []byte `json:"output"`
+	Full   bool   `json:"full"`
+	// Said is the end of what it wrote to standard error.
+	Said              string `json:"said"`
+	Started, Finished time.Time
+}
+
+// exitRetry is the exit code of a command that asks for another attempt: EX_TEMPFAIL.
+const exitRetry = 75
+
+// ErrRetry is wrapped by errors of Call after which the same message may succeed.
+var ErrRetry = errors.New("another attempt may succeed")
+
+// Call scans a message by all engines at once, each at the socket NAME.sock of a folder, and joins their results. Scan and key are those
+// of the message, env its properties.
+func Call(ctx context.Context, sockets string, names []string, scan, key string, message []byte, env []string) (*resultsv1alpha1.ScanResult, error) {
+	names = slices.Sorted(slices.Values(names))
+	joined := &resultsv1alpha1.ScanResult{
+		Scan: scan, Status: resultsv1alpha1.Status_STATUS_SUCCEEDED, Results: make([]*resultsv1alpha1.Result, len(names)),
+	}
+	all, ctx := errgroup.WithContext(ctx)
+	for i, name := range names {
+		all.Go(func() error {
+			got, err := call(ctx, filepath.Join(sockets, name+".sock"), request{message, env})
+			if err != nil {
+				return fmt.Errorf("engine %s can't be reached: %w: %w", name, ErrRetry, err)
+			}
+			if err := got.err(); err != nil {
+				return fmt.Errorf("engine %s: %w", name, err)
+			}
+			r := &resultsv1alpha1.Result{
+				Key: key + "/" + name, Scan: scan, Engine: name, ExpectedEngines: names, Status: resultsv1alpha1.Status_STATUS_SUCCEEDED,
+				ExitCode: proto.Int32(0), StartedTime: timestamppb.New(got.Started), FinishedTime: timestamppb.New(got.Finished),
+				Digest: results.Digest(got.Output), Size: int64(len(got.Output)),
+			}
+			if r.Content = (&resultsv1alpha1.Result_Text{Text: string(got.Output)}); !utf8.Valid(got.Output) {
+				r.Content = &resultsv1alpha1.Result_Data{Data: got.Output}
+			}
+			joined.Results[i] = r
+			return nil
+		})
+	}
+	return joined, all.Wait()
+}
+
+// err is nil if the command succeeded.
+func (a answer) err() error {
+	said := strings.TrimSpace(a.Said)
+	if said != "" {
+		said = ": " + said
+	}
+	switch {
+	case a.Full:
+		return errors.New("it wrote more to standard output than --output-max-bytes of its server allows")
+	case a.Signal != 0:
+		return fmt.Errorf("killed by signal %d: %w%s", a.Signal, ErrRetry, said)
+	case a.ExitCode == exitRetry:
+		return fmt.Errorf("exited with %d: %w%s", a.ExitCode, ErrRetry, said)
+	case a.ExitCode != 0:
+		return fmt.Errorf("exited with %d%s", a.ExitCode, said)
+	}
+	return nil
+}
+
+func call(ctx context.Context, socket string, order request) (answer, error) {
+	var got answer
+	body, err := json.Marshal(order)
+	if err != nil {
+		return got, err
+	}
+	response, err := ask(ctx, socket, http.MethodPost, body)
+	if err != nil {
+		return got, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(&got); err != nil {
+		return got, fmt.Errorf("its answer breaks off: %w", err)
+	}
+	return got, nil
+}
+
+// Ping returns nil if an engine's server answers at a socket.
+func Ping(ctx context.Context, socket string) error {
+	response, err := ask(ctx, socket, http.MethodGet, nil)
+	if err != nil {
+		return err
+	}
+	return response.Body.Close()
+}
+
+// ask sends a request to the server at a socket.
+func ask(ctx context.Context, socket, method string, body []byte) (*http.Response, error) {
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+	request, err := http.NewRequestWithContext(ctx, method, "http://engine/", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, errors.Unwrap(err) // without the URL, which means nothing
+	}
+	if response.StatusCode >= 300 {
+		said, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10))
+		response.Body.Close()
+		return nil, fmt.Errorf("%s: %s", response.Status, bytes.TrimSpace(said))
+	}
+	return response, nil
+}

@@ -1,0 +1,150 @@
+package engines_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ebbtide-dev/ebbtide/worker/engines"
+)
+
+// serve starts a server of a script as engine NAME, and waits until it answers.
+func serve(t *testing.T, sockets, name, script string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	socket := filepath.Join(sockets, name+".sock")
+	done := make(chan error, 1)
+	go func() {
+		done <- engines.Server{Command: []string{"sh", "-c", script}, OutputMaxBytes: 1000, Stderr: io.Discard}.Serve(ctx, socket)
+	}()
+	stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		done <- nil
+	}
+	t.Cleanup(stop)
+	await(t, "engine "+name, func() bool { return engines.Ping(t.Context(), socket) == nil })
+	return stop
+}
+
+func await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 20 s", what)
+		}
+	}
+}
+
+// sockets is a folder with a short path, as that of a socket must be.
+func sockets(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "engines-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func TestCall(t *testing.T) {
+	cases := map[string]struct {
+		script string // of one engine; the other one succeeds
+		want   string // its result
+		err    string
+		retry  bool
+	}{
+		"standard input":   {script: "cat", want: "order"},
+		"the file twice":   {script: "cat $EBBTIDE_MESSAGE_FILE $EBBTIDE_MESSAGE_FILE", want: "orderorder"},
+		"properties":       {script: "echo $EBBTIDE_MESSAGE_ID", want: "m-1\n"},
+		"the checkout":     {script: "pwd", want: "/usr\n"},
+		"input unread":     {script: ":"},
+		"failure":          {script: "echo why >&2; exit 3", err: "engine one: exited with 3: why"},
+		"another attempt":  {script: "exit 75", err: "engine one: exited with 75", retry: true},
+		"killed":           {script: "kill -9 $$", err: "engine one: killed by signal 9", retry: true},
+		"output too large": {script: "yes", err: "engine one: it wrote more to standard output"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			dir := sockets(t)
+			serve(t, dir, "one", tc.script)
+			serve(t, dir, "two", "echo fine")
+			got, err := engines.Call(t.Context(), dir, []string{"two", "one"}, "scan", "key", []byte("order"),
+				[]string{"EBBTIDE_MESSAGE_ID=m-1", "EBBTIDE_SOURCE=/usr"})
+			if tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) || errors.Is(err, engines.ErrRetry) != tc.retry {
+					t.Errorf("error %v, want %q, and another attempt: %v", err, tc.err, tc.retry)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			one, two := got.GetResults()[0], got.GetResults()[1]
+			if one.GetText() != tc.want || two.GetText() != "fine\n" || one.GetKey() != "key/one" || two.GetScan() != "scan" {
+				t.Errorf("results %v", got)
+			}
+		})
+	}
+}
+
+// The engines that still scan when one has failed, or nobody waits for them, are ended with what they started.
+func TestCallEndsTheOthers(t *testing.T) {
+	dir, marks := sockets(t), t.TempDir()
+	started, pid := filepath.Join(marks, "started"), filepath.Join(marks, "pid")
+	slow := "sleep 1000 & echo $! > " + pid + "; touch " + started + "; wait"
+	failing := "until [ -e " + started + " ]; do sleep 0.02; done; exit 1"
+	serve(t, dir, "slow", slow)
+	serve(t, dir, "failing", failing)
+	gone := func() bool {
+		text, err := os.ReadFile(pid)
+		if err != nil {
+			return false
+		}
+		status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(text)) + "/stat")
+		return err != nil || strings.Contains(string(status), ") Z ")
+	}
+	if _, err := engines.Call(t.Context(), dir, []string{"slow", "failing"}, "", "", nil, nil); err == nil || !strings.Contains(err.Error(), "engine failing") {
+		t.Errorf("error %v, want the failing engine's", err)
+	}
+	await(t, "the scan is ended", gone)
+
+	if err := os.Remove(started); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	result := make(chan error, 1)
+	go func() {
+		_, err := engines.Call(ctx, dir, []string{"slow"}, "", "", nil, nil)
+		result <- err
+	}()
+	await(t, "the scan starts", func() bool { _, err := os.Stat(started); return err == nil })
+	cancel()
+	if err := <-result; err == nil {
+		t.Error("a call that was given up succeeded")
+	}
+	await(t, "the scan is ended", gone)
+}
+
+func TestCallWithoutServer(t *testing.T) {
+	dir := sockets(t)
+	stop := serve(t, dir, "one", "cat")
+	stop()
+	_, err := engines.Call(t.Context(), dir, []string{"one"}, "", "", nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "engine one can't be reached") || !errors.Is(err, engines.ErrRetry) {
+		t.Errorf("error %v, want that the engine can't be reached, and another attempt", err)
+	}
+	// A container that starts again finds the socket of the one before it.
+	if err := os.WriteFile(filepath.Join(dir, "two.sock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, dir, "two", "cat")
+}

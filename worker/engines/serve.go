@@ -1,0 +1,165 @@
+package engines
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebbtide-dev/ebbtide/internal/child"
+)
+
+const (
+	// messageFile is the path at which a command finds the message, which is its standard input: a file in memory.
+	messageFile = "/proc/self/fd/0"
+	// saidBytes is how much of the end of standard error is kept.
+	saidBytes = 2 << 10
+	// closeWithin is how long commands may go on when the server has to end.
+	closeWithin = 5 * time.Second
+)
+
+// Server runs a command for each message that it is asked to scan.
+type Server struct {
+	// Command is run, with the message as its standard input.
+	Command []string
+	// OutputMaxBytes bounds what it may write to standard output. It is kept in memory.
+	OutputMaxBytes int
+	// Stderr gets what it writes to standard error.
+	Stderr io.Writer
+}
+
+// Serve answers at a socket until ctx ends. What an earlier server left there is removed: after a crash the container starts again.
+func (s Server) Serve(ctx context.Context, socket string) error {
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
+	context.AfterFunc(ctx, func() {
+		// Kubernetes ends sidecars after the worker, so nobody waits for an answer any more.
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
+	})
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// ServeHTTP runs the command on a posted message.
+func (s Server) ServeHTTP(response http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet {
+		response.WriteHeader(http.StatusNoContent)
+		return
+	}
+	var order request
+	if err := json.NewDecoder(r.Body).Decode(&order); err != nil {
+		http.Error(response, err.Error(), http.StatusBadRequest)
+		return
+	}
+	got, err := s.run(r.Context(), order)
+	if err != nil {
+		http.Error(response, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	response.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(response).Encode(got) // who asked may be gone
+}
+
+// run runs the command. It is killed, with what it started, when ctx ends. An error means that it could not be run at all.
+func (s Server) run(ctx context.Context, order request) (answer, error) {
+	message, err := memoryFile(order.Message)
+	if err != nil {
+		return answer{}, fmt.Errorf("put the message into a file: %w", err)
+	}
+	defer message.Close()
+	stdout, stderr := &bounded{limit: s.OutputMaxBytes}, &tail{limit: saidBytes}
+	cmd := exec.Command(s.Command[0], s.Command[1:]...)
+	cmd.Env = append(append(os.Environ(), order.Env...), "EBBTIDE_MESSAGE_FILE="+messageFile)
+	for _, variable := range order.Env {
+		// Where the worker has made a checkout, on a volume that the containers share, the command runs in it.
+		if folder, ok := strings.CutPrefix(variable, "EBBTIDE_SOURCE="); ok {
+			cmd.Dir = folder
+		}
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = message, stdout, io.MultiWriter(s.Stderr, stderr)
+	got := answer{Started: time.Now()}
+	err = child.Run(ctx, cmd)
+	got.Finished = time.Now()
+	if ctx.Err() != nil {
+		return got, ctx.Err()
+	}
+	if cmd.ProcessState == nil {
+		return got, fmt.Errorf("start %s: %w", s.Command[0], err)
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !stdout.full {
+		return got, fmt.Errorf("run %s: %w", s.Command[0], err)
+	}
+	got.ExitCode = cmd.ProcessState.ExitCode()
+	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
+		got.Signal = int(status.Signal())
+	}
+	got.Output, got.Full, got.Said = stdout.text, stdout.full, strings.ToValidUTF8(string(stderr.text), "")
+	return got, nil
+}
+
+// memoryFile is an anonymous file with a content, at its start: the container may have no writable file system.
+func memoryFile(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("message", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), "message")
+	_, err = file.Write(content)
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	return file, err
+}
+
+// bounded keeps what is written to it, up to a limit. It is no bytes.Buffer, whose ReadFrom knows no limit.
+type bounded struct {
+	text  []byte
+	limit int
+	full  bool
+}
+
+// Write implements io.Writer. Past the limit it fails, which ends a command that goes on writing.
+func (b *bounded) Write(p []byte) (int, error) {
+	if len(b.text)+len(p) > b.limit {
+		b.full = true
+		return 0, errors.New("the output is too large")
+	}
+	b.text = append(b.text, p...)
+	return len(p), nil
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	text  []byte
+	limit int
+}
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	t.text = append(t.text, p...)
+	t.text = t.text[max(0, len(t.text)-t.limit):]
+	return len(p), nil
+}

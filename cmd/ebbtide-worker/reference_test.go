@@ -2,6 +2,7 @@ package main
 
 import (
 	"testing"
+	"time"
 
 	"github.com/ebbtide-dev/ebbtide/internal/cobradoc"
 	"github.com/ebbtide-dev/ebbtide/internal/doctable"
@@ -9,5 +10,5 @@ import (
 
 // The reference page is that of these flags.
 func TestReference(t *testing.T) {
-	doctable.CheckFile(t, "../../docs/reference/ebbtide-worker.md", cobradoc.Page(command()))
+	doctable.CheckFile(t, "../../docs/reference/ebbtide-worker.md", cobradoc.Page(command(time.Time{})))
 }

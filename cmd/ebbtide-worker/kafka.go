@@ -24,6 +24,7 @@ func kafkaCommand(begin time.Time) *cobra.Command {
 	var o runOptions
 	var q kafka.Config
 	var security kafkaSecurity
+	var protocol string
 	cmd := &cobra.Command{
 		Use:   "kafka --brokers BROKER:PORT --topics TOPIC --group GROUP [flags] -- COMMAND [ARG...]",
 		Short: "Run a command on each record of Kafka topics",
@@ -43,7 +44,10 @@ where it came from. No more workers than partitions have work at a time.`,
 			if q.ResultTopic == "" && q.DeadLetterTopic == "" {
 				return errors.New("--result-topic: without it and --dead-letter-topic nobody would know of records that fail")
 			}
-			q.ClientID, q.Log = o.Name, o.Log
+			if protocol != "classic" && protocol != "consumer" {
+				return fmt.Errorf("--group-protocol %q: must be classic or consumer", protocol)
+			}
+			q.ClientID, q.Log, q.ServerSide = o.Name, o.Log, protocol == "consumer"
 			if err := security.apply(&q); err != nil {
 				return err
 			}
@@ -58,6 +62,8 @@ where it came from. No more workers than partitions have work at a time.`,
 	flags.StringVar(&q.ResultTopic, "result-topic", "", "topic for results")
 	flags.StringVar(&q.DeadLetterTopic, "dead-letter-topic", "", "topic for records that failed; default: their results alone say so")
 	flags.StringVar(&q.RetryTopic, "retry-topic", "", "topic for records that get another attempt, consumed as well; default: where they came from")
+	flags.StringVar(&protocol, "group-protocol", "classic",
+		"classic, or consumer with Kafka 4.3 and later: there a long scan holds up no other worker during a rebalance")
 	flags.DurationVar(&q.SessionTimeout, "session-timeout", 45*time.Second, "the group gives a silent worker's records to another after this")
 	flags.DurationVar(&q.RebalanceTimeout, "rebalance-timeout", 5*time.Minute,
 		"longest that a rebalance waits for a worker's command; make it longer than a scan takes")

@@ -11,7 +11,8 @@
 // The client sends heartbeats while a command runs, however long that takes, and there is no max.poll.interval. When a rebalance
 // takes the partition of the record that is being worked on, the member holds on to it until the record is settled, for at most
 // nine tenths of the rebalance timeout; then the command is killed and the record is another's. Balancing is cooperative: members
-// whose partitions stay go on.
+// whose partitions stay go on. But a group of the classic protocol begins no further rebalance until then, and nobody commits while one
+// waits to begin: commits, and those who want to leave, wait too. Groups of the newer protocol, which the brokers balance, do not.
 package kafka
 
 import (
@@ -56,6 +57,10 @@ type Config struct {
 	// ConnectTimeout bounds the attempts to reach a broker.
 	ConnectTimeout time.Duration
 
+	// ServerSide lets the brokers assign partitions, member by member (Kafka 4.3 and later): a command that holds on to its partition
+	// then holds up nobody else. SessionTimeout is the brokers' then.
+	ServerSide bool
+
 	// SASL and TLS; nil for none.
 	SASL sasl.Mechanism
 	TLS  *tls.Config
@@ -73,6 +78,9 @@ const (
 	resultHeader        = "ebbtide-result"
 	attemptsMetadataKey = "ebbtide-attempts="
 )
+
+// settleWithin bounds a question to the brokers, leaveWithin the wait for their goodbye.
+const settleWithin, leaveWithin = 30 * time.Second, 5 * time.Second
 
 // heldOn is how much of the rebalance timeout a record may hold its partition.
 func heldOn(timeout time.Duration) time.Duration { return timeout * 9 / 10 }
@@ -110,6 +118,11 @@ func Open(ctx context.Context, config Config) (worker.Queue, error) {
 		kgo.RebalanceTimeout(config.RebalanceTimeout), kgo.OnPartitionsRevoked(q.revoked), kgo.OnPartitionsLost(q.lost),
 		// One record is worked on at a time: more than a few in memory are of no use.
 		kgo.FetchMaxBytes(1 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1),
+		// A partition that is assigned during a fetch waits for its end.
+		kgo.FetchMaxWait(500 * time.Millisecond),
+	}
+	if config.ServerSide {
+		options = append(options, kgo.ServerSideBalancer())
 	}
 	if config.SASL != nil {
 		options = append(options, kgo.SASL(config.SASL))
@@ -281,8 +294,10 @@ func (q *queue) count(ctx context.Context, current *held) error {
 	return q.commit(ctx, record, record.Offset, attemptsMetadataKey+strconv.Itoa(attempts+1))
 }
 
-// commit commits an offset of a record's partition.
+// commit commits an offset of a record's partition. A rebalance that waits for another member's command holds it up.
 func (q *queue) commit(ctx context.Context, record *kgo.Record, offset int64, metadata string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.config.RebalanceTimeout+settleWithin)
+	defer cancel()
 	ctx = kgo.PreCommitFnContext(ctx, func(request *kmsg.OffsetCommitRequest) error {
 		for _, topic := range request.Topics {
 			for i := range topic.Partitions {
@@ -310,7 +325,7 @@ func (q *queue) commit(ctx context.Context, record *kgo.Record, offset int64, me
 		select {
 		case <-ctx.Done():
 			return failed
-		case <-time.After(pause):
+		case <-time.After(min(pause, time.Second)):
 		}
 	}
 }
@@ -399,9 +414,19 @@ func (q *queue) again(ctx context.Context, message *worker.Message, topic string
 // GiveBack implements worker.Queue: without a commit the record is the next member's.
 func (q *queue) GiveBack(*worker.Message) { q.release() }
 
-// Close implements worker.Queue: it leaves the group, so that others get its partitions at once.
+// Close implements worker.Queue: it leaves the group, so that others get its partitions at once. A rebalance that waits for somebody's
+// command would make it wait as well; then it just goes, and is missed after the session timeout.
 func (q *queue) Close() error {
-	q.client.CloseAllowingRebalance()
+	closed := make(chan struct{})
+	go func() {
+		q.client.CloseAllowingRebalance()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(leaveWithin):
+		q.config.Log.Warn("the group has not let go of this worker", "within", leaveWithin.String())
+	}
 	return nil
 }
 

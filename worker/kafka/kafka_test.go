@@ -36,7 +36,8 @@ type bench struct {
 func newBench(t *testing.T, partitions int32) *bench {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, scansTopic),
-		kfake.SeedTopics(1, resultsTopic, deadTopic, retryTopic), kfake.GroupMinSessionTimeout(100*time.Millisecond))
+		kfake.SeedTopics(1, resultsTopic, deadTopic, retryTopic), kfake.GroupMinSessionTimeout(100*time.Millisecond),
+		kfake.BrokerConfigs(map[string]string{"group.consumer.heartbeat.interval.ms": "100"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,6 +329,11 @@ func (b *bench) awaitMembers(t *testing.T, members, partitions int) {
 
 // Members come and go while records do, and each record has its result.
 func TestMembersComeAndGo(t *testing.T) {
+	t.Run("classic", func(t *testing.T) { membersComeAndGo(t, false) })
+	t.Run("consumer", func(t *testing.T) { membersComeAndGo(t, true) })
+}
+
+func membersComeAndGo(t *testing.T, serverSide bool) {
 	const records = 60
 	b := newBench(t, 4)
 	for i := range records {
@@ -339,7 +345,7 @@ func TestMembersComeAndGo(t *testing.T) {
 		wait.Go(func() {
 			for ctx.Err() == nil {
 				j := b.job("cat")
-				j.MaxMessages = 7
+				j.MaxMessages, j.queue.ServerSide = 7, serverSide
 				if _, err := j.run(ctx); err != nil {
 					t.Error(err)
 				}

@@ -172,6 +172,9 @@ func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
 			q.current = delivery
 			return q.message(&delivery), nil
 		}
+		if q.left {
+			return nil, nil
+		}
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -179,9 +182,6 @@ func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
 	case <-q.held.Done():
 		return nil, context.Cause(q.held)
 	case <-time.After(time.Second):
-	}
-	if q.left {
-		return nil, nil
 	}
 	return nil, fmt.Errorf("the broker ended the consumer: was queue %q deleted?", q.config.Queue)
 }

@@ -62,8 +62,8 @@ snapshots: ## Take the snapshots of the charts' tests anew; look at what changed
 	go tool -modfile=e2e/tools/charts/go.mod helm-unittest -u charts/*
 
 ##@ Test
-.PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler e2e-calibration fuzz
-test: tools lint generated race unit e2e-node e2e-demo e2e-calendar e2e-scheduler e2e-calibration ## Everything: lint, unit, integration and the scenarios
+.PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler e2e-calibration e2e-recovery fuzz
+test: tools lint generated race unit e2e-node e2e-demo e2e-calendar e2e-scheduler e2e-calibration e2e-recovery ## Everything: lint, unit, integration and the scenarios
 
 lint: ## Lint and check the formatting
 	$(TOOL) golangci-lint run ./...
@@ -93,6 +93,9 @@ e2e-scheduler: tools ## The scheduler is killed again and again while pods come
 
 e2e-calibration: tools ## The same 320 scans on the cluster and in the simulator agree within 10% (OVERLAY=file.svg draws both)
 	$(TEST) -timeout 20m -count=1 -run TestCalibration ./e2e/scenario $(if $(OVERLAY),-args -overlay $(abspath $(OVERLAY)))
+
+e2e-recovery: tools ## Drills: broker, scaler, scheduler, KEDA, nodes, API server and etcd fail in the middle of a burst (ABSENCE=10m)
+	$(TEST) -timeout 90m -count=1 -run TestRecovery ./e2e/scenario $(if $(ABSENCE)$(RECOVERY_JSON),-args $(if $(ABSENCE),-absence $(ABSENCE)) $(if $(RECOVERY_JSON),-recovery $(abspath $(RECOVERY_JSON))))
 
 fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)

@@ -309,26 +309,35 @@ func (c *Cluster) ExplainURL() string {
 	return fmt.Sprintf("http://127.0.0.1:%d", c.ports.SchedulerExplain)
 }
 
-// CrashScheduler kills the scheduler as a power failure would; StartScheduler starts it again.
-func (c *Cluster) CrashScheduler() error {
-	crashed := c.running(schedulerName)
-	if crashed == nil {
-		return fmt.Errorf("no %s runs", schedulerName)
+// Crash kills components as a power failure would; Restart starts them again.
+func (c *Cluster) Crash(names ...string) error {
+	for _, name := range names {
+		crashed := c.running(name)
+		if crashed == nil {
+			return fmt.Errorf("no %s runs", name)
+		}
+		if err := crashed.Signal(syscall.SIGKILL); err != nil {
+			return fmt.Errorf("kill %s: %w", name, err)
+		}
+		<-crashed.Done()
 	}
-	if err := crashed.Signal(syscall.SIGKILL); err != nil {
-		return err
-	}
-	<-crashed.Done()
 	return nil
 }
 
-// StartScheduler starts the scheduler, and returns when it answers its health check.
-func (c *Cluster) StartScheduler(ctx context.Context) error {
-	spec, err := c.scheduler()
-	if err != nil {
-		return err
+// Restart starts components that ended, one after the other, and returns when they answer their health checks.
+func (c *Cluster) Restart(ctx context.Context, names ...string) error {
+	for _, name := range names {
+		ended := c.running(name)
+		if ended == nil {
+			return fmt.Errorf("no %s ran", name)
+		}
+		begin := time.Now()
+		if _, err := c.group.Restart(ctx, ended); err != nil {
+			return err
+		}
+		c.ready(name, begin)
 	}
-	return c.run(ctx, spec)
+	return nil
 }
 
 // running is the last process of a component; nil when there is none.

@@ -23,6 +23,15 @@ const (
 	kubeletClient = "kube-apiserver-kubelet-client"
 )
 
+// Names of components, for Crash and Restart.
+const (
+	Etcd      = "etcd"
+	APIServer = "kube-apiserver"
+	KEDA      = "keda-operator"
+	Scaler    = "ebbtide-scaler"
+	Scheduler = "ebbtide-scheduler"
+)
+
 // writePKI makes the certificates that exist before the API server does.
 func (c *Cluster) writePKI() error {
 	dir := c.path("pki")
@@ -91,7 +100,7 @@ func (c *Cluster) etcd() proc.Spec {
 	peer := fmt.Sprintf("http://127.0.0.1:%d", c.ports.EtcdPeer)
 	metrics := fmt.Sprintf("http://127.0.0.1:%d", c.ports.EtcdMetrics)
 	return proc.Spec{
-		Name: "etcd", Path: c.tools.Bin("etcd"),
+		Name: Etcd, Path: c.tools.Bin("etcd"),
 		Args: []string{
 			"--name=ebbtide", "--data-dir=" + c.path("etcd"), "--log-level=warn",
 			"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
@@ -112,7 +121,7 @@ func (c *Cluster) kubeAPIServer() (proc.Spec, error) {
 		return proc.Spec{}, err
 	}
 	return proc.Spec{
-		Name: "kube-apiserver", Path: c.tools.Bin("kube-apiserver"),
+		Name: APIServer, Path: c.tools.Bin("kube-apiserver"),
 		Args: []string{
 			"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.APIServer),
 			// The cluster's own Service can't have a loopback endpoint, and nothing uses it.
@@ -281,7 +290,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 			Ready: proc.HTTPReady("http://"+loopback(c.ports.KarpenterHealth)+"/readyz", nil), ReadyWithin: 2 * time.Minute,
 		},
 		{
-			Name: "keda-operator", Path: c.tools.Bin("keda-operator"),
+			Name: KEDA, Path: c.tools.Bin("keda-operator"),
 			Args: []string{
 				"--cert-dir=" + c.path("keda"), "--enable-webhook-patching=false", "--enable-apiservice-patching=false",
 				"--metrics-bind-address=" + loopback(c.ports.KEDAMetrics),
@@ -309,7 +318,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 			Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/healthz", c.ports.KEDAAdapter), kedaTrust), ReadyWithin: 2 * time.Minute,
 		},
 		{
-			Name: "ebbtide-scaler", Path: c.Bin("ebbtide-scaler"),
+			Name: Scaler, Path: c.Bin("ebbtide-scaler"),
 			Args: []string{
 				"--kubeconfig=" + c.Kubeconfig("scaler"), "--listen=" + c.ScalerAddress(),
 				"--metrics-listen=" + loopback(c.ports.ScalerMetrics),
@@ -325,9 +334,6 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 // Bin is the path of a program of the project's own, as BuildProject left it.
 func (c *Cluster) Bin(name string) string { return filepath.Join(c.root, "bin", name) }
 
-// schedulerName is the component's.
-const schedulerName = "ebbtide-scheduler"
-
 func (c *Cluster) scheduler() (proc.Spec, error) {
 	config, err := c.schedulerConfig()
 	if err != nil {
@@ -335,7 +341,7 @@ func (c *Cluster) scheduler() (proc.Spec, error) {
 	}
 	trust, err := c.ca.clientConfig("admin")
 	return proc.Spec{
-		Name: schedulerName, Path: c.Bin("ebbtide-scheduler"),
+		Name: Scheduler, Path: c.Bin("ebbtide-scheduler"),
 		Args: []string{
 			"--config=" + config,
 			"--authentication-kubeconfig=" + c.Kubeconfig("scheduler"), "--authorization-kubeconfig=" + c.Kubeconfig("scheduler"),

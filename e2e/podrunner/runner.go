@@ -54,6 +54,8 @@ type run struct {
 	process  *proc.Process
 	once     sync.Once // ends it
 	finished bool      // its end is reported
+	outcome  corev1.ContainerStateTerminated
+	lost     bool // with its node: nobody reports its end
 }
 
 // Fault says of a pod that starts whether its process is to be killed, without warning, and how long after its start. Nil
@@ -123,6 +125,24 @@ func (r *Runner) sync(ctx context.Context, pod *corev1.Pod) {
 			current.finished = true
 			r.mu.Unlock()
 		}()
+	case pod.Status.Phase == corev1.PodRunning && current.finished && !current.lost:
+		// The API server has forgotten the pod's end: it was restored from a backup.
+		r.wait.Go(func() { r.report(ctx, pod, current.outcome) })
+	}
+}
+
+// LoseNodes kills everything that runs, as nodes do that lose their power: nobody reports how the pods ended.
+func (r *Runner) LoseNodes() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, current := range r.running {
+		if current.finished {
+			continue
+		}
+		current.lost = true
+		if current.process != nil {
+			_ = syscall.Kill(-current.process.PID(), syscall.SIGKILL)
+		}
 	}
 }
 
@@ -138,12 +158,14 @@ func (r *Runner) owns(pod *corev1.Pod) bool {
 // run starts the pod's process, waits for its end and reports it.
 func (r *Runner) run(ctx context.Context, pod *corev1.Pod, current *run) {
 	outcome := r.execute(ctx, pod, current)
-	if ctx.Err() != nil {
+	r.mu.Lock()
+	current.outcome = outcome
+	lost := current.lost
+	r.mu.Unlock()
+	if ctx.Err() != nil || lost {
 		return
 	}
-	if err := r.finish(ctx, pod, outcome); err != nil && !apierrors.IsNotFound(err) {
-		r.log.Error("report the end of a pod", "pod", pod.Name, "error", err)
-	}
+	r.report(ctx, pod, outcome)
 	// A pod whose deletion was asked for meanwhile goes now.
 	latest, err := r.client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 	if err == nil && latest.UID == pod.UID && latest.DeletionTimestamp != nil {
@@ -254,6 +276,21 @@ func gracePeriod(pod *corev1.Pod) time.Duration {
 		return 30 * time.Second
 	}
 	return time.Duration(*pod.DeletionGracePeriodSeconds) * time.Second
+}
+
+// report says how a pod ended until the API server has heard it, or no longer knows the pod.
+func (r *Runner) report(ctx context.Context, pod *corev1.Pod, outcome corev1.ContainerStateTerminated) {
+	for {
+		err := r.finish(ctx, pod, outcome)
+		if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) || ctx.Err() != nil {
+			return
+		}
+		r.log.Error("report the end of a pod", "pod", pod.Name, "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
 }
 
 // finish reports the end of the pod's container.

@@ -123,6 +123,11 @@ func (g *Group) launch(spec Spec) (*Process, error) {
 	return p, nil
 }
 
+// Restart starts a child anew, as it was started before, once it has ended.
+func (g *Group) Restart(ctx context.Context, p *Process) (*Process, error) {
+	return g.Start(ctx, p.spec)
+}
+
 // Stop ends every child in the reverse order of its start and returns when none is left.
 func (g *Group) Stop() {
 	g.mu.Lock()

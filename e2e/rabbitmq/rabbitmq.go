@@ -3,6 +3,7 @@
 package rabbitmq
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -140,6 +141,38 @@ func (b *Broker) Crash() {
 
 // Restart starts a node again that Crash ended, on the same ports and data.
 func (b *Broker) Restart(ctx context.Context) error { return b.startNode(ctx) }
+
+// Data is the folder of the node's messages and metadata: what a backup of its disk holds.
+func (b *Broker) Data() string { return filepath.Join(b.options.Dir, "data") }
+
+// Definitions exports users, virtual hosts, queues, exchanges, bindings and policies as JSON, for ImportDefinitions.
+func (b *Broker) Definitions(ctx context.Context) ([]byte, error) {
+	return b.definitions(ctx, http.MethodGet, nil)
+}
+
+// ImportDefinitions makes what an export holds and is not there.
+func (b *Broker) ImportDefinitions(ctx context.Context, definitions []byte) error {
+	_, err := b.definitions(ctx, http.MethodPost, bytes.NewReader(definitions))
+	return err
+}
+
+func (b *Broker) definitions(ctx context.Context, method string, body io.Reader) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, b.ManagementURL()+"/api/definitions", body)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode/100 != 2 {
+		err = fmt.Errorf("definitions: %s: %s", response.Status, answer)
+	}
+	return answer, err
+}
 
 // Control runs rabbitmqctl on the node.
 func (b *Broker) Control(ctx context.Context, args ...string) error {

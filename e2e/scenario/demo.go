@@ -121,26 +121,33 @@ func installScans(ctx context.Context, c *cluster.Cluster, job scanJob) error {
 
 // RunPods runs the pods that are bound to KWOK nodes until ctx ends. Fault says which are killed; nil for none.
 func RunPods(ctx context.Context, c *cluster.Cluster, fault podrunner.Fault) error {
-	config, err := c.Config(cluster.PodRunner)
+	runner, err := newRunner(c, fault)
 	if err != nil {
 		return err
+	}
+	return runner.Run(ctx)
+}
+
+func newRunner(c *cluster.Cluster, fault podrunner.Fault) (*podrunner.Runner, error) {
+	config, err := c.Config(cluster.PodRunner)
+	if err != nil {
+		return nil, err
 	}
 	config.QPS, config.Burst = 100, 200
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	logFile, err := os.Create(filepath.Join(c.Dir, "logs", "pod-runner.log"))
+	logFile, err := os.Create(filepath.Join(c.Dir, "logs", "pod-runner.log")) // open as long as the program
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer logFile.Close()
 	programs := map[string]string{}
 	for _, program := range []string{"ebbtide-worker", "e2e-scan", "e2e-boot"} {
 		programs[program] = c.Bin(program)
 	}
 	log := slog.New(slog.NewJSONHandler(logFile, nil))
-	return podrunner.New(client, programs, filepath.Join(c.Dir, "pods"), log, fault).Run(ctx)
+	return podrunner.New(client, programs, filepath.Join(c.Dir, "pods"), log, fault), nil
 }
 
 // Publish sends n scans at once, for a person who plays with a running cluster.

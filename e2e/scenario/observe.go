@@ -215,6 +215,19 @@ func (o *observer) snapshot() snapshot {
 	return s
 }
 
+// running are the pods that run now.
+func (o *observer) running() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, pod := range o.pods {
+		if !pod.running.IsZero() && pod.ended.IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
 // idlePods are pods whose worker ended well without a message.
 func (o *observer) idlePods() int {
 	o.mu.Lock()

@@ -70,9 +70,9 @@ status:
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range 4 {
 		time.Sleep(time.Duration(5+random.IntN(6)) * time.Second)
-		must(c.CrashScheduler())
+		must(c.Crash(cluster.Scheduler))
 		time.Sleep(time.Duration(random.IntN(3)) * time.Second)
-		must(c.StartScheduler(ctx))
+		must(c.Restart(ctx, cluster.Scheduler))
 	}
 	must(<-sent)
 	var last snapshot

@@ -85,6 +85,13 @@ func (s *settlements) published() {
 	s.sent++
 }
 
+// done is the number of messages that have an end.
+func (s *settlements) done() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.results)
+}
+
 // open is the number of messages that are neither done nor dead.
 func (s *settlements) open() int {
 	s.mu.Lock()

@@ -39,6 +39,7 @@ var tools = []tool{
 	{name: "kube-proxy", pkg: "k8s.io/kubernetes/cmd/kube-proxy", ldflags: stampKubernetes},
 	{name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl", ldflags: stampKubernetes},
 	{name: "etcd", pkg: "go.etcd.io/etcd/server/v3"},
+	{name: "etcdutl", pkg: "go.etcd.io/etcd/etcdutl/v3", module: "etcdutl"},
 	{name: "kwok", pkg: "sigs.k8s.io/kwok/cmd/kwok"},
 	{name: "karpenter", pkg: "sigs.k8s.io/karpenter/kwok"},
 	{name: "keda-operator", pkg: "github.com/kedacore/keda/v2/cmd/operator"},

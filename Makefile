@@ -101,7 +101,7 @@ fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)
 
 ##@ Measure
-.PHONY: bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter bench-source
+.PHONY: bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter bench-source bench-drain
 bench-scaler: tools ## Cost of polling 1,000 queues, beside KEDA's own rabbitmq scaler; writes bench/out/scaler.json
 	go run ./bench/scaler
 
@@ -121,6 +121,9 @@ bench-karpenter: tools ## Node-seconds of the same pods with the stock scheduler
 
 bench-source: ## Fetches per scan at the origin, with a clone for each and by the source store; writes bench/out/source.json
 	go run ./bench/source
+
+bench-drain: tools ## Nodes, pods and waits of a burst that ebbs, with workers that go on by age and not; writes bench/out/drain.json
+	@$(E2E) drain
 
 ##@ Help
 .PHONY: help

@@ -68,7 +68,7 @@ func TestIntegrationScanJobs(t *testing.T) {
 		}
 		helm.run(t, "uninstall", release, "--no-hooks")
 	}
-	left := kubectl("get", "scaledjobs,scalingpolicies,cronjobs,persistentvolumeclaims,jobs,pods,secrets,configmaps,serviceaccounts,networkpolicies,priorityclasses,nodepools", "-A",
+	left := kubectl("get", "scaledjobs,scalingpolicies,cronjobs,jobs,pods,secrets,configmaps,serviceaccounts,networkpolicies,priorityclasses,nodepools", "-A",
 		"-l", "app.kubernetes.io/managed-by=Helm", "-o", "name")
 	if left != "" {
 		t.Errorf("left after the uninstall: %s", left)

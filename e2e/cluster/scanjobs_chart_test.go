@@ -51,7 +51,7 @@ func TestIntegrationScanJobs(t *testing.T) {
 		"pod-group": {"-f", filepath.Join(root, "examples/engines-pod-group/values.yaml")},
 		"source":    {"-f", filepath.Join(root, "examples/source-store/values.yaml")},
 		// A Secret and a PriorityClass of its own, and nodes.
-		"pools": {"-f", filepath.Join(root, "examples/eks/values/scans.yaml")},
+		"pools": {"-f", filepath.Join(root, "examples/eks/helmfile/values/scans.yaml")},
 	} {
 		args := append([]string{name, chart, "--no-hooks", "-f", filepath.Join(chart, "values-test.yaml"), "--set", "broker.secret=" + name}, values...)
 		helm.run(t, append([]string{"install"}, args...)...)
@@ -68,15 +68,12 @@ func TestIntegrationScanJobs(t *testing.T) {
 		}
 		helm.run(t, "uninstall", release, "--no-hooks")
 	}
-	left := kubectl("get", "scaledjobs,scalingpolicies,cronjobs,persistentvolumeclaims,jobs,pods,secrets,configmaps,serviceaccounts,networkpolicies,priorityclasses,nodepools", "-A",
+	left := kubectl("get", "scaledjobs,scalingpolicies,cronjobs,jobs,pods,secrets,configmaps,serviceaccounts,networkpolicies,priorityclasses,nodepools", "-A",
 		"-l", "app.kubernetes.io/managed-by=Helm", "-o", "name")
 	if left != "" {
 		t.Errorf("left after the uninstall: %s", left)
 	}
 }
-
-// karpenterAWS is the version of examples/eks/helmfile.yaml, whose definitions the example's node class is checked against.
-const karpenterAWS = "github.com/aws/karpenter-provider-aws@v1.14.0"
 
 // What examples/eks applies, the API server takes; what helmfile installs from this project is rendered.
 func TestIntegrationEKSExample(t *testing.T) {
@@ -85,15 +82,17 @@ func TestIntegrationEKSExample(t *testing.T) {
 	root, _ := toolsOf(t)
 	example := filepath.Join(root, "examples", "eks")
 
-	var module struct{ Dir string }
-	out, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", karpenterAWS).Output()
+	var karpenter struct{ Dir, Version string }
+	download := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", "github.com/aws/karpenter-provider-aws")
+	download.Dir = filepath.Join(root, "hack", "schemas") // pins it
+	out, err := download.Output()
 	if err == nil {
-		err = json.Unmarshal(out, &module)
+		err = json.Unmarshal(out, &karpenter)
 	}
 	if err != nil {
-		t.Fatalf("download %s: %v: %s", karpenterAWS, err, out)
+		t.Fatalf("download Karpenter's definitions: %v: %s", err, out)
 	}
-	if err := c.Apply(t.Context(), filepath.Join(module.Dir, "pkg/apis/crds")); err != nil {
+	if err := c.Apply(t.Context(), filepath.Join(karpenter.Dir, "pkg/apis/crds")); err != nil {
 		t.Fatal(err)
 	}
 	values := strings.NewReplacer("${name}", "scans", "${node_role}", "scans-node", "${file_system_id}", "fs-0123456789abcdef0",
@@ -109,7 +108,7 @@ func TestIntegrationEKSExample(t *testing.T) {
 		}
 	}
 
-	text, err := os.ReadFile(filepath.Join(example, "helmfile.yaml"))
+	text, err := os.ReadFile(filepath.Join(example, "helmfile", "helmfile.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,19 +123,19 @@ func TestIntegrationEKSExample(t *testing.T) {
 	}
 	rendered := 0
 	for _, release := range file.Releases {
-		args := []string{"template", release.Name, filepath.Join(example, release.Chart), "-n", release.Namespace}
+		args := []string{"template", release.Name, filepath.Join(example, "helmfile", release.Chart), "-n", release.Namespace}
 		for _, name := range release.Values {
-			if _, err := os.Stat(filepath.Join(example, name)); err != nil {
+			if _, err := os.Stat(filepath.Join(example, "helmfile", name)); err != nil {
 				t.Error(err)
 			}
-			args = append(args, "-f", filepath.Join(example, name))
+			args = append(args, "-f", filepath.Join(example, "helmfile", name))
 		}
-		if strings.HasPrefix(release.Chart, "../../charts/") {
+		if strings.HasPrefix(release.Chart, "../../../charts/") {
 			helm.run(t, args...)
 			rendered++
 		}
-		if release.Name == "karpenter" && !strings.HasSuffix(karpenterAWS, "@v"+release.Version) {
-			t.Errorf("helmfile installs Karpenter %s, the node class is checked against %s", release.Version, karpenterAWS)
+		if release.Name == "karpenter" && "v"+release.Version != karpenter.Version {
+			t.Errorf("helmfile installs Karpenter %s, the node class is checked against %s", release.Version, karpenter.Version)
 		}
 	}
 	if rendered != 2 {
@@ -208,7 +207,7 @@ func TestScanJobsValues(t *testing.T) {
 	root, _ := toolsOf(t)
 	chart := filepath.Join(root, "charts", "scan-jobs")
 	const least = "image.repository=example.com/scanner,command={scan.sh}"
-	for _, file := range []string{"charts/scan-jobs/values-test.yaml", "examples/eks/values/scans.yaml"} {
+	for _, file := range []string{"charts/scan-jobs/values-test.yaml", "examples/eks/helmfile/values/scans.yaml"} {
 		helm.run(t, "lint", "--strict", chart, "-f", filepath.Join(root, file))
 	}
 	for set, want := range map[string]string{

@@ -3,6 +3,7 @@ package proc
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,6 +20,7 @@ const outerPIDEnv = "EBBTIDE_OUTER_PID"
 const (
 	stageInit    = "init"    // process 1 of the PID namespace
 	stageProgram = "program" // the program itself
+	stageJanitor = "janitor" // outside of the namespace: it removes what the kernel leaves
 )
 
 // Contained reports whether this program runs inside Contain's namespaces.
@@ -39,16 +41,24 @@ func OuterPID() int {
 // be made (no root), it returns; the error then says why.
 //
 // There are three stages: the outer process waits; process 1 of the namespace reaps orphans, which a Go program that
-// uses os/exec can't do itself; its child is the program.
+// uses os/exec can't do itself; its child is the program. Beside them a janitor waits for the outer process to end,
+// removes the program's cgroups, which nothing in the kernel ties to a process, and ends.
 func Contain() error {
 	switch os.Getenv(containEnv) {
 	case stageProgram:
 		return nil
 	case stageInit:
 		os.Exit(runInit())
+	case stageJanitor:
+		runJanitor()
+		os.Exit(0)
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("a PID namespace needs root")
+	}
+	janitor, err := startJanitor()
+	if err != nil {
+		return fmt.Errorf("start a process that cleans up: %w", err)
 	}
 	cmd := again(stageInit)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -66,7 +76,8 @@ func Contain() error {
 			_ = cmd.Process.Signal(s)
 		}
 	}()
-	err := cmd.Wait()
+	err = cmd.Wait()
+	janitor.Close() // as the kernel does when this process is killed
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		fmt.Fprintln(os.Stderr, err)
@@ -110,6 +121,26 @@ func runInit() int {
 	}
 }
 
+// startJanitor starts a process that waits for the end of its input, of which this one alone holds the other end.
+func startJanitor() (*os.File, error) {
+	input, output, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer input.Close()
+	cmd := again(stageJanitor)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, nil, nil
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return output, cmd.Start()
+}
+
+func runJanitor() {
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	if pid, err := strconv.Atoi(os.Getenv(outerPIDEnv)); err == nil {
+		removeCgroups(pid)
+	}
+}
+
 // again is the command that runs this program once more as a later stage.
 func again(stage string) *exec.Cmd {
 	self, err := os.Executable()
@@ -118,7 +149,7 @@ func again(stage string) *exec.Cmd {
 	}
 	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), containEnv+"="+stage)
-	if stage == stageInit {
+	if stage != stageProgram {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", outerPIDEnv, os.Getpid()))
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

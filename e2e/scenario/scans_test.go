@@ -1,0 +1,239 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/examples/demo-scanner"
+)
+
+// TestScans installs charts/scan-jobs as its README says, on real nodes with KEDA and Ebbtide: gitleaks scans real repositories, results
+// arrive complete and once, an upgrade ends no scan, and engines run in one pod, in pods that are put on one node, and over a source store.
+func TestScans(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	if err := cluster.NodeAvailable(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("in CI this must run: ", err)
+		}
+		t.Skip(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
+	defer cancel()
+	s := newScans(ctx, t)
+
+	s.helm("install", "my-scans", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml")
+	s.test("my-scans", "charts/scan-jobs/values-test.yaml", 1)
+	s.upgradeInABurst()
+	s.helm("uninstall", "my-scans")
+
+	for name, results := range map[string]int{"engines-one-pod": 1, "engines-pod-group": 2} {
+		values := filepath.Join("examples", name, "values.yaml")
+		s.helm("install", name, "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", values)
+		s.test(name, values, results)
+		s.helm("uninstall", name)
+	}
+	s.sourceStore()
+}
+
+// scans is the scenario's state.
+type scans struct {
+	release
+	root    string
+	channel *amqp.Channel
+}
+
+func newScans(ctx context.Context, t *testing.T) *scans {
+	t.Helper()
+	c, root := startWith(ctx, t, []string{"./cmd/ebbtide", "./cmd/ebbtide-scheduler"},
+		func(ctx context.Context, o cluster.Options) (*cluster.Cluster, error) {
+			return cluster.StartNodes(ctx, o, 2)
+		})
+	s := &scans{release: release{T: t, ctx: ctx, c: c}, root: root}
+	var err error
+	s.client, err = kubernetes.NewForConfig(c.Admin())
+	s.must(err)
+	s.must(PrepareInstall(ctx, c))
+	scanner, err := demoscanner.Build(ctx, root)
+	s.must(err)
+	s.must(c.AddImage(ctx, demoscanner.Name, ImageTag, scanner))
+	connection, err := amqp.Dial(c.Broker.AMQPURL("/"))
+	s.must(err)
+	t.Cleanup(func() { connection.Close() })
+	s.channel, err = connection.Channel()
+	s.must(err)
+	s.exec("helm", "install", "ebbtide", "charts/ebbtide", "-n", system, "--create-namespace", "--set", "image.tag="+ImageTag,
+		"--wait", "--timeout", "3m")
+	s.exec("kubectl", "create", "namespace", namespace)
+	s.exec("kubectl", "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+	return s
+}
+
+func (s *scans) helm(args ...string) {
+	s.Helper()
+	s.exec("helm", append(args, "-n", namespace, "--timeout", "3m")...)
+}
+
+// test runs helm's test of a release, and looks for its results in the queue for them: each once.
+func (s *scans) test(name, values string, resultsEach int) {
+	s.Helper()
+	text, err := os.ReadFile(filepath.Join(s.root, values))
+	s.must(err)
+	var file struct {
+		Test struct{ Messages []struct{ Body string } }
+	}
+	s.must(yaml.Unmarshal(text, &file))
+	out := s.exec("helm", "test", name, "-n", namespace, "--logs", "--timeout", "3m")
+	s.Logf("%s", out[strings.Index(out, "POD LOGS"):])
+	s.results(name, len(file.Test.Messages)*resultsEach)
+	if nodes := s.nodes(name); len(nodes) != 1 {
+		s.Errorf("pods of %s ran on %v: they all fit on one node", name, nodes)
+	}
+	if dead := s.take(name + ".dead"); len(dead) > 0 {
+		s.Errorf("%s has %d dead letters", name, len(dead))
+	}
+}
+
+// results takes the results of a release and checks that there are so many, each once.
+func (s *scans) results(name string, want int) {
+	s.Helper()
+	keys := map[string]int{}
+	for _, delivery := range s.take(name + ".results") {
+		keys[delivery.MessageId]++
+	}
+	for key, n := range keys {
+		if n != 1 {
+			s.Errorf("the result %s of %s came %d times", key, name, n)
+		}
+	}
+	if len(keys) != want {
+		s.Errorf("%s has %d results, want %d", name, len(keys), want)
+	}
+}
+
+// take empties a queue.
+func (s *scans) take(queue string) []amqp.Delivery {
+	s.Helper()
+	var all []amqp.Delivery
+	for {
+		delivery, ok, err := s.channel.Get(queue, true)
+		s.must(err)
+		if !ok {
+			return all
+		}
+		all = append(all, delivery)
+	}
+}
+
+// nodes on which pods of a release scanned.
+func (s *scans) nodes(name string) []string {
+	s.Helper()
+	var nodes []string
+	for _, pod := range s.podsOf(name) {
+		if !slices.Contains(nodes, pod.Spec.NodeName) {
+			nodes = append(nodes, pod.Spec.NodeName)
+		}
+	}
+	return nodes
+}
+
+func (s *scans) podsOf(name string) []corev1.Pod {
+	s.Helper()
+	pods, err := s.client.CoreV1().Pods(namespace).List(s.ctx, metav1.ListOptions{
+		LabelSelector: "app.kubernetes.io/component=scan,app.kubernetes.io/instance=" + name,
+	})
+	s.must(err)
+	return pods.Items
+}
+
+func (s *scans) jobs() map[string]batchv1.Job {
+	s.Helper()
+	list, err := s.client.BatchV1().Jobs(namespace).List(s.ctx, metav1.ListOptions{LabelSelector: "scaledjob.keda.sh/name=my-scans"})
+	s.must(err)
+	jobs := map[string]batchv1.Job{}
+	for _, job := range list.Items {
+		jobs[job.Name] = job
+	}
+	return jobs
+}
+
+// upgradeInABurst changes what pods look like while scans run: the jobs that run stay, and every scan has one result.
+func (s *scans) upgradeInABurst() {
+	const burst = 40
+	names := slices.Sorted(maps.Keys(demoscanner.Repositories()))
+	for i := range burst {
+		s.must(s.channel.PublishWithContext(s.ctx, "my-scans", "", true, false, amqp.Publishing{
+			DeliveryMode: amqp.Persistent, MessageId: fmt.Sprintf("burst-%02d", i), Body: []byte(names[i%len(names)]),
+		}))
+	}
+	running := func() map[string]bool {
+		active := map[string]bool{}
+		for name, job := range s.jobs() {
+			if job.Status.Active > 0 {
+				active[name] = true
+			}
+		}
+		return active
+	}
+	s.eventually("scans run", func() (string, bool) { n := len(running()); return fmt.Sprintf("%d jobs run", n), n > 0 })
+	before := running()
+	s.helm("upgrade", "my-scans", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "--set", "podLabels.version=two,scaledJob.successfulJobsHistoryLimit=100")
+	for name := range before {
+		if _, there := s.jobs()[name]; !there {
+			s.Errorf("the upgrade ended job %s", name)
+		}
+	}
+	s.eventually("every scan has ended", func() (string, bool) {
+		state, err := s.channel.QueueDeclarePassive("my-scans.results", true, false, false, false, nil)
+		s.must(err)
+		return fmt.Sprintf("%d results", state.Messages), state.Messages >= burst
+	})
+	s.results("my-scans", burst)
+	for name, job := range s.jobs() {
+		if job.Status.Failed > 0 {
+			s.Errorf("job %s failed: %s", name, job.Status.Conditions)
+		}
+	}
+}
+
+// sourceStore scans repositories from a volume that both nodes have.
+func (s *scans) sourceStore() {
+	folder := filepath.Join(s.c.Dir, "source")
+	s.must(os.Mkdir(folder, 0o755))
+	s.must(os.Chown(folder, 65532, 65532))
+	volume, err := json.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "PersistentVolume", "metadata": map[string]any{"name": "source"},
+		"spec": map[string]any{
+			"capacity": map[string]any{"storage": "1Gi"}, "accessModes": []string{"ReadWriteMany"},
+			"hostPath": map[string]any{"path": folder},
+		},
+	})
+	s.must(err)
+	s.must(s.c.ApplyYAML(s.ctx, volume))
+	s.helm("install", "source", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "examples/source-store/values.yaml")
+	s.test("source", "examples/source-store/values.yaml", 1)
+	mirrors, err := filepath.Glob(filepath.Join(folder, "mirrors", "*"))
+	if err != nil || len(mirrors) != 2 {
+		s.Errorf("mirrors %v, %v: want one for each of two repositories", mirrors, err)
+	}
+	s.exec("kubectl", "create", "job", "collect", "--from=cronjob/source-source-gc", "-n", namespace)
+	s.exec("kubectl", "wait", "--for=condition=complete", "job/collect", "-n", namespace, "--timeout=1m")
+	s.helm("uninstall", "source")
+}

@@ -27,7 +27,7 @@ const ours = "ebbtide"
 func TestLint(t *testing.T) {
 	b := newBundle(t)
 	for _, chart := range b.charts(t) {
-		b.run(t, "helm", "lint", "--strict", chart)
+		b.run(t, "helm", append([]string{"lint", "--strict", chart}, testValues(chart)...)...)
 	}
 }
 
@@ -93,11 +93,16 @@ func TestObjectsConform(t *testing.T) {
 		"cert-manager": "tls.mode=cert-manager,tls.certManager.issuer=ca",
 		"existing":     "tls.mode=existing",
 		"none":         "tls.mode=none,networkPolicy.enabled=false,networkPolicy.metricsFrom.team=x",
-		"all": "metrics.podMonitor.enabled=true,metrics.podMonitor.labels.a=b,scheduler.queue=true," +
+		"all": "metrics.podMonitor.enabled=true,metrics.podMonitor.labels.a=b,alerts.enabled=true,alerts.labels.a=b,scheduler.queue=true," +
 			"scheduler.drainPack.candidates=6,scaler.secretNamespaces={a,b},scaler.extraArgs={--x},scaler.tracesEndpoint=http://x:4317," +
 			"scaler.priorityClassName=x,image.pullSecrets={a,b},commonLabels.a=b,scaler.minAvailable=50%",
 	} {
 		write(name, b.template(t, set))
+	}
+	for _, chart := range b.charts(t) {
+		if values := testValues(chart); values != nil {
+			write(filepath.Base(chart), b.run(t, "helm", append([]string{"template", "test", chart}, values...)...))
+		}
 	}
 	for _, overlay := range overlays {
 		write("manifests-"+filepath.Base(overlay), b.kustomize(t, overlay))
@@ -210,6 +215,15 @@ func (b bundle) charts(t *testing.T) []string {
 	return files
 }
 
+// testValues are the flags by which helm reads what a chart can't be rendered without, where there is something.
+func testValues(chart string) []string {
+	file := filepath.Join(chart, "values-test.yaml")
+	if _, err := os.Stat(file); err != nil {
+		return nil
+	}
+	return []string{"-f", file}
+}
+
 // command is one of a tool, with a home of its own.
 func (b bundle) command(t *testing.T, tool string, args ...string) *exec.Cmd {
 	t.Helper()
@@ -256,6 +270,7 @@ func (b bundle) schemas(t *testing.T) string {
 	for _, pattern := range []string{
 		filepath.Join(b.root, "manifests", "crd", "ebbtide.dev_*.yaml"),
 		filepath.Join(b.tools.Asset("keda-crd"), "keda.sh_*.yaml"),
+		filepath.Join(b.tools.Asset("karpenter-crd"), "karpenter.sh_*.yaml"),
 		filepath.Join(b.module(t, pins, "github.com/cert-manager/cert-manager"), "deploy", "crds", "*_certificates.yaml"),
 		filepath.Join(b.module(t, pins, "github.com/prometheus-operator/prometheus-operator"), "example", "prometheus-operator-crd", "*_p*.yaml"),
 	} {

@@ -29,9 +29,8 @@ type metric struct {
 // foreign are the metrics of others that we use, and whose they are.
 var foreign = map[string]metric{
 	// KEDA's operator.
-	"keda_scaler_metrics_value":       {"gauge", []string{"namespace", "metric", "scaledObject", "scaler", "triggerIndex", "type"}},
-	"keda_scaled_job_errors_total":    {"counter", []string{"namespace", "scaledJob"}},
-	"keda_scaled_object_errors_total": {"counter", []string{"namespace", "scaledObject"}},
+	"keda_scaler_metrics_value":    {"gauge", []string{"namespace", "metric", "scaledObject", "scaler", "triggerIndex", "type"}},
+	"keda_scaled_job_errors_total": {"counter", []string{"namespace", "scaledJob"}},
 	// kube-scheduler, of which ours is one.
 	"scheduler_pending_pods":                        {"gauge", []string{"queue"}},
 	"scheduler_pod_scheduling_sli_duration_seconds": {"histogram", []string{"attempts"}},

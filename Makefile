@@ -44,13 +44,13 @@ build: ## Build the programs into bin/
 images: ## Build the container images into bin/images (ARCH=amd64|arm64)
 	go run ./images/build $(if $(ARCH),-arch $(ARCH))
 
-generate: ## Generate code, manifests and reference pages from the API's types and protobuf files
-	go generate ./api/...
+generate: ## Generate code, manifests, dashboards and reference pages
+	go generate ./api/... ./dashboards
 	$(PROTO) buf generate
 	cp manifests/crd/ebbtide.dev_scalingpolicies.yaml manifests/scheduler/config/scheduler-config.yaml charts/ebbtide/files/
 
 ##@ Test
-.PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler e2e-calibration fuzz
+.PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler e2e-calibration dashboards-pictures fuzz
 test: tools lint generated race unit e2e-node e2e-demo e2e-calendar e2e-scheduler e2e-calibration ## Everything: lint, unit, integration and the scenarios
 
 lint: ## Lint and check the formatting
@@ -59,7 +59,7 @@ lint: ## Lint and check the formatting
 	$(PROTO) buf breaking --against proto/baseline.binpb
 
 generated: generate ## Check that generated files are current
-	@git diff --exit-code -- api charts manifests/crd proto docs/reference || { echo "generated files are not current: run make generate and commit"; exit 1; }
+	@git diff --exit-code -- api charts manifests proto docs/reference || { echo "generated files are not current: run make generate and commit"; exit 1; }
 
 race: tools ## Unit and integration tests of the concurrent packages, with the race detector
 	CGO_ENABLED=1 $(TEST) -race $(RACE)
@@ -81,6 +81,9 @@ e2e-scheduler: tools ## The scheduler is killed again and again while pods come
 
 e2e-calibration: tools ## The same 320 scans on the cluster and in the simulator agree within 10% (OVERLAY=file.svg draws both)
 	$(TEST) -timeout 20m -count=1 -run TestCalibration ./e2e/scenario $(if $(OVERLAY),-args -overlay $(abspath $(OVERLAY)))
+
+dashboards-pictures: ## Draw the dashboards of the cluster that make up started into docs/pictures, by Grafana's components (MINUTES=10)
+	dashboards/preview/pictures.sh $(or $(MINUTES),10)
 
 fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)

@@ -47,7 +47,7 @@ func TestAlerts(t *testing.T) {
 		}
 		if !slices.Contains([]string{"critical", "warning", "info"}, a.Labels["severity"]) || a.Annotations["summary"] == "" ||
 			!strings.HasSuffix(a.Annotations["description"], ".") {
-			t.Errorf("%s: severity %q, summary %q, description %q", a.Alert, a.Labels["severity"], a.Annotations["summary"], a.Annotations["description"])
+			t.Errorf("%s: %v %v", a.Alert, a.Labels, a.Annotations)
 		}
 		page := a.Alert + ".md"
 		if !strings.HasSuffix(a.Annotations["runbook_url"], "/docs/runbooks/"+page) {

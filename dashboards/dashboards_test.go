@@ -16,8 +16,8 @@ import (
 
 // example are values of all variables.
 var example = map[string]string{
-	"__rate_interval": "1m", "__range": "6h", "__range_s": "21600", "__interval": "1m", "namespace": "scan", "policy": "scans", "scaledjob": "scans",
-	"objective": "60", "price": "0.04",
+	"__rate_interval": "1m", "__range": "6h", "__range_s": "21600", "__interval": "1m",
+	"namespace": "scan", "policy": "scans", "scaledjob": "scans", "objective": "60", "price": "0.04",
 }
 
 // metric is what the reference says of one.

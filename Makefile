@@ -49,8 +49,8 @@ images: ## Build the container images into bin/images (ARCH=amd64, VERSION=0.1.0
 render = set -o pipefail; $(HELM) template ebbtide charts/ebbtide -n ebbtide-system --set image.tag=dev,$(1) --show-only 'templates/$(2).yaml' | \
 	grep -v -e helm.sh/chart: -e app.kubernetes.io/managed-by: -e app.kubernetes.io/version: -e ebbtide.dev/config: -e '^\# Source:' -e '^$$'
 
-generate: ## Generate code, manifests and reference pages from the API's types, protobuf files, the chart and its values
-	go generate ./api/...
+generate: ## Generate code, manifests, dashboards and reference pages
+	go generate ./api/... ./dashboards
 	$(PROTO) buf generate
 	cp manifests/crd/ebbtide.dev_scalingpolicies.yaml manifests/scheduler/config/scheduler-config.yaml charts/ebbtide/files/
 	go run ./hack/values charts/ebbtide docs/reference/values.md
@@ -63,7 +63,7 @@ snapshots: ## Take the snapshots of the charts' tests anew; look at what changed
 	go tool -modfile=e2e/tools/charts/go.mod helm-unittest -u charts/*
 
 ##@ Test
-.PHONY: test lint generated unit race e2e-demo e2e-install e2e-calendar e2e-scheduler e2e-calibration e2e-recovery fuzz
+.PHONY: test lint generated unit race e2e-demo e2e-install e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz
 test: tools lint generated race unit e2e-install e2e-demo e2e-calendar e2e-scheduler e2e-calibration e2e-recovery ## Everything: lint, unit, integration and the scenarios
 
 lint: ## Lint and check the formatting
@@ -97,6 +97,9 @@ e2e-calibration: tools ## The same 320 scans on the cluster and in the simulator
 
 e2e-recovery: tools ## Drills: broker, scaler, scheduler, KEDA, nodes, API server and etcd fail in the middle of a burst (ABSENCE=10m)
 	$(TEST) -timeout 90m -count=1 -run TestRecovery ./e2e/scenario $(if $(ABSENCE)$(RECOVERY_JSON),-args $(if $(ABSENCE),-absence $(ABSENCE)) $(if $(RECOVERY_JSON),-recovery $(abspath $(RECOVERY_JSON))))
+
+dashboards-pictures: ## Draw the dashboards of the cluster that make up started into docs/pictures, by Grafana's components (MINUTES=10)
+	dashboards/preview/pictures.sh $(or $(MINUTES),10)
 
 fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)

@@ -44,8 +44,6 @@ func objectives() (all []string) {
 }
 
 func costAndService() *Dashboard {
-	waits := func(q float64) string { return quantile(q, "ebbtide_scans_wait_seconds", ofScaledJob) }
-	runs := func(q float64) string { return quantile(q, "ebbtide_scans_run_seconds", ofScaledJob) }
 	perMinute := func(by, metric string) string {
 		return fmt.Sprintf("max by (%s) (rate(%s%s[$__rate_interval])) * 60", by, metric, ofScaledJob)
 	}
@@ -58,36 +56,38 @@ func costAndService() *Dashboard {
 			text("price", "Price of a CPU-hour, with its memory", "0.04"),
 		}),
 		arrange(
-			stat("Waits within the objective", "Share of the range's messages that waited no longer than the objective, from their timestamp to a worker.", 4,
+			stat("Waits within the objective", "Share of the range's messages that waited no longer than the objective for a worker.", 4,
 				latest("share", withinObjective("$__range")), unit("percentunit"), decimals(1), upTo(1), background,
 				steps("red", at{0.9, "orange"}, at{0.95, "green"})),
 			stat("Wait, p95", "Of the range's messages.", 4,
-				latest("p95", fmt.Sprintf("histogram_quantile(0.95, max by (le) (increase(ebbtide_scans_wait_seconds_bucket%s[$__range])))", ofScaledJob)),
+				latest("p95", "histogram_quantile(0.95, max by (le) (increase(ebbtide_scans_wait_seconds_bucket"+ofScaledJob+"[$__range])))"),
 				unit("s"), steps("blue")),
 			stat("Messages", "Scanned over the range.", 4,
-				latest("messages", fmt.Sprintf(`sum(max by (outcome) (increase(ebbtide_scans_messages_total%s[$__range])))`, ofScaledJob)),
+				latest("messages", "sum(max by (outcome) (increase(ebbtide_scans_messages_total"+ofScaledJob+"[$__range])))"),
 				unit("short"), decimals(0), steps("green")),
 			stat("Node-hours", "Of all nodes, over the range.", 4,
-				latest("node-hours", "max(increase(ebbtide_drainpack_node_seconds_total[$__range])) / 3600"), unit("suffix: h"), decimals(1), steps("blue")),
-			stat("Idle worker-hours", "Hours that workers of the policy were up without a message, over the range: floor, idle reserve, and starts that found none.", 4,
+				latest("node-hours", "max(increase(ebbtide_drainpack_node_seconds_total[$__range])) / 3600"),
+				unit("suffix: h"), decimals(1), steps("blue")),
+			stat("Idle worker-hours", "Hours that workers of the policy were up without a message, over the range: floor, idle reserve, and "+
+				"starts that found none.", 4,
 				latest("idle", "avg_over_time(("+idle+")[$__range:1m])"+hoursInRange), unit("suffix: h"), decimals(1), steps("purple")),
 			stat("Price of the range", "CPU-hours of all nodes times the price of one.", 4,
 				latest("price", "avg_over_time(("+perHour+")[$__range:1m])"+hoursInRange), decimals(2), steps("orange")),
 
 			graph("Waits", "From a message's timestamp to its first delivery, of workers that ended then. The dashed line is the objective.", 12,
-				query("p50", waits(0.5)), query("p95", waits(0.95)), query("p99", waits(0.99)), query("objective", "vector($objective)"),
+				percentiles("ebbtide_scans_wait_seconds", ofScaledJob, 50, 95, 99), query("objective", "vector($objective)"),
 				from(0), unit("s"), colored("p50", "green", bare), colored("p95", "orange", bare), colored("p99", "red", bare),
 				colored("objective", "text", dashed...)),
 			graph("Waits within the objective", "Share of messages, of the last 30 minutes.", 12,
 				query("share", withinObjective("30m")), from(0), upTo(1), unit("percentunit"), colored("share", "green")),
 
 			graph("Run times", "Of the commands, however they ended.", 8,
-				query("p50", runs(0.5)), query("p95", runs(0.95)), from(0), unit("s"), colored("p50", "green", bare), colored("p95", "orange", bare)),
+				percentiles("ebbtide_scans_run_seconds", ofScaledJob, 50, 95), from(0), unit("s"), colored("p50", "green", bare), colored("p95", "orange", bare)),
 			graph("Messages", "Per minute, by what became of them. Retried ones go back to the queue.", 8,
 				query("{{outcome}}", perMinute("outcome", "ebbtide_scans_messages_total")), stacked, from(0), unit("short"),
 				colored("succeeded", "green"), colored("retried", "yellow"), colored("dead-lettered", "red")),
-			graph("Pods that ended", "Per minute. Idle ones found no message: many of them mean that jobs are started twice, or an idle reserve that is "+
-				"never used. Silent ones leave no summary (--summary-file).", 8,
+			graph("Pods that ended", "Per minute. Idle ones found no message: many of them mean that jobs are started twice, or an idle "+
+				"reserve that is never used. Silent ones leave no summary (--summary-file).", 8,
 				query("{{result}}", perMinute("result", "ebbtide_scans_pods_total")), stacked, from(0), unit("short"),
 				colored("worked", "green"), colored("idle", "purple"), colored("silent", "text"), colored("failed", "red")),
 

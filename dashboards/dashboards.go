@@ -8,18 +8,22 @@ import (
 	"strings"
 )
 
-//go:generate go run ./generate ../charts/ebbtide/files/dashboards
+//go:generate go run ./generate
 
 // All dashboards, by the names of their files.
 func All() map[string]*Dashboard {
 	return map[string]*Dashboard{"decisions": decisions(), "packing": packing(), "cost-and-service": costAndService()}
 }
 
+// dataSource is the variable that chooses a Prometheus.
+var dataSource = Variable{Name: "datasource", Label: "Data source", Type: "datasource", Query: "prometheus"}
+
 func newDashboard(uid, title, description string, variables []Variable, panels []*Panel) *Dashboard {
 	return &Dashboard{
-		UID: "ebbtide-" + uid, Title: "Ebbtide / " + title, Description: description, Tags: []string{"ebbtide"}, SchemaVersion: 41, Editable: true,
+		UID: "ebbtide-" + uid, Title: "Ebbtide / " + title, Description: description, Tags: []string{"ebbtide"},
+		SchemaVersion: 41, Editable: true,
 		GraphTooltip: 1, Refresh: "30s", Time: timeRange{"now-6h", "now"}, Timezone: "browser",
-		Templating:  list[Variable]{append([]Variable{{Name: "datasource", Label: "Data source", Type: "datasource", Query: "prometheus"}}, variables...)},
+		Templating:  list[Variable]{append([]Variable{dataSource}, variables...)},
 		Annotations: list[annotation]{[]annotation{}},
 		Links: []link{{
 			Type: "dashboards", Title: "Ebbtide", Tags: []string{"ebbtide"}, KeepTime: true, IncludeVars: true, Icon: "external link",
@@ -31,7 +35,8 @@ func newDashboard(uid, title, description string, variables []Variable, panels [
 // values is a variable with the values of a label.
 func values(name, label, series string) Variable {
 	return Variable{
-		Name: name, Label: label, Type: "query", Query: fmt.Sprintf("label_values(%s, %s)", series, name), Source: &prometheus, Refresh: 2, Sort: 1,
+		Name: name, Label: label, Type: "query", Query: fmt.Sprintf("label_values(%s, %s)", series, name), Source: &prometheus,
+		Refresh: 2, Sort: 1,
 	}
 }
 
@@ -61,9 +66,14 @@ var policyVariables = []Variable{
 	values("namespace", "Namespace", "ebbtide_policy_valid"), values("policy", "Policy", `ebbtide_policy_valid{namespace="$namespace"}`),
 }
 
-// quantile of a histogram's observations.
-func quantile(q float64, metric, selector string) string {
-	return fmt.Sprintf("histogram_quantile(%g, sum by (le) (rate(%s_bucket%s[$__rate_interval])))", q, metric, selector)
+// percentiles of a histogram's observations, each a series.
+func percentiles(metric, selector string, percent ...int) change {
+	return func(p *Panel) {
+		for _, q := range percent {
+			query(fmt.Sprintf("p%d", q), fmt.Sprintf("histogram_quantile(%g, sum by (le) (rate(%s_bucket%s[$__rate_interval])))",
+				float64(q)/100, metric, selector))(p)
+		}
+	}
 }
 
 // perSecond is a counter's rate, added up.

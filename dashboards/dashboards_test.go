@@ -16,8 +16,8 @@ import (
 
 // example are values of all variables.
 var example = map[string]string{
-	"__rate_interval": "1m", "__range": "6h", "__range_s": "21600", "__interval": "1m", "namespace": "scan", "policy": "scans", "scaledjob": "scans",
-	"objective": "60", "price": "0.04",
+	"__rate_interval": "1m", "__range": "6h", "__range_s": "21600", "__interval": "1m",
+	"namespace": "scan", "policy": "scans", "scaledjob": "scans", "objective": "60", "price": "0.04",
 }
 
 // metric is what the reference says of one.
@@ -29,9 +29,8 @@ type metric struct {
 // foreign are the metrics of others that we use, and whose they are.
 var foreign = map[string]metric{
 	// KEDA's operator.
-	"keda_scaler_metrics_value":       {"gauge", []string{"namespace", "metric", "scaledObject", "scaler", "triggerIndex", "type"}},
-	"keda_scaled_job_errors_total":    {"counter", []string{"namespace", "scaledJob"}},
-	"keda_scaled_object_errors_total": {"counter", []string{"namespace", "scaledObject"}},
+	"keda_scaler_metrics_value":    {"gauge", []string{"namespace", "metric", "scaledObject", "scaler", "triggerIndex", "type"}},
+	"keda_scaled_job_errors_total": {"counter", []string{"namespace", "scaledJob"}},
 	// kube-scheduler, of which ours is one.
 	"scheduler_pending_pods":                        {"gauge", []string{"queue"}},
 	"scheduler_pod_scheduling_sli_duration_seconds": {"histogram", []string{"attempts"}},

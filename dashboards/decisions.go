@@ -43,7 +43,7 @@ func decisions() *Dashboard {
 	d := newDashboard("decisions", "Decisions",
 		"How many jobs there should be for a policy, why, and whether they are there. Start with the band of what binds the target.",
 		policyVariables, arrange(
-			stat("Bound by", "What decided the newest target: the backlog, the calendar's floor, idle reserve or cap, or an outage of the broker.", 4,
+			stat("Bound by", "What decided the newest target: the backlog, the calendar's floor, idle reserve or cap, or an outage.", 4,
 				latest("{{policy}}", constraintCode(`namespace="$namespace", policy="$policy"`)), constraintWords(), background),
 			stat("Target", "Unfinished jobs, or pods, that should exist.", 4,
 				query("target", policyMax("ebbtide_target_replicas")), colored("target", "blue")),
@@ -87,14 +87,14 @@ func decisions() *Dashboard {
 
 			graph("Decision latency", "From a question to its decision, the broker's answer included, of all policies. It should be far below "+
 				"the scaler's --timeout of 5 s.", 8,
-				query("p50", quantile(0.5, "ebbtide_decision_duration_seconds", "")), query("p95", quantile(0.95, "ebbtide_decision_duration_seconds", "")),
-				query("p99", quantile(0.99, "ebbtide_decision_duration_seconds", "")), from(0), unit("s")),
+				percentiles("ebbtide_decision_duration_seconds", "", 50, 95, 99), from(0), unit("s")),
 			graph("Decisions", "Taken per second, by policy. None means that KEDA does not ask.", 8,
 				query("{{policy}}", perSecond("policy", "ebbtide_decisions_total", ofNamespace)), from(0), unit("ops")),
 			graph("KEDA: target and errors", "What KEDA made of the answers: the value that it got for each ScaledJob or ScaledObject of the "+
 				"namespace, and its errors per minute. It needs KEDA's own metrics.", 8,
-				query("{{scaledObject}}", `max by (scaledObject) (keda_scaler_metrics_value{namespace="$namespace", metric=~".*ebbtide-target-replicas"})`),
-				query("errors of {{scaledJob}}", `sum by (scaledJob) (rate(keda_scaled_job_errors_total{namespace="$namespace"}[$__rate_interval])) * 60`),
+				query("{{scaledObject}}",
+					`max by (scaledObject) (keda_scaler_metrics_value{namespace="$namespace", metric=~".*ebbtide-target-replicas"})`),
+				query("errors of {{scaledJob}}", perSecond("scaledJob", "keda_scaled_job_errors_total", ofNamespace)+" * 60"),
 				from(0), unit("short")),
 		))
 	d.Annotations.List = append(d.Annotations.List, annotation{

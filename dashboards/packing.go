@@ -10,7 +10,8 @@ func seen(by, metric string) string { return fmt.Sprintf("max by (%s) (%s)", by,
 
 // overBound is how many times the fewest possible node-seconds were spent over a time.
 func overBound(window string) string {
-	return fmt.Sprintf("max(increase(ebbtide_drainpack_node_seconds_total[%[1]s])) / max(increase(ebbtide_drainpack_lower_bound_node_seconds_total[%[1]s]))", window)
+	return fmt.Sprintf("max(increase(ebbtide_drainpack_node_seconds_total[%[1]s])) / "+
+		"max(increase(ebbtide_drainpack_lower_bound_node_seconds_total[%[1]s]))", window)
 }
 
 func packing() *Dashboard {
@@ -22,16 +23,16 @@ func packing() *Dashboard {
 				query("pods", `max(ebbtide_drainpack_pods{kind="keeping"}) / `+nodes), decimals(1), colored("pods", "green")),
 			stat("CPU requested", "Share of all nodes' CPU that pods request.", 4,
 				query("cpu", `max(ebbtide_drainpack_used_ratio{resource="cpu"})`), unit("percentunit"), decimals(0), colored("cpu", "purple")),
-			stat("Node-hours over the least possible", "Over the range: node-hours that were spent, divided by those that any packing of the same pods "+
-				"needs on nodes of the largest size. 1 can't be beaten, and nodes of other sizes or for other purposes raise it.", 4,
+			stat("Node-hours over the least possible", "Over the range: node-hours that were spent, divided by those that any packing of "+
+				"the same pods needs on nodes of the largest size. 1 can't be beaten, and nodes of other sizes or for other purposes raise it.", 4,
 				latest("ratio", overBound("$__range")), unit("suffix:×"), decimals(2), steps("green", at{1.5, "yellow"}, at{2.5, "orange"})),
-			stat("Predictions", "Correlation between expected and real run times, of the last pods: below 0.5 nodes are ordered by best fit alone.", 4,
+			stat("Predictions", "Correlation between expected and real run times of the last pods: below 0.5 best fit alone counts.", 4,
 				query("correlation", trusted), decimals(2), steps("orange", at{0.5, "green"})),
 			stat("Pending pods", "Pods that wait for a node, of all profiles.", 4,
 				query("pending", "sum(scheduler_pending_pods)"), steps("green", at{1, "yellow"}, at{100, "orange"})),
 
-			graph("Nodes by when they drain", "By when the last of their pods is expected to end. Nodes should pass from green to empty and be gone; "+
-				"an empty band that stays is money lost.", 12,
+			graph("Nodes by when they drain", "By when the last of their pods is expected to end. Nodes should pass from green to empty "+
+				"and be gone; an empty band that stays is money lost.", 12,
 				query("{{state}}", seen("state", "ebbtide_drainpack_nodes")), stacked, from(0), unit("short"),
 				colored("leaving", "semi-dark-red"), colored("empty", "red"), colored("1m", "light-green"), colored("5m", "green"),
 				colored("15m", "semi-dark-green"), colored("1h", "dark-green"), colored("later", "blue"), colored("endless", "dark-blue")),
@@ -50,32 +51,29 @@ func packing() *Dashboard {
 				from(0), unit("short"), colored("keeping", "green"), colored("following", "text"), colored("pending", "orange")),
 
 			graph("Empty until removed", "How long nodes stood empty before the autoscaler removed them, of those that went.", 12,
-				query("p50", quantile(0.5, "ebbtide_drainpack_empty_seconds", "")), query("p95", quantile(0.95, "ebbtide_drainpack_empty_seconds", "")),
-				from(0), unit("s")),
-			graph("Waits longest to go", "The node that has been empty for longest since its last pod ended, and the one that is being taken away for "+
-				"longest with pods still on it. What rises without end does not drain.", 12,
+				percentiles("ebbtide_drainpack_empty_seconds", "", 50, 95), from(0), unit("s")),
+			graph("Waits longest to go", "The node that has been empty for longest since its last pod ended, and the one that is being "+
+				"taken away for longest with pods still on it. What rises without end does not drain.", 12,
 				query("empty", "max(ebbtide_drainpack_empty_longest_seconds)"), query("leaving", "max(ebbtide_drainpack_leaving_longest_seconds)"),
 				from(0), unit("s"), colored("empty", "red"), colored("leaving", "semi-dark-red")),
 
-			graph("Placements by tier", "Pods put on nodes per minute, by what the node was to them: one that outlasts them costs nothing more, an empty or "+
-				"extended one lives longer for them.", 12,
+			graph("Placements by tier", "Pods put on nodes per minute, by what the node was to them: one that outlasts them costs nothing "+
+				"more, an empty or extended one lives longer for them.", 12,
 				query("{{tier}}", perSecond("tier", "ebbtide_drainpack_placements_total", "")+" * 60"), stacked, from(0), unit("short"),
 				colored("endless", "dark-blue"), colored("outlasts", "green"), colored("extended", "yellow"), colored("empty", "red"),
 				colored("leaving", "semi-dark-red"), colored("unknown", "text")),
 			graph("Extension added", "How much longer nodes are expected to live for a pod that was put there.", 12,
 				query("mean", "sum(rate(ebbtide_drainpack_extension_seconds_sum[$__rate_interval])) / "+
 					"sum(rate(ebbtide_drainpack_extension_seconds_count[$__rate_interval]))"),
-				query("p95", quantile(0.95, "ebbtide_drainpack_extension_seconds", "")), from(0), unit("s")),
+				percentiles("ebbtide_drainpack_extension_seconds", "", 95), from(0), unit("s")),
 
 			graph("Run times over what was expected", "1 is a right expectation; 2, a pod that ran twice as long.", 8,
-				query("p10", quantile(0.1, "ebbtide_drainpack_run_time_ratio", "")), query("p50", quantile(0.5, "ebbtide_drainpack_run_time_ratio", "")),
-				query("p90", quantile(0.9, "ebbtide_drainpack_run_time_ratio", "")), from(0), unit("suffix:×")),
-			graph("Scheduling attempts by offer", "Per minute. Candidates of the index are quick (offered); other pods look at all nodes: many refused ones "+
-				"mean that another plugin refuses what this one offers.", 8,
+				percentiles("ebbtide_drainpack_run_time_ratio", "", 10, 50, 90), from(0), unit("suffix:×")),
+			graph("Scheduling attempts by offer", "Per minute. Candidates of the index are quick (offered); other pods look at all nodes: many "+
+				"refused ones mean that another plugin refuses what this one offers.", 8,
 				query("{{result}}", perSecond("result", "ebbtide_drainpack_candidates_total", "")+" * 60"), stacked, from(0), unit("short"),
 				colored("offered", "green"), colored("none", "yellow"), colored("complex", "blue"), colored("refused", "red")),
 			graph("Time to place a pod", "From its first attempt to its node, waits for new nodes included.", 8,
-				query("p50", quantile(0.5, "scheduler_pod_scheduling_sli_duration_seconds", "")),
-				query("p99", quantile(0.99, "scheduler_pod_scheduling_sli_duration_seconds", "")), from(0), unit("s")),
+				percentiles("scheduler_pod_scheduling_sli_duration_seconds", "", 50, 99), from(0), unit("s")),
 		))
 }

@@ -62,7 +62,8 @@ func week(title, description string, width int, changes ...change) *Panel {
 		&tableOptions{ShowHeader: true, CellHeight: "sm"}, changes)
 	p.FieldConfig.Defaults.Color, p.FieldConfig.Defaults.Decimals = color{Mode: "continuous-BlPu"}, ptr.To(1)
 	p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, override{matcher{"byName", `day\hour`}, []property{
-		{"mappings", []mapping{{"value", days}}}, {"displayName", " "}, {"custom.cellOptions", cellOptions{Type: "auto"}}, {"custom.align", "left"},
+		{"mappings", []mapping{{"value", days}}}, {"displayName", " "},
+		{"custom.cellOptions", cellOptions{Type: "auto"}}, {"custom.align", "left"},
 	}})
 	p.Transformations = []transformation{
 		{"sortBy", map[string]any{"sort": []map[string]string{{"field": "slot"}}}},

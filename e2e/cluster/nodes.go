@@ -155,6 +155,7 @@ func (c *Cluster) wrapTool(ctx context.Context, tool, place, name string) error 
 	return c.AddImage(ctx, name, toolTag, image)
 }
 
+// AddImage gives an image to every node as ebbtide.dev/NAME:TAG.
 func (c *Cluster) AddImage(ctx context.Context, name, tag string, image v1.Image) error {
 	if err := os.MkdirAll(c.path("images"), 0o755); err != nil {
 		return err

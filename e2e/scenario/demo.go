@@ -102,7 +102,8 @@ func installScans(ctx context.Context, c *cluster.Cluster, job scanJob) error {
 	job.GraceSeconds = cmp.Or(job.GraceSeconds, 60)
 	job.Strategy, job.ScaledJobMax = cmp.Or(job.Strategy, "default"), cmp.Or(job.ScaledJobMax, 1000)
 	job.Calendar = cmp.Or(job.Calendar, fmt.Sprintf(
-		`{timeZone: Europe/Prague, periods: [{name: every-day, from: "00:00", to: "24:00", limits: {maxReplicas: %d}}]}`, job.MaxReplicas))
+		`{timeZone: Europe/Prague, periods: [{name: every-day, from: "00:00", to: "24:00", limits: {maxReplicas: %d}}], `+
+			`exceptions: [{name: christmas, from: 12-24, to: 12-26, use: every-day}]}`, job.MaxReplicas))
 	for field, file := range map[*string]string{
 		&job.CACert: cluster.ScalerCA + ".crt", &job.ClientCert: cluster.ScalerClient + ".crt",
 		&job.ClientKey: cluster.ScalerClient + ".key",

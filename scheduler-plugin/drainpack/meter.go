@@ -72,7 +72,8 @@ var (
 	leastSeconds = nodesDesc("lower_bound_node_seconds_total", "The fewest node-seconds that any placement of the same pods could have used "+
 		"on nodes of the largest size, each of which stays for 15 s after its last pod.")
 	emptyLongest   = nodesDesc("empty_longest_seconds", "How long the node that is without pods for longest is so, since its last one ended.")
-	leavingLongest = nodesDesc("leaving_longest_seconds", "How long the node that is being taken away for longest still has pods that keep it.")
+	leavingLongest = nodesDesc("leaving_longest_seconds", "How long the node that is being taken away for longest "+
+		"still has pods that keep it.")
 
 	podBucketNames = [fleet.PodBuckets]string{"0", "1", "2-3", "4-7", "8-15", "16-31", "32+"}
 )

@@ -1,0 +1,120 @@
+package dashboards
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	alertsFile = "../charts/ebbtide/files/alerts.yaml"
+	runbooks   = "../docs/runbooks"
+)
+
+// alert is a rule of the file of alerts.
+type alert struct {
+	Alert, Expr         string
+	Labels, Annotations map[string]string
+}
+
+func alerts(t *testing.T) (all []alert) {
+	t.Helper()
+	text, err := os.ReadFile(alertsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Groups []struct{ Rules []alert } }
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range file.Groups {
+		all = append(all, group.Rules...)
+	}
+	return all
+}
+
+// Every alert names metrics that there are, how bad it is, and a page of its own; and there is no page without an alert.
+func TestAlerts(t *testing.T) {
+	metrics, pages := known(t), map[string]bool{}
+	for _, a := range alerts(t) {
+		if _, err := checkExpr(a.Expr, metrics); err != nil {
+			t.Errorf("%s: %v\n%s", a.Alert, err, a.Expr)
+		}
+		if !slices.Contains([]string{"critical", "warning", "info"}, a.Labels["severity"]) || a.Annotations["summary"] == "" ||
+			!strings.HasSuffix(a.Annotations["description"], ".") {
+			t.Errorf("%s: %v %v", a.Alert, a.Labels, a.Annotations)
+		}
+		page := a.Alert + ".md"
+		if !strings.HasSuffix(a.Annotations["runbook_url"], "/docs/runbooks/"+page) {
+			t.Errorf("%s: runbook_url %q", a.Alert, a.Annotations["runbook_url"])
+		}
+		pages[page] = true
+		text, err := os.ReadFile(filepath.Join(runbooks, page))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		at := 0
+		for _, part := range []string{"# " + a.Alert + "\n", "\n## What it means\n", "\n## What to look at\n", "\n## What to do\n"} {
+			next := strings.Index(string(text)[at:], part)
+			if next < 0 {
+				t.Fatalf("%s has no %q, in its place", page, part)
+			}
+			at += next
+		}
+	}
+	files, err := filepath.Glob(runbooks + "/Ebbtide*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if !pages[filepath.Base(file)] {
+			t.Errorf("%s is of no alert", file)
+		}
+	}
+}
+
+// Every alert fires for what it is about, and is silent before and for what looks like it: by Prometheus' own tests of rules.
+func TestAlertsFire(t *testing.T) {
+	if _, err := exec.LookPath("promtool"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("in CI this must run: ", err)
+		}
+		t.Skip(err)
+	}
+	const tests = "testdata/alerts_test.yaml"
+	if out, err := exec.CommandContext(t.Context(), "promtool", "test", "rules", tests).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	text, err := os.ReadFile(tests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Tests []struct {
+			Rules []struct {
+				Alert  string `json:"alertname"`
+				Expect []any  `json:"exp_alerts"`
+			} `json:"alert_rule_test"`
+		}
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	fires := map[string]bool{}
+	for _, test := range file.Tests {
+		for _, rule := range test.Rules {
+			fires[rule.Alert] = fires[rule.Alert] || len(rule.Expect) > 0
+		}
+	}
+	for _, a := range alerts(t) {
+		if !fires[a.Alert] {
+			t.Errorf("no test makes %s fire", a.Alert)
+		}
+	}
+}

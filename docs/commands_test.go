@@ -190,6 +190,8 @@ func TestCheck(t *testing.T) {
 		"kubectl ebbtide docter":                                                      "no command docter",
 		"bin/ebbtide explain --redy 4":                                                "no flag --redy",
 		"ebbtide explain -f examples/none.yaml":                                       "no examples/none.yaml",
+		"ebbtide-worker topology apply -f x.json":                                     "",
+		"ebbtide-worker topology aply":                                                "ebbtide-worker topology has no command aply",
 		"ebbtide-worker --queue q -- scan --x":                                        "",
 		"ebbtide-worker --queu q -- scan":                                             "no flag --queu",
 		"helm install e charts/ebbtid":                                                "no chart",
@@ -216,8 +218,11 @@ type vocabulary struct {
 	values   map[string]*schema // of charts, by their folder
 }
 
-// program is what its reference page says: subcommands, "" for itself, and their flags.
+// program is what its reference page says: commands in it, "" for itself, and their flags.
 type program map[string][]string
+
+// runnable stands among the flags of a command that does something by itself.
+const runnable = "runnable"
 
 func newVocabulary(t *testing.T) *vocabulary {
 	t.Helper()
@@ -255,6 +260,9 @@ func readProgram(name, text string) program {
 		if h := heading.FindStringSubmatch(l.text); h != nil && !l.fenced {
 			at = strings.TrimSpace(strings.TrimPrefix(h[1], name))
 			p[at] = []string{"--help", "-h"}
+		}
+		if l.fenced && l.language == "" && strings.HasPrefix(l.text, strings.TrimSpace(name+" "+at)) {
+			p[at] = append(p[at], runnable)
 		}
 		if f := flagRow.FindStringSubmatch(l.text); f != nil {
 			p[at] = append(p[at], f[1], f[2])
@@ -302,10 +310,15 @@ func (v *vocabulary) make(args []string) error {
 
 func (v *vocabulary) program(name string, args []string) error {
 	p, at := v.programs[name], ""
-	if len(p) > 1 && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		if at = args[0]; p[at] == nil {
-			return fmt.Errorf("%s has no command %s", name, at)
+	for _, arg := range args {
+		deeper := strings.TrimSpace(at + " " + arg)
+		if p[deeper] == nil {
+			break
 		}
+		at = deeper
+	}
+	if rest := args[len(strings.Fields(at)):]; !slices.Contains(p[at], runnable) && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+		return fmt.Errorf("%s has no command %s", strings.TrimSpace(name+" "+at), rest[0])
 	}
 	for _, arg := range args {
 		if arg == "--" {

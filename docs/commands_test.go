@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"sigs.k8s.io/yaml"
 )
 
 // Commands of the pages call targets, subcommands, flags, values and files that exist.
@@ -18,6 +17,9 @@ func TestCommands(t *testing.T) {
 	checked := 0
 	v := newVocabulary(t)
 	for _, p := range pages(t) {
+		if p.path == "CHANGELOG.md" {
+			continue // what was there once
+		}
 		for _, b := range p.blocks() {
 			for _, c := range commands(b) {
 				checked++
@@ -188,11 +190,13 @@ func TestCheck(t *testing.T) {
 		"kubectl ebbtide docter":                                                      "no command docter",
 		"bin/ebbtide explain --redy 4":                                                "no flag --redy",
 		"ebbtide explain -f examples/none.yaml":                                       "no examples/none.yaml",
+		"ebbtide-worker topology apply -f x.json":                                     "",
+		"ebbtide-worker topology aply":                                                "ebbtide-worker topology has no command aply",
 		"ebbtide-worker --queue q -- scan --x":                                        "",
 		"ebbtide-worker --queu q -- scan":                                             "no flag --queu",
 		"helm install e charts/ebbtid":                                                "no chart",
 		"helm install e ./charts/ebbtide --set tls.mode=none,scaler.nodeSelector.a=b": "",
-		"helm install e charts/ebbtide --set tls.mood=none":                           "no mood",
+		"helm install e charts/ebbtide --set tls.mood=none":                           "no value mood",
 		"helm install e charts/ebbtide --set scheduler.replicas.x=1":                  "no fields",
 		"kubectl apply -k manifests/nowhere":                                          "no manifests/nowhere",
 		"kubectl apply -f https://example.com/a/b.yaml":                               "",
@@ -211,11 +215,14 @@ func TestCheck(t *testing.T) {
 type vocabulary struct {
 	makefile string
 	programs map[string]program
-	values   map[string]map[string]any // of charts, by their folder
+	values   map[string]*schema // of charts, by their folder
 }
 
-// program is what its reference page says: subcommands, "" for itself, and their flags.
+// program is what its reference page says: commands in it, "" for itself, and their flags.
 type program map[string][]string
+
+// runnable stands among the flags of a command that does something by itself.
+const runnable = "runnable"
 
 func newVocabulary(t *testing.T) *vocabulary {
 	t.Helper()
@@ -226,18 +233,18 @@ func newVocabulary(t *testing.T) *vocabulary {
 		}
 		return string(text)
 	}
-	v := &vocabulary{makefile: read("Makefile"), programs: map[string]program{}, values: map[string]map[string]any{}}
+	v := &vocabulary{makefile: read("Makefile"), programs: map[string]program{}, values: map[string]*schema{}}
 	for _, name := range []string{"ebbtide", "ebbtide-scaler", "ebbtide-worker"} {
 		v.programs[name] = readProgram(name, read("docs/reference/"+name+".md"))
 	}
-	charts, err := filepath.Glob(root + "/charts/*/values.yaml")
-	if err != nil {
-		t.Fatal(err)
+	charts, err := filepath.Glob(root + "/charts/*/values.schema.json")
+	if err != nil || len(charts) == 0 {
+		t.Fatalf("%v: %d charts with a schema of their values", err, len(charts))
 	}
 	for _, file := range charts {
-		values := map[string]any{}
-		if err := yaml.Unmarshal([]byte(read(file[len(root):])), &values); err != nil {
-			t.Fatal(err)
+		values := &schema{}
+		if err := json.Unmarshal([]byte(read(file[len(root):])), values); err != nil {
+			t.Fatalf("%s: %v", file, err)
 		}
 		v.values["charts/"+filepath.Base(filepath.Dir(file))] = values
 	}
@@ -253,6 +260,9 @@ func readProgram(name, text string) program {
 		if h := heading.FindStringSubmatch(l.text); h != nil && !l.fenced {
 			at = strings.TrimSpace(strings.TrimPrefix(h[1], name))
 			p[at] = []string{"--help", "-h"}
+		}
+		if l.fenced && l.language == "" && strings.HasPrefix(l.text, strings.TrimSpace(name+" "+at)) {
+			p[at] = append(p[at], runnable)
 		}
 		if f := flagRow.FindStringSubmatch(l.text); f != nil {
 			p[at] = append(p[at], f[1], f[2])
@@ -300,10 +310,15 @@ func (v *vocabulary) make(args []string) error {
 
 func (v *vocabulary) program(name string, args []string) error {
 	p, at := v.programs[name], ""
-	if len(p) > 1 && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		if at = args[0]; p[at] == nil {
-			return fmt.Errorf("%s has no command %s", name, at)
+	for _, arg := range args {
+		deeper := strings.TrimSpace(at + " " + arg)
+		if p[deeper] == nil {
+			break
 		}
+		at = deeper
+	}
+	if rest := args[len(strings.Fields(at)):]; !slices.Contains(p[at], runnable) && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+		return fmt.Errorf("%s has no command %s", strings.TrimSpace(name+" "+at), rest[0])
 	}
 	for _, arg := range args {
 		if arg == "--" {
@@ -335,7 +350,7 @@ func (v *vocabulary) helm(args []string) error {
 		}
 		for _, pair := range splitPairs(args[i+1]) {
 			key, _, _ := strings.Cut(pair, "=")
-			if err := hasValue(v.values[chart], strings.Split(key, ".")); err != nil {
+			if err := v.values[chart].find(strings.Split(key, ".")); err != nil {
 				return fmt.Errorf("%s: %w", chart, err)
 			}
 		}
@@ -357,21 +372,25 @@ func splitPairs(text string) []string {
 	})
 }
 
-// hasValue is nil when a chart knows a value. What is an empty map by default may hold anything.
-func hasValue(values map[string]any, path []string) error {
+// schema is the part of a JSON Schema that says which fields there are.
+type schema struct {
+	Type                 any                `json:"type"`
+	Properties           map[string]*schema `json:"properties"`
+	AdditionalProperties any                `json:"additionalProperties"`
+}
+
+// find is nil when there is such a field. What an object's schema does not close may hold anything.
+func (s *schema) find(path []string) error {
 	name, _, _ := strings.Cut(path[0], "[")
-	value, ok := values[name]
-	if !ok {
-		return fmt.Errorf("values.yaml has no %s", name)
-	}
-	inner, isMap := value.(map[string]any)
-	if len(path) == 1 || isMap && len(inner) == 0 {
+	switch {
+	case s.Type != "object":
+		return fmt.Errorf("it has no fields, and so no %s", name)
+	case s.Properties[name] == nil && s.AdditionalProperties == false:
+		return fmt.Errorf("there is no value %s", name)
+	case s.Properties[name] == nil || len(path) == 1:
 		return nil
 	}
-	if !isMap {
-		return fmt.Errorf("values.yaml: %s has no fields", name)
-	}
-	return hasValue(inner, path[1:])
+	return s.Properties[name].find(path[1:])
 }
 
 var testFunction = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark|Example)?[A-Z][A-Za-z0-9]+`)

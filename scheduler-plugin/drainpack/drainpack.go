@@ -76,12 +76,12 @@ func newDrainPack(ctx context.Context, args configv1.DrainPackArgs, handle fwk.H
 	if err != nil {
 		return nil, err
 	}
-	lifetimes := lifetime.New(lifetime.Options{
-		Quantile: args.Quantile, HalfLife: args.HalfLife.Duration, MinCorrelation: args.MinCorrelation,
-	})
+	lifetimes := lifetime.New(lifetime.Options{HalfLife: args.HalfLife.Duration, MinCorrelation: args.MinCorrelation})
 	return &DrainPack{
 		args: args, handle: handle, now: now,
-		fleet:   fleet.New(lifetimes, fleet.Options{Unknown: args.UnknownRunTime.Duration, Horizon: args.Horizon.Duration}),
+		fleet: fleet.New(lifetimes, fleet.Options{
+			Quantile: args.Quantile, Unknown: args.UnknownRunTime.Duration, Horizon: args.Horizon.Duration,
+		}),
 		offered: offers{pods: sets.New[types.UID]()},
 		scans:   newScans(now()),
 		spread:  spread, alone: sync.OnceValue(func() bool { return onlyKnownPlugins(handle) }),

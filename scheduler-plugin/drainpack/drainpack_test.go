@@ -264,10 +264,22 @@ func TestParseArgs(t *testing.T) {
 // onCluster is the plugin on a framework that holds nodes with their pods, and it knows them.
 func onCluster(t testing.TB, nodes []*v1.Node, pods []*v1.Pod) *DrainPack {
 	t.Helper()
+	pack := onSnapshot(t, cache.NewSnapshot(pods, nodes))
+	for _, node := range nodes {
+		pack.setNode(node)
+	}
+	for _, pod := range pods {
+		pack.setPod(pod)
+	}
+	return pack
+}
+
+// onSnapshot is the plugin on a framework that sees a snapshot.
+func onSnapshot(t testing.TB, snapshot *cache.Snapshot) *DrainPack {
+	t.Helper()
 	client := fake.NewClientset()
 	factory := informers.NewSharedInformerFactory(client, 0)
 	metrics.Register() // the queue counts
-	snapshot := cache.NewSnapshot(pods, nodes)
 	queueing := queue.NewTestQueue(t.Context(), nil)
 	handle, err := frameworkruntime.NewFramework(t.Context(), nil, nil, frameworkruntime.WithClientSet(client),
 		frameworkruntime.WithInformerFactory(factory), frameworkruntime.WithSnapshotSharedLister(snapshot),
@@ -282,12 +294,6 @@ func onCluster(t testing.TB, nodes []*v1.Node, pods []*v1.Pod) *DrainPack {
 	pack, err := newDrainPack(t.Context(), args, handle, func() time.Time { return time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC) })
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, node := range nodes {
-		pack.setNode(node)
-	}
-	for _, pod := range pods {
-		pack.setPod(pod)
 	}
 	return pack
 }

@@ -11,7 +11,11 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/feature"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/podtopologyspread"
 
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
@@ -20,11 +24,14 @@ import (
 // tries is how many nodes of the index are looked at for one pod. A pod that so few nodes accept sees all of them.
 const tries = 100
 
-// simple is true for a pod of which resources, labels, taints and nominated pods alone decide where it fits, so that a node
-// can be proven to fit before the stock plugins look at it. All other pods see all nodes.
+// simple is true for a pod of which resources, labels, taints, nominated pods and required spread alone decide where it fits, so that a
+// node can be proven to fit before the stock plugins look at it. All other pods see all nodes.
 func (d *DrainPack) simple(pod *v1.Pod) bool {
-	if pod.Status.NominatedNodeName != "" || len(pod.Spec.ResourceClaims) > 0 || len(pod.Spec.TopologySpreadConstraints) > 0 ||
-		len(d.handle.Extenders()) > 0 {
+	if pod.Status.NominatedNodeName != "" || len(pod.Spec.ResourceClaims) > 0 || len(d.handle.Extenders()) > 0 {
+		return false
+	}
+	preferred := func(c v1.TopologySpreadConstraint) bool { return c.WhenUnsatisfiable != v1.DoNotSchedule }
+	if slices.ContainsFunc(pod.Spec.TopologySpreadConstraints, preferred) {
 		return false
 	}
 	if a := pod.Spec.Affinity; a != nil && (a.PodAffinity != nil || a.PodAntiAffinity != nil) {
@@ -69,19 +76,71 @@ func mayBind(v v1.Volume) bool {
 	return s.ConfigMap == nil && s.Secret == nil && s.EmptyDir == nil && s.DownwardAPI == nil && s.Projected == nil && s.HostPath == nil
 }
 
-// candidates are the nodes that a simple pod is offered, each proven to fit on the scheduler's snapshot. None when there is
-// no such node among the first ones of the index.
-func (d *DrainPack) candidates(ctx context.Context, pod *v1.Pod, described fleet.Pod) sets.Set[string] {
+// candidates are the nodes that a simple pod is offered, the best first, each proven to fit on the scheduler's snapshot. None when
+// there is no such node among the first ones of the index.
+func (d *DrainPack) candidates(ctx context.Context, state fwk.CycleState, pod *v1.Pod, described fleet.Pod) []fwk.NodeInfo {
 	affinity := nodeaffinity.GetRequiredNodeAffinity(pod)
 	snapshot := d.handle.SnapshotSharedLister().NodeInfos()
 	logger := klog.FromContext(ctx)
-	return sets.New(d.fleet.Candidates(described, packing.Query{
+	found := d.fleet.Candidates(described, packing.Query{
 		Now: d.now(), Most: d.args.Candidates, Tries: tries,
 		Accept: func(name string) bool {
 			info, err := snapshot.Get(name)
-			return err == nil && info.Node() != nil && len(d.handle.NominatedPodsForNode(name)) == 0 && fits(logger, pod, info, affinity)
+			return err == nil && info.Node() != nil && len(d.handle.NominatedPodsForNode(name)) == 0 && fits(logger, pod, info, affinity) &&
+				(len(pod.Spec.TopologySpreadConstraints) == 0 || d.spread.Filter(ctx, state, pod, info).IsSuccess())
 		},
-	})...)
+	})
+	infos := make([]fwk.NodeInfo, len(found))
+	for i, name := range found {
+		infos[i], _ = snapshot.Get(name) // it was there just now, and a snapshot does not change in a cycle
+	}
+	return infos
+}
+
+// newSpread makes a filter of the stock PodTopologySpread. It reads what the profile's own one, whose PreFilter runs before this
+// plugin's, counted for the pod; without that it refuses every node.
+func newSpread(ctx context.Context, handle fwk.Handle) (fwk.FilterPlugin, error) {
+	args := &config.PodTopologySpreadArgs{DefaultingType: config.ListDefaulting}
+	plugin, err := podtopologyspread.New(ctx, args, handle, feature.Features{}) // which matter to PreFilter only
+	if err != nil {
+		return nil, err
+	}
+	return plugin.(fwk.FilterPlugin), nil
+}
+
+// decides is true when the order of this plugin alone ranks a simple pod's candidates: no plugin that it does not know has a say, and
+// those that it knows have nothing to prefer.
+func (d *DrainPack) decides(pod *v1.Pod, candidates []fwk.NodeInfo) bool {
+	if !d.alone() {
+		return false
+	}
+	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity != nil && len(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) > 0 {
+		return false
+	}
+	// Pods that are there may prefer others to be near, or not.
+	if attracting, err := d.handle.SnapshotSharedLister().NodeInfos().HavePodsWithAffinityList(); err != nil || len(attracting) > 0 {
+		return false
+	}
+	soft := func(t v1.Taint) bool { return t.Effect == v1.TaintEffectPreferNoSchedule }
+	return !slices.ContainsFunc(candidates, func(info fwk.NodeInfo) bool { return slices.ContainsFunc(info.Node().Spec.Taints, soft) })
+}
+
+// known plugins neither refuse nor rank nodes that are proven to fit a simple pod, for other reasons than decides asks after. That
+// PodTopologySpread likes to spread the pods of a Service or ReplicaSet by default is not followed: this plugin is there to pack them.
+var known = sets.New(Name, names.NodeUnschedulable, names.NodeName, names.TaintToleration, names.NodeAffinity, names.NodePorts,
+	names.NodeResourcesFit, names.VolumeRestrictions, names.NodeVolumeLimits, names.VolumeBinding, names.VolumeZone, names.PodTopologySpread,
+	names.InterPodAffinity, names.DynamicResources, names.NodeDeclaredFeatures)
+
+// onlyKnownPlugins is true for a profile in which only known plugins filter and score, and NodeResourcesFit does not score.
+func onlyKnownPlugins(handle fwk.Handle) bool {
+	profile, ok := handle.(interface{ ListPlugins() *config.Plugins })
+	if !ok {
+		return false
+	}
+	plugins := profile.ListPlugins()
+	stranger := func(p config.Plugin) bool { return !known.Has(p.Name) }
+	ranks := func(p config.Plugin) bool { return stranger(p) || p.Name == names.NodeResourcesFit }
+	return !slices.ContainsFunc(plugins.Filter.Enabled, stranger) && !slices.ContainsFunc(plugins.Score.Enabled, ranks)
 }
 
 // fits is what the stock plugins check of a simple pod: NodeUnschedulable, NodeAffinity, TaintToleration, NodeResourcesFit.

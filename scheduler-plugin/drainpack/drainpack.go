@@ -34,6 +34,10 @@ type DrainPack struct {
 	offered    offers
 	placements placements
 	scans      *scans
+	// spread proves nodes to fit pods with spread constraints, from what the profile's own PodTopologySpread counted.
+	spread fwk.FilterPlugin
+	// alone is true when the profile has no plugin but those that are known to leave a simple pod's candidates to this one.
+	alone func() bool
 }
 
 var (
@@ -52,7 +56,10 @@ func New(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugi
 	if err != nil {
 		return nil, err
 	}
-	d := newDrainPack(parsed, handle, time.Now)
+	d, err := newDrainPack(ctx, parsed, handle, time.Now)
+	if err != nil {
+		return nil, fmt.Errorf("plugin %s: %w", Name, err)
+	}
 	if err := d.watch(ctx); err != nil {
 		return nil, fmt.Errorf("plugin %s: watch nodes and pods: %w", Name, err)
 	}
@@ -63,17 +70,22 @@ func New(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugi
 	return d, nil
 }
 
-func newDrainPack(args configv1.DrainPackArgs, handle fwk.Handle, now func() time.Time) *DrainPack {
+func newDrainPack(ctx context.Context, args configv1.DrainPackArgs, handle fwk.Handle, now func() time.Time) (*DrainPack, error) {
 	registerMetrics()
-	lifetimes := lifetime.New(lifetime.Options{
-		Quantile: args.Quantile, HalfLife: args.HalfLife.Duration, MinCorrelation: args.MinCorrelation,
-	})
+	spread, err := newSpread(ctx, handle)
+	if err != nil {
+		return nil, err
+	}
+	lifetimes := lifetime.New(lifetime.Options{HalfLife: args.HalfLife.Duration, MinCorrelation: args.MinCorrelation})
 	return &DrainPack{
 		args: args, handle: handle, now: now,
-		fleet:   fleet.New(lifetimes, fleet.Options{Unknown: args.UnknownRunTime.Duration, Horizon: args.Horizon.Duration}),
+		fleet: fleet.New(lifetimes, fleet.Options{
+			Quantile: args.Quantile, Unknown: args.UnknownRunTime.Duration, Horizon: args.Horizon.Duration,
+		}),
 		offered: offers{pods: sets.New[types.UID]()},
 		scans:   newScans(now()),
-	}
+		spread:  spread, alone: sync.OnceValue(func() bool { return onlyKnownPlugins(handle) }),
+	}, nil
 }
 
 // Name implements fwk.Plugin.
@@ -84,7 +96,7 @@ type cycle struct {
 	pod      fleet.Pod
 	requests v1.ResourceList
 	offer    string
-	// feasible nodes, the order of those that get a score, the best first, and the scores; nothing of it when a single node is feasible.
+	// feasible nodes, the order of those that get a score, the best first, and the scores, if any get one.
 	feasible int
 	order    []packing.Key
 	scores   map[string]int64
@@ -131,8 +143,9 @@ const (
 
 var offerNames = []string{offerCandidates, offerNone, offerComplex, offerRefused}
 
-// PreFilter implements fwk.PreFilterPlugin: a simple pod is offered a few nodes that are proven to fit. A pod that was offered
-// some and comes again without a node sees all of them.
+// PreFilter implements fwk.PreFilterPlugin: a simple pod is offered a few nodes that are proven to fit, or the best of them only,
+// when nobody else has a say: what is not offered need not be filtered and scored. A pod that was offered some and comes again without
+// a node sees all of them.
 func (d *DrainPack) PreFilter(ctx context.Context, state fwk.CycleState, pod *v1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
 	c := d.newCycle(pod)
 	state.Write(stateKey, c)
@@ -144,9 +157,17 @@ func (d *DrainPack) PreFilter(ctx context.Context, state fwk.CycleState, pod *v1
 		c.offer = offerComplex
 	default:
 		c.offer = offerNone
-		if names = d.candidates(ctx, pod, c.pod); len(names) > 0 {
-			c.offer = offerCandidates
+		if infos := d.candidates(ctx, state, pod, c.pod); len(infos) > 0 {
+			c.offer, names = offerCandidates, sets.New[string]()
 			d.offered.add(pod.UID)
+			if d.decides(pod, infos) {
+				c.feasible, c.order = len(infos), d.order(c, infos)
+				infos = infos[:0]
+				names.Insert(c.order[0].Name)
+			}
+			for _, info := range infos {
+				names.Insert(info.Node().Name)
+			}
 		}
 	}
 	candidatesTotal.WithLabelValues(c.offer).Inc()

@@ -261,13 +261,25 @@ func TestParseArgs(t *testing.T) {
 	}
 }
 
-// handle is a framework that holds nodes with their pods, and the plugin on it that knows them.
-func onCluster(t *testing.T, nodes []*v1.Node, pods []*v1.Pod) *DrainPack {
+// onCluster is the plugin on a framework that holds nodes with their pods, and it knows them.
+func onCluster(t testing.TB, nodes []*v1.Node, pods []*v1.Pod) *DrainPack {
+	t.Helper()
+	pack := onSnapshot(t, cache.NewSnapshot(pods, nodes))
+	for _, node := range nodes {
+		pack.setNode(node)
+	}
+	for _, pod := range pods {
+		pack.setPod(pod)
+	}
+	return pack
+}
+
+// onSnapshot is the plugin on a framework that sees a snapshot.
+func onSnapshot(t testing.TB, snapshot *cache.Snapshot) *DrainPack {
 	t.Helper()
 	client := fake.NewClientset()
 	factory := informers.NewSharedInformerFactory(client, 0)
 	metrics.Register() // the queue counts
-	snapshot := cache.NewSnapshot(pods, nodes)
 	queueing := queue.NewTestQueue(t.Context(), nil)
 	handle, err := frameworkruntime.NewFramework(t.Context(), nil, nil, frameworkruntime.WithClientSet(client),
 		frameworkruntime.WithInformerFactory(factory), frameworkruntime.WithSnapshotSharedLister(snapshot),
@@ -275,13 +287,13 @@ func onCluster(t *testing.T, nodes []*v1.Node, pods []*v1.Pod) *DrainPack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pack := newForTest(t)
-	pack.handle = handle
-	for _, node := range nodes {
-		pack.setNode(node)
+	args, err := parseArgs[configv1.DrainPackArgs](Name, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, pod := range pods {
-		pack.setPod(pod)
+	pack, err := newDrainPack(t.Context(), args, handle, func() time.Time { return time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC) })
+	if err != nil {
+		t.Fatal(err)
 	}
 	return pack
 }
@@ -304,7 +316,7 @@ func TestPreFilter(t *testing.T) {
 	all := []string(nil)
 	for name, tc := range map[string]struct {
 		pod  *st.PodWrapper
-		want []string // nil: no restriction
+		want []string // the best first, of which only that is offered; nil: all nodes are
 	}{
 		"what fits, without taints and cordons": {scan(), []string{"a", "b"}},
 		"a label":                               {scan().NodeSelector(map[string]string{"disk": "ssd"}), []string{"b"}},
@@ -314,23 +326,32 @@ func TestPreFilter(t *testing.T) {
 		"an extended resource that is nowhere":  {scan().Req(map[v1.ResourceName]string{"example.com/fpga": "1"}), all},
 		"nowhere":                               {scan().Req(map[v1.ResourceName]string{v1.ResourceCPU: "9"}), all},
 		"a nominated pod":                       {scan().NominatedNodeName("a"), all},
-		"spread":                                {scan().SpreadConstraint(1, "zone", v1.DoNotSchedule, nil, nil, nil, nil, nil), all},
+		"had better be spread":                  {scan().SpreadConstraint(1, "zone", v1.ScheduleAnyway, nil, nil, nil, nil, nil), all},
+		"to be spread, and nobody counted":      {scan().SpreadConstraint(1, "zone", v1.DoNotSchedule, nil, nil, nil, nil, nil), all},
 		"pod affinity":                          {scan().PodAffinityExists("app", "zone", st.PodAffinityWithRequiredReq), all},
 		"a host port":                           {scan().HostPort(80), all},
 		"a claim":                               {scan().PVC("data"), all},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pack := onCluster(t, nodes, []*v1.Pod{full})
-			result, status := pack.PreFilter(t.Context(), framework.NewCycleState(), tc.pod.Obj(), nil)
+			state := framework.NewCycleState()
+			result, status := pack.PreFilter(t.Context(), state, tc.pod.Obj(), nil)
 			if !status.IsSuccess() {
 				t.Fatal(status)
 			}
+			c, err := cycleOf(state)
+			if err != nil {
+				t.Fatal(err)
+			}
 			var got []string
-			if result != nil {
-				got = sets.List(result.NodeNames)
+			for _, key := range c.order {
+				got = append(got, key.Name)
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("candidates (-want +got):\n%s", diff)
+			}
+			if (result == nil) != (tc.want == nil) || result != nil && !result.NodeNames.Equal(sets.New(tc.want[0])) {
+				t.Errorf("offered %v, want the best", result)
 			}
 		})
 	}
@@ -421,7 +442,8 @@ func TestWatch(t *testing.T) {
 		Req(map[v1.ResourceName]string{v1.ResourceCPU: "2"}).Obj()
 	client := fake.NewClientset(finished, node, bound)
 	factory := informers.NewSharedInformerFactory(client, 0)
-	handle, err := frameworkruntime.NewFramework(t.Context(), nil, nil, frameworkruntime.WithClientSet(client), frameworkruntime.WithInformerFactory(factory))
+	handle, err := frameworkruntime.NewFramework(t.Context(), nil, nil, frameworkruntime.WithClientSet(client), frameworkruntime.WithInformerFactory(factory),
+		frameworkruntime.WithSnapshotSharedLister(cache.NewEmptySnapshot()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -470,11 +492,4 @@ func limited(pod *st.PodWrapper, seconds int64) *st.PodWrapper {
 	return pod
 }
 
-func newForTest(t *testing.T) *DrainPack {
-	t.Helper()
-	args, err := parseArgs[configv1.DrainPackArgs](Name, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return newDrainPack(args, nil, func() time.Time { return time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC) })
-}
+func newForTest(t testing.TB) *DrainPack { return onCluster(t, nil, nil) }

@@ -4,6 +4,7 @@
 package fleet
 
 import (
+	"cmp"
 	"container/heap"
 	"errors"
 	"fmt"
@@ -49,6 +50,9 @@ type Pod struct {
 
 // Options of a Fleet.
 type Options struct {
+	// Quantile of the run times that can be expected of a pod by which it is placed, between 0 and 1; default 0.5. A higher one takes
+	// fewer pods for short.
+	Quantile float64
 	// Unknown is how long a pod is taken to run of whose class nothing is known. Default: 5 minutes.
 	Unknown time.Duration
 	// Horizon beyond which nothing is told apart: a pod that is expected to run so long when it starts counts as endless. 0: none.
@@ -57,6 +61,11 @@ type Options struct {
 
 // soonest is the least that a pod past its expected end is taken to need still, so that it is not asked after all the time.
 const soonest = time.Second
+
+// keeps is the quantile of what pods may still run that their node is taken to stay for: less than the median, as a pod that is put on a
+// node which is gone sooner than thought keeps it, and that costs more than one put on a node which stays longer. With exact run times
+// it makes no difference; docs/design/packing.md has what it does with others.
+const keeps = 0.3
 
 // Fleet is safe for concurrent use.
 type Fleet struct {
@@ -69,7 +78,7 @@ type Fleet struct {
 	pods  map[string]*placed
 	// groups count the pods of each group on each node.
 	groups map[string]map[string]int
-	due    dueNodes
+	due    duePods
 	total  totals
 }
 
@@ -81,7 +90,6 @@ type node struct {
 	used  packing.Amounts
 	pods  map[string]*placed
 	exit  time.Time // expected; zero when no pod keeps the node
-	place int       // in due, -1 when not there
 
 	followers    int // of the pods, and what they use
 	followerUsed packing.Amounts
@@ -92,14 +100,15 @@ type placed struct {
 	Pod
 	node    string
 	started time.Time
-	ends    time.Time
+	ends    time.Time // expected
+	renew   time.Time // when to expect anew
+	place   int       // in due, -1 when not there
 }
 
 // New makes an empty fleet that learns run times into lifetimes.
 func New(lifetimes *lifetime.Estimator, options Options) *Fleet {
-	if options.Unknown == 0 {
-		options.Unknown = 5 * time.Minute
-	}
+	options.Quantile = cmp.Or(options.Quantile, 0.5)
+	options.Unknown = cmp.Or(options.Unknown, 5*time.Minute)
 	return &Fleet{
 		lifetimes: lifetimes, options: options, index: packing.NewIndex(),
 		nodes: map[string]*node{}, pods: map[string]*placed{}, groups: map[string]map[string]int{},
@@ -143,14 +152,14 @@ func (f *Fleet) AddPod(p Pod, nodeName string, started time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if old := f.pods[p.ID]; old != nil {
-		if old.node == nodeName && old.Pod == p && old.started.Equal(started) {
+		if old.node == nodeName && old.Pod == p && old.started.Sub(started).Abs() < soonest {
 			return
 		}
 		f.take(old)
 	}
 	x := f.node(nodeName)
-	q := &placed{Pod: p, node: nodeName, started: started}
-	q.ends = f.endOf(q, started)
+	q := &placed{Pod: p, node: nodeName, started: started, place: -1}
+	f.expect(q, started)
 	f.pods[p.ID], x.pods[p.ID] = q, q
 	x.used = x.used.Plus(p.Requests)
 	if p.Follower {
@@ -188,9 +197,7 @@ func (f *Fleet) Finished(p Pod, ran time.Duration, at time.Time, well bool) (exp
 	if p.Endless || p.Follower {
 		return 0
 	}
-	expected, _ = f.lifetimes.Remaining(p.Class, p.Stated, 0)
-	f.lifetimes.Finished(p.Class, expected, max(0, ran), at, well)
-	return expected
+	return f.lifetimes.Finished(p.Class, p.Stated, max(0, ran), at, well)
 }
 
 // Remaining is how long a pod that starts now is taken to run for the order of nodes: packing.Never when it is endless, and
@@ -202,7 +209,7 @@ func (f *Fleet) Remaining(p Pod) time.Duration {
 	case p.Follower || !f.lifetimes.Trusted():
 		return packing.Unknown
 	}
-	remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, 0)
+	remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, 0, f.options.Quantile)
 	if !known {
 		remaining = f.options.Unknown
 	}
@@ -382,7 +389,7 @@ func (x *node) free() packing.Amounts { return x.Allocatable.Minus(x.used) }
 func (f *Fleet) node(name string) *node {
 	x := f.nodes[name]
 	if x == nil {
-		x = &node{Node: Node{Name: name}, pods: map[string]*placed{}, place: -1}
+		x = &node{Node: Node{Name: name}, pods: map[string]*placed{}}
 		f.nodes[name] = x
 	}
 	return x
@@ -391,6 +398,9 @@ func (f *Fleet) node(name string) *node {
 // take takes a pod off its node.
 func (f *Fleet) take(p *placed) {
 	x := f.nodes[p.node]
+	if p.place >= 0 {
+		heap.Remove(&f.due, p.place)
+	}
 	delete(f.pods, p.ID)
 	delete(x.pods, p.ID)
 	x.used = x.used.Minus(p.Requests)
@@ -440,7 +450,7 @@ func (f *Fleet) endOf(p *placed, now time.Time) time.Time {
 	end := packing.Forever
 	if !p.Endless {
 		age := max(0, now.Sub(p.started))
-		remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, age)
+		remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, age, keeps)
 		if !known {
 			// As long again as it has run, once it has outlived what unknown ones are taken for.
 			remaining = max(f.options.Unknown-age, age)
@@ -474,7 +484,7 @@ func overdue(at, now time.Time) time.Time {
 	return now.Add(max(soonest, now.Sub(at)))
 }
 
-// reindex brings the index, and the nodes that fall due, up to a change of a node.
+// reindex brings the index up to a change of a node.
 func (f *Fleet) reindex(x *node) {
 	if x.known && !x.Leaving {
 		f.index.Set(packing.Entry{
@@ -483,54 +493,70 @@ func (f *Fleet) reindex(x *node) {
 	} else {
 		f.index.Remove(x.Name)
 	}
-	falls := !x.exit.IsZero() && !x.exit.Equal(packing.Forever)
+}
+
+// expect says when a pod will end, seen from an instant, and when to ask again: half of the way there, as one that has run for a while is
+// one that may run for longer.
+func (f *Fleet) expect(p *placed, now time.Time) {
+	p.ends = f.endOf(p, now)
 	switch {
-	case falls && x.place >= 0:
-		heap.Fix(&f.due, x.place)
-	case falls:
-		heap.Push(&f.due, x)
-	case x.place >= 0:
-		heap.Remove(&f.due, x.place)
-	}
-}
-
-// refresh expects anew of the nodes whose expected exit is past: their pods run longer than was thought.
-func (f *Fleet) refresh(now time.Time) {
-	for len(f.due) > 0 && !f.due[0].exit.After(now) {
-		x := f.due[0]
-		for _, p := range x.pods {
-			if !p.Follower && !p.ends.After(now) {
-				p.ends = f.endOf(p, now)
-			}
+	case p.ends.IsZero() || p.ends.Equal(packing.Forever):
+		if p.place >= 0 {
+			heap.Remove(&f.due, p.place)
 		}
-		x.exit = lastEnd(x)
-		f.reindex(x)
+	default:
+		p.renew = now.Add(max(soonest, p.ends.Sub(now)/2))
+		if p.place >= 0 {
+			heap.Fix(&f.due, p.place)
+		} else {
+			heap.Push(&f.due, p)
+		}
 	}
 }
 
-// dueNodes is a heap of nodes by their exit.
-type dueNodes []*node
+// refresh expects anew of the pods of which it is time to.
+func (f *Fleet) refresh(now time.Time) {
+	for len(f.due) > 0 && !f.due[0].renew.After(now) {
+		p := f.due[0]
+		x, was := f.nodes[p.node], p.ends
+		f.expect(p, now)
+		exit := x.exit
+		switch {
+		case p.ends.After(exit):
+			exit = p.ends
+		case was.Equal(exit):
+			exit = lastEnd(x)
+		}
+		if !exit.Equal(x.exit) {
+			x.exit = exit
+			f.reindex(x)
+		}
+	}
+}
 
-func (d dueNodes) Len() int           { return len(d) }
-func (d dueNodes) Less(i, j int) bool { return d[i].exit.Before(d[j].exit) }
-func (d dueNodes) Swap(i, j int) {
+// duePods is a heap of pods by when to expect anew.
+type duePods []*placed
+
+func (d duePods) Len() int           { return len(d) }
+func (d duePods) Less(i, j int) bool { return d[i].renew.Before(d[j].renew) }
+func (d duePods) Swap(i, j int) {
 	d[i], d[j] = d[j], d[i]
 	d[i].place, d[j].place = i, j
 }
 
 // Push implements heap.Interface.
-func (d *dueNodes) Push(x any) {
-	n := x.(*node)
-	n.place = len(*d)
-	*d = append(*d, n)
+func (d *duePods) Push(x any) {
+	p := x.(*placed)
+	p.place = len(*d)
+	*d = append(*d, p)
 }
 
 // Pop implements heap.Interface.
-func (d *dueNodes) Pop() any {
+func (d *duePods) Pop() any {
 	last := len(*d) - 1
-	n := (*d)[last]
+	p := (*d)[last]
 	(*d)[last] = nil
 	*d = (*d)[:last]
-	n.place = -1
-	return n
+	p.place = -1
+	return p
 }

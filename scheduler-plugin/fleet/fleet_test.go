@@ -194,8 +194,8 @@ func TestViews(t *testing.T) {
 	}
 }
 
-// 50,000 pods come, move, are updated and go, in any order with their nodes: the fleet agrees with a plain model and with
-// itself, and keeps nothing of what is gone.
+// Pods come, move, are updated and go, in 50,000 steps and in any order with their nodes: the fleet agrees with a plain model and with
+// itself, and keeps nothing of what is gone. Package drainpack has the same beside the scheduler's snapshot.
 func TestSoak(t *testing.T) {
 	f := trusting(newFleet())
 	random := rand.New(rand.NewPCG(1, 2))

@@ -11,9 +11,6 @@ import (
 
 // Options of an Estimator. Zero values mean the defaults.
 type Options struct {
-	// Quantile of a class's run times that is expected of its pods, between 0 and 1; default 0.5. A higher one takes fewer
-	// pods for short.
-	Quantile float64
 	// HalfLife after which a run time counts half; default 7 days.
 	HalfLife time.Duration
 	// Classes that are kept; beyond it the one that has not been seen for longest is forgotten. Default 1,000, some 2 MiB.
@@ -30,6 +27,7 @@ type Estimator struct {
 	options Options
 	mu      sync.Mutex
 	classes map[string]*class
+	stated  statements
 	skill   skill
 }
 
@@ -42,23 +40,29 @@ type class struct {
 
 // New makes an Estimator that has seen nothing.
 func New(options Options) *Estimator {
-	options.Quantile = cmp.Or(options.Quantile, 0.5)
 	options.HalfLife = cmp.Or(options.HalfLife, 7*24*time.Hour)
 	options.Classes = cmp.Or(options.Classes, 1000)
 	options.MinCorrelation = cmp.Or(options.MinCorrelation, 0.5)
 	return &Estimator{options: options, classes: map[string]*class{}}
 }
 
-// Remaining is how long a pod that has run for age will still run. Stated is the run time that the pod states itself, 0 for
-// none; one that it has outlived counts no more. False when nothing is known of its class.
+// Remaining is how long a pod that has run for age will still run, as the quantile (between 0 and 1) of what is expected: by the run
+// time that the pod states itself, 0 for none, as far as such statements held; else, and when it has outlived that, by what is known of
+// its class. False when that is nothing.
 //
 // It says what is expected whether or not expectations can be trusted: see Trusted.
-func (e *Estimator) Remaining(className string, stated, age time.Duration) (time.Duration, bool) {
-	if stated > age {
-		return stated - age, true
-	}
+func (e *Estimator) Remaining(className string, stated, age time.Duration, quantile float64) (time.Duration, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.remaining(className, stated, age, quantile)
+}
+
+func (e *Estimator) remaining(className string, stated, age time.Duration, quantile float64) (time.Duration, bool) {
+	if stated > 0 {
+		if remaining, known := e.stated.remaining(stated, age, quantile); known {
+			return remaining, true
+		}
+	}
 	c := e.classes[className]
 	if c == nil {
 		if stated > 0 {
@@ -66,19 +70,20 @@ func (e *Estimator) Remaining(className string, stated, age time.Duration) (time
 		}
 		return 0, false
 	}
-	remaining, known := c.done.Remaining(age, e.options.Quantile)
+	remaining, known := c.done.Remaining(age, quantile)
 	if !known {
 		// Nothing of this class has ended well yet: its failures are all there is to go by.
-		remaining, known = c.failed.Remaining(age, e.options.Quantile)
+		remaining, known = c.failed.Remaining(age, quantile)
 	}
 	return remaining, known
 }
 
-// Finished learns from a pod that ran for ran and ended at an instant, well or not. Expected is what Remaining said when it
-// started, 0 for nothing.
-func (e *Estimator) Finished(className string, expected, ran time.Duration, at time.Time, well bool) {
+// Finished learns from a pod that ran for ran and ended at an instant, well or not. It returns what was expected of it, in the median; 0
+// when that was nothing.
+func (e *Estimator) Finished(className string, stated, ran time.Duration, at time.Time, well bool) (expected time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	expected, _ = e.remaining(className, stated, 0, 0.5)
 	c := e.classes[className]
 	if c == nil {
 		e.makeRoom()
@@ -90,12 +95,16 @@ func (e *Estimator) Finished(className string, expected, ran time.Duration, at t
 	}
 	if !well {
 		c.failed.Add(ran, at)
-		return
+		return expected
 	}
 	c.done.Add(ran, at)
+	if stated > 0 {
+		e.stated.add(stated, ran)
+	}
 	if expected > 0 {
 		e.skill.add(expected, ran)
 	}
+	return expected
 }
 
 // makeRoom forgets the class that has not been seen for longest when there are as many as may be.

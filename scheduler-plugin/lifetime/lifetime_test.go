@@ -125,7 +125,7 @@ func TestRemaining(t *testing.T) {
 		"older than all others of a class": {class: "short", age: time.Minute, want: time.Minute, known: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, known := e.Remaining(tc.class, tc.stated, tc.age)
+			got, known := e.Remaining(tc.class, tc.stated, tc.age, 0.5)
 			if known != tc.known || !near(tc.age+got, tc.age+tc.want) {
 				t.Errorf("%s, %t, want %s, %t", got, known, tc.want, tc.known)
 			}
@@ -198,7 +198,7 @@ func TestConcurrency(_ *testing.T) {
 			for j := range 200 {
 				class := fmt.Sprint(i * j % 9)
 				e.Finished(class, time.Second, time.Minute, start, true)
-				e.Remaining(class, 0, time.Second)
+				e.Remaining(class, 0, time.Second, 0.5)
 				e.Trusted()
 			}
 		})

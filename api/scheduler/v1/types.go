@@ -14,10 +14,11 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:object:root=true
 type DrainPackArgs struct {
 	metav1.TypeMeta `json:",inline"`
-	// Candidates is how many nodes a pod is offered that the index proves to have room for it, from 1 to 100; default 4.
+	// Candidates is how many nodes of the index, proven to have room for a pod, are compared for it, from 1 to 100; default 4. It is
+	// offered the best; all of them when other plugins may rank them too.
 	Candidates int `json:"candidates,omitempty"`
-	// Quantile of a class's run times that is expected of its pods, between 0 and 1; default 0.5. A higher one takes fewer
-	// pods for short.
+	// Quantile of the run times that can be expected of a pod by which it is placed, between 0 and 1; default 0.5. A higher one takes
+	// fewer pods for short.
 	Quantile float64 `json:"quantile,omitempty"`
 	// HalfLife after which a run time that was learned counts half; at least 1m, default 168h.
 	HalfLife metav1.Duration `json:"halfLife,omitempty"`

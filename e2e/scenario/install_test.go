@@ -283,7 +283,7 @@ func (r *release) explain() {
 			return "no decisions in its metrics", decisionsIn(metrics) > 0
 		})
 	}
-	for _, args := range [][]string{{"decisions", "scans", "-n", namespace}, {"doctor"}} {
+	for _, args := range [][]string{{"decisions", "scans", "-n", namespace}, {"placements", "-n", namespace}, {"doctor"}} {
 		out, err := exec.CommandContext(r.ctx, r.c.Bin("ebbtide"), append(args, "--kubeconfig", r.c.Kubeconfig("admin"))...).CombinedOutput()
 		if err != nil {
 			r.Errorf("ebbtide %s: %v: %s", args[0], err, out)

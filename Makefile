@@ -18,8 +18,8 @@ RACE := ./worker/... ./scaler/backlog/... ./scaler/decision/... ./scaler/externa
 demo: ## Play a morning of 200 scans on a real local cluster (DEMO_JSON=path writes the summary)
 	@$(E2E) demo $(if $(DEMO_JSON),--json $(DEMO_JSON))
 
-up: ## Start the same cluster in the background and say how to use it
-	@$(E2E) up
+up: ## Start the same cluster in the background and say how to use it; with NODES=2 real nodes with KEDA, to install the chart on
+	@$(E2E) up $(if $(NODES),--nodes $(NODES))
 
 down: ## Stop the cluster that make up started
 	@$(E2E) down
@@ -62,8 +62,8 @@ snapshots: ## Take the snapshots of the charts' tests anew; look at what changed
 	go tool -modfile=e2e/tools/charts/go.mod helm-unittest -u charts/*
 
 ##@ Test
-.PHONY: test lint generated unit race e2e-demo e2e-node e2e-calendar e2e-scheduler e2e-calibration e2e-recovery fuzz
-test: tools lint generated race unit e2e-node e2e-demo e2e-calendar e2e-scheduler e2e-calibration e2e-recovery ## Everything: lint, unit, integration and the scenarios
+.PHONY: test lint generated unit race e2e-demo e2e-install e2e-calendar e2e-scheduler e2e-calibration e2e-recovery fuzz
+test: tools lint generated race unit e2e-install e2e-demo e2e-calendar e2e-scheduler e2e-calibration e2e-recovery ## Everything: lint, unit, integration and the scenarios
 
 lint: ## Lint and check the formatting
 	$(TOOL) golangci-lint run ./...
@@ -82,8 +82,8 @@ unit: tools ## Unit and integration tests of the other packages
 e2e-demo: tools ## The demo as a test
 	$(TEST) -timeout 20m -count=1 -run TestDemo ./e2e/scenario
 
-e2e-node: tools ## Scans in containers on a real kubelet node, with crashes and failures among them
-	$(TEST) -timeout 20m -count=1 -run TestNode ./e2e/scenario
+e2e-install: tools ## KEDA and the chart on real kubelet nodes: a burst, an upgrade, a rollback, scans that go wrong, an uninstall
+	$(TEST) -timeout 20m -count=1 -run TestInstall ./e2e/scenario
 
 e2e-calendar: tools ## A shift: push, a period's start and end, an edit while scans run, a broker's restart
 	$(TEST) -timeout 20m -count=1 -run TestCalendar ./e2e/scenario

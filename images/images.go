@@ -6,6 +6,7 @@ package images
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha1" //nolint:gosec // SPDX asks for it beside SHA-256
 	"crypto/sha256"
@@ -18,6 +19,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -122,7 +124,7 @@ func build(ctx context.Context, root string, spec Spec) (v1.Image, []program, er
 		if err := compile(ctx, root, pkg, binary, spec.Arch); err != nil {
 			return nil, nil, err
 		}
-		p, err := add(writer, binary)
+		p, err := add(writer, binary, path.Join(binDir, path.Base(pkg)))
 		if err != nil {
 			return nil, nil, fmt.Errorf("add %s: %w", pkg, err)
 		}
@@ -132,18 +134,48 @@ func build(ctx context.Context, root string, spec Spec) (v1.Image, []program, er
 	if err := writer.Close(); err != nil {
 		return nil, nil, err
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(archive.Bytes())), nil
-	}, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
+	image, err := pack(archive.Bytes(), tarball.WithCompressedCaching)
 	if err != nil {
-		return nil, nil, err
-	}
-	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	if image, err = mutate.AppendLayers(image, layer); err != nil {
 		return nil, nil, err
 	}
 	image, err = mutate.ConfigFile(image, configure(image, spec))
 	return image, programs, err
+}
+
+// Wrap puts a static binary that was built elsewhere into an image, in the place that its own images have it. It is not compressed, as it
+// goes to nodes of this machine only.
+func Wrap(binary, place string) (v1.Image, error) {
+	var archive bytes.Buffer
+	writer := tar.NewWriter(&archive)
+	if _, err := add(writer, binary, place); err != nil {
+		return nil, fmt.Errorf("add %s: %w", binary, err)
+	}
+	if err := writer.Close(); err != nil {
+		return nil, err
+	}
+	image, err := pack(archive.Bytes(), tarball.WithCompressionLevel(gzip.NoCompression))
+	if err != nil {
+		return nil, err
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.Architecture, config.OS = runtime.GOARCH, "linux"
+	config.Config = v1.Config{Entrypoint: []string{place}, User: nonRoot}
+	return mutate.ConfigFile(image, config)
+}
+
+// pack makes an image of one layer, given as a tar archive.
+func pack(archive []byte, option tarball.LayerOption) (v1.Image, error) {
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(archive)), nil
+	}, tarball.WithMediaType(types.OCILayer), option)
+	if err != nil {
+		return nil, err
+	}
+	return mutate.AppendLayers(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON), layer)
 }
 
 // configure describes how the image runs.
@@ -191,14 +223,14 @@ func compile(ctx context.Context, root, pkg, binary, arch string) error {
 	return nil
 }
 
-// add puts a binary into an archive.
-func add(writer *tar.Writer, binary string) (program, error) {
+// add puts a binary into an archive, in a place of the image.
+func add(writer *tar.Writer, binary, place string) (program, error) {
 	content, err := os.ReadFile(binary)
 	if err != nil {
 		return program{}, err
 	}
 	one, two := sha1.Sum(content), sha256.Sum256(content) //nolint:gosec // SPDX asks for SHA-1
-	p := program{path: path.Join(binDir, filepath.Base(binary)), sha1: hex.EncodeToString(one[:]), sha256: hex.EncodeToString(two[:])}
+	p := program{path: place, sha1: hex.EncodeToString(one[:]), sha256: hex.EncodeToString(two[:])}
 	if p.info, err = buildinfo.Read(bytes.NewReader(content)); err != nil {
 		return program{}, err
 	}

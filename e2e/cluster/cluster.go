@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -61,6 +62,7 @@ type Cluster struct {
 	group    *proc.Group
 	ca, keda *authority
 	ports    ports
+	network  *network // of real nodes; nil without them
 	config   *rest.Config
 	started  time.Time
 	// prometheus is the URL of the one that StartPrometheus started.
@@ -68,6 +70,10 @@ type Cluster struct {
 
 	client    client.Client
 	discovery discovery.DiscoveryInterface
+
+	mu     sync.Mutex
+	nodes  []*node
+	images []string // tarballs that every node has
 }
 
 // ports of the components, all on 127.0.0.1.
@@ -89,18 +95,20 @@ const stateFile = "cluster.json"
 // State is what a running cluster says of itself to other programs, in the file cluster.json of its folder.
 type State struct {
 	// PID of the program that owns the cluster, as the machine sees it.
-	PID            int       `json:"pid"`
-	Started        time.Time `json:"started"`
-	APIServer      string    `json:"apiServer"`
-	Kubeconfig     string    `json:"kubeconfig"`
-	Kubectl        string    `json:"kubectl"`
-	AMQP           string    `json:"amqp"`
-	Management     string    `json:"management"`
-	Scaler         string    `json:"scaler"`
-	ScalerMetrics  string    `json:"scalerMetrics"`
-	SchedulerHTTPS string    `json:"schedulerHTTPS"`
-	Placements     string    `json:"placements"`
-	Prometheus     string    `json:"prometheus"`
+	PID        int       `json:"pid"`
+	Started    time.Time `json:"started"`
+	APIServer  string    `json:"apiServer"`
+	Kubeconfig string    `json:"kubeconfig"`
+	Kubectl    string    `json:"kubectl"`
+	AMQP       string    `json:"amqp"`
+	Management string    `json:"management"`
+	// Helm is there where Ebbtide is to be installed, on real nodes; where it runs already, the others say where.
+	Helm           string `json:"helm,omitempty"`
+	Scaler         string `json:"scaler,omitempty"`
+	ScalerMetrics  string `json:"scalerMetrics,omitempty"`
+	SchedulerHTTPS string `json:"schedulerHTTPS,omitempty"`
+	Placements     string `json:"placements,omitempty"`
+	Prometheus     string `json:"prometheus,omitempty"`
 }
 
 func newPorts() (ports, error) {
@@ -157,7 +165,7 @@ func prepare(o Options) (*Cluster, error) {
 	if owner, err := ReadState(dir); err == nil && owner.Running() {
 		return nil, fmt.Errorf("a cluster already runs in %s (process %d): stop it first (make down)", dir, owner.PID)
 	}
-	for _, sub := range []string{"pki", "kubeconfig", "logs", "rabbitmq", "etcd", "config", "keda", "prometheus"} {
+	for _, sub := range []string{"pki", "kubeconfig", "logs", "rabbitmq", "etcd", "config", "keda", "network", "prometheus"} {
 		if err := os.RemoveAll(c.path(sub)); err != nil {
 			return nil, err
 		}
@@ -278,7 +286,11 @@ func (c *Cluster) Failed() string {
 // Stop ends every component. The folder stays, for its logs.
 func (c *Cluster) Stop() {
 	c.group.Stop()
-	removeCgroups() // what real nodes run outlives their kubelets
+	if c.network != nil {
+		proc.RemoveCgroups() // and what is in them: containers outlive their kubelets
+		c.network.close()
+		unmountBelow(c.Dir)
+	}
 	_ = os.Remove(c.path(stateFile))
 }
 
@@ -353,12 +365,17 @@ func (c *Cluster) running(name string) *proc.Process {
 
 // WriteState publishes where the cluster is, for the commands that look at it.
 func (c *Cluster) WriteState() error {
-	text, err := json.MarshalIndent(State{
-		PID: proc.OuterPID(), Started: c.started, APIServer: c.apiServer(), Kubeconfig: c.Kubeconfig("admin"),
-		Kubectl: c.Kubectl(), AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(),
-		Scaler: c.ScalerAddress(), ScalerMetrics: c.ScalerMetricsURL(),
-		SchedulerHTTPS: fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler), Placements: c.ExplainURL() + "/placements", Prometheus: c.prometheus,
-	}, "", "  ")
+	state := State{
+		PID: proc.OuterPID(), Started: c.started, APIServer: c.apiServer(), Kubeconfig: c.Kubeconfig("admin"), Kubectl: c.Kubectl(),
+		AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(),
+	}
+	if c.network != nil {
+		state.Helm = c.tools.Bin("helm")
+	} else {
+		state.Scaler, state.ScalerMetrics, state.Placements = c.ScalerAddress(), c.ScalerMetricsURL(), c.ExplainURL()+"/placements"
+		state.SchedulerHTTPS, state.Prometheus = fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler), c.prometheus
+	}
+	text, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {
 		return err
 	}

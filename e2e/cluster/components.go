@@ -53,9 +53,11 @@ func (c *Cluster) writePKI() error {
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
 	}
 	for name, s := range map[string]subject{
-		"etcd":                     {commonName: "etcd", dnsNames: []string{"etcd"}},
-		"etcd-client":              {commonName: "kube-apiserver"},
-		"apiserver":                {commonName: "kube-apiserver", dnsNames: kubernetesNames},
+		"etcd":        {commonName: "etcd", dnsNames: []string{"etcd"}},
+		"etcd-client": {commonName: "kube-apiserver"},
+		"apiserver": {
+			commonName: "kube-apiserver", dnsNames: kubernetesNames, addresses: []string{kubernetesServiceIP, gatewayAddress},
+		},
 		"apiserver-kubelet-client": {commonName: kubeletClient},
 		"controllers-serving":      {commonName: "kube-controller-manager", dnsNames: []string{"kube-controller-manager"}},
 		"scheduler-serving":        {commonName: "ebbtide-scheduler", dnsNames: []string{"ebbtide-scheduler"}},
@@ -87,10 +89,16 @@ func (c *Cluster) writePKI() error {
 	if err := scaler.issue(ScalerClient, subject{commonName: "keda-operator"}); err != nil {
 		return err
 	}
-	if err := c.certificateUser("admin", subject{commonName: "admin", organization: []string{"system:masters"}}); err != nil {
-		return err
+	for name, s := range map[string]subject{
+		"admin":                   {commonName: "admin", organization: []string{"system:masters"}},
+		"kube-controller-manager": {commonName: "system:kube-controller-manager"},
+		"kube-scheduler":          {commonName: "system:kube-scheduler"},
+	} {
+		if err := c.certificateUser(name, c.apiServer(), s); err != nil {
+			return err
+		}
 	}
-	return c.certificateUser("kube-controller-manager", subject{commonName: "system:kube-controller-manager"})
+	return nil
 }
 
 func (c *Cluster) pki(file string) string { return c.path("pki", file) }
@@ -120,12 +128,22 @@ func (c *Cluster) kubeAPIServer() (proc.Spec, error) {
 	if err != nil {
 		return proc.Spec{}, err
 	}
+	// The cluster's own Service can't have a loopback endpoint, and without pods nothing uses it.
+	reach := []string{"--endpoint-reconciler-type=none"}
+	if c.network != nil {
+		egress := c.path("config", "egress.yaml")
+		if err := os.WriteFile(egress, []byte(c.network.egressConfig()), 0o644); err != nil {
+			return proc.Spec{}, err
+		}
+		reach = []string{
+			"--advertise-address=" + gatewayAddress, "--egress-selector-config-file=" + egress,
+			"--kubelet-preferred-address-types=InternalIP",
+		}
+	}
 	return proc.Spec{
 		Name: APIServer, Path: c.tools.Bin("kube-apiserver"),
-		Args: []string{
+		Args: append([]string{
 			"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.APIServer),
-			// The cluster's own Service can't have a loopback endpoint, and nothing uses it.
-			"--endpoint-reconciler-type=none",
 			fmt.Sprintf("--etcd-servers=https://127.0.0.1:%d", c.ports.Etcd), "--etcd-cafile=" + c.ca.path(),
 			"--etcd-certfile=" + c.pki("etcd-client.crt"), "--etcd-keyfile=" + c.pki("etcd-client.key"),
 			"--client-ca-file=" + c.ca.path(),
@@ -133,7 +151,6 @@ func (c *Cluster) kubeAPIServer() (proc.Spec, error) {
 			"--kubelet-certificate-authority=" + c.ca.path(),
 			"--kubelet-client-certificate=" + c.pki("apiserver-kubelet-client.crt"),
 			"--kubelet-client-key=" + c.pki("apiserver-kubelet-client.key"),
-			"--kubelet-preferred-address-types=Hostname",
 			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 			"--service-account-key-file=" + c.pki("sa.pub"), "--service-account-signing-key-file=" + c.pki("sa.key"),
 			"--requestheader-client-ca-file=" + c.pki("front-proxy-ca.crt"),
@@ -143,7 +160,7 @@ func (c *Cluster) kubeAPIServer() (proc.Spec, error) {
 			"--proxy-client-key-file=" + c.pki("front-proxy-client.key"),
 			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 			"--service-cluster-ip-range=" + serviceRange, "--allow-privileged=true", "--profiling=false",
-		},
+		}, reach...),
 		Ready: proc.HTTPReady(c.apiServer()+"/readyz", tlsConfig), ReadyWithin: 2 * time.Minute,
 	}, nil
 }
@@ -236,7 +253,7 @@ const PodRunner = "pod-runner"
 
 // controllers are the components that need nothing of each other to start.
 func (c *Cluster) controllers() ([]proc.Spec, error) {
-	trust, err := c.ca.clientConfig("admin")
+	controllerManager, err := c.controllerManager()
 	if err != nil {
 		return nil, err
 	}
@@ -255,21 +272,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 		return nil, err
 	}
 	return []proc.Spec{
-		{
-			Name: "kube-controller-manager", Path: c.tools.Bin("kube-controller-manager"),
-			Args: []string{
-				"--kubeconfig=" + c.Kubeconfig("kube-controller-manager"),
-				"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.Controllers),
-				"--tls-cert-file=" + c.pki("controllers-serving.crt"), "--tls-private-key-file=" + c.pki("controllers-serving.key"),
-				"--root-ca-file=" + c.ca.path(), "--service-account-private-key-file=" + c.pki("sa.key"),
-				"--cluster-signing-cert-file=" + c.ca.path(), "--cluster-signing-key-file=" + c.pki("ca.key"),
-				"--use-service-account-credentials", "--leader-elect=false", "--profiling=false",
-				"--horizontal-pod-autoscaler-sync-period=2s",
-				// The default of 20 requests a second ends no more than some three jobs in it.
-				"--kube-api-qps=200", "--kube-api-burst=400",
-			},
-			Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/healthz", c.ports.Controllers), trust),
-		},
+		controllerManager,
 		scheduler,
 		{
 			Name: "kwok", Path: c.tools.Bin("kwok"),
@@ -329,6 +332,25 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 			Ready: proc.HTTPReady("http://"+loopback(c.ports.ScalerMetrics)+"/readyz", nil),
 		},
 	}, nil
+}
+
+func (c *Cluster) controllerManager() (proc.Spec, error) {
+	trust, err := c.ca.clientConfig("admin")
+	return proc.Spec{
+		Name: "kube-controller-manager", Path: c.tools.Bin("kube-controller-manager"),
+		Args: []string{
+			"--kubeconfig=" + c.Kubeconfig("kube-controller-manager"),
+			"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.Controllers),
+			"--tls-cert-file=" + c.pki("controllers-serving.crt"), "--tls-private-key-file=" + c.pki("controllers-serving.key"),
+			"--root-ca-file=" + c.ca.path(), "--service-account-private-key-file=" + c.pki("sa.key"),
+			"--cluster-signing-cert-file=" + c.ca.path(), "--cluster-signing-key-file=" + c.pki("ca.key"),
+			"--use-service-account-credentials", "--leader-elect=false", "--profiling=false",
+			"--horizontal-pod-autoscaler-sync-period=2s",
+			// The default of 20 requests a second ends no more than some three jobs in it.
+			"--kube-api-qps=200", "--kube-api-burst=400",
+		},
+		Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/healthz", c.ports.Controllers), trust),
+	}, err
 }
 
 // Bin is the path of a program of the project's own, as BuildProject left it.

@@ -16,12 +16,13 @@ import (
 // tokenSeconds is how long the components' service account tokens live. Longer than anyone leaves a cluster up.
 const tokenSeconds int64 = 30 * 24 * 3600
 
-// certificateUser writes a kubeconfig for a user that authenticates by a client certificate of the cluster's CA.
-func (c *Cluster) certificateUser(name string, s subject) error {
+// certificateUser writes a kubeconfig for a user that authenticates by a client certificate of the cluster's CA, and finds the API server
+// at a URL.
+func (c *Cluster) certificateUser(name, server string, s subject) error {
 	if err := c.ca.issue(name, s); err != nil {
 		return err
 	}
-	return c.writeKubeconfig(name, &clientcmdapi.AuthInfo{
+	return c.writeKubeconfig(name, server, &clientcmdapi.AuthInfo{
 		ClientCertificate: c.path("pki", name+".crt"),
 		ClientKey:         c.path("pki", name+".key"),
 	})
@@ -35,13 +36,13 @@ func (c *Cluster) serviceAccountUser(ctx context.Context, client kubernetes.Inte
 	if err != nil {
 		return fmt.Errorf("token for service account %s/%s: %w", namespace, account, err)
 	}
-	return c.writeKubeconfig(name, &clientcmdapi.AuthInfo{Token: token.Status.Token})
+	return c.writeKubeconfig(name, c.apiServer(), &clientcmdapi.AuthInfo{Token: token.Status.Token})
 }
 
-func (c *Cluster) writeKubeconfig(name string, user *clientcmdapi.AuthInfo) error {
+func (c *Cluster) writeKubeconfig(name, server string, user *clientcmdapi.AuthInfo) error {
 	config := clientcmdapi.NewConfig()
 	config.Clusters["ebbtide"] = &clientcmdapi.Cluster{
-		Server: c.apiServer(), CertificateAuthority: c.ca.path(),
+		Server: server, CertificateAuthority: c.ca.path(),
 	}
 	config.AuthInfos[name] = user
 	config.Contexts["ebbtide"] = &clientcmdapi.Context{Cluster: "ebbtide", AuthInfo: name}

@@ -33,6 +33,8 @@ type subject struct {
 	organization []string
 	// dnsNames make a serving certificate for these names, localhost and 127.0.0.1. Nil makes a client certificate.
 	dnsNames []string
+	// addresses of a serving certificate beside 127.0.0.1.
+	addresses []string
 }
 
 func newAuthority(dir, name string) (*authority, error) {
@@ -69,7 +71,9 @@ func (a *authority) issue(name string, s subject) error {
 	if s.dnsNames != nil {
 		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
 		template.DNSNames = append([]string{"localhost"}, s.dnsNames...)
-		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(kubernetesServiceIP)}
+		for _, address := range append([]string{"127.0.0.1"}, s.addresses...) {
+			template.IPAddresses = append(template.IPAddresses, net.ParseIP(address))
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {

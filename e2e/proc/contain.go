@@ -3,6 +3,7 @@ package proc
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,6 +20,7 @@ const outerPIDEnv = "EBBTIDE_OUTER_PID"
 const (
 	stageInit    = "init"    // process 1 of the PID namespace
 	stageProgram = "program" // the program itself
+	stageJanitor = "janitor" // outside of the namespace: it removes what the kernel leaves
 )
 
 // Contained reports whether this program runs inside Contain's namespaces.
@@ -39,16 +41,23 @@ func OuterPID() int {
 // be made (no root), it returns; the error then says why.
 //
 // There are three stages: the outer process waits; process 1 of the namespace reaps orphans, which a Go program that
-// uses os/exec can't do itself; its child is the program.
+// uses os/exec can't do itself; its child is the program. Beside them a janitor waits for the outer process to end,
+// removes the program's cgroups, which nothing in the kernel ties to a process, and ends.
 func Contain() error {
 	switch os.Getenv(containEnv) {
 	case stageProgram:
 		return nil
 	case stageInit:
 		os.Exit(runInit())
+	case stageJanitor:
+		runJanitor()
+		os.Exit(0)
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("a PID namespace needs root")
+	}
+	if err := startJanitor(); err != nil {
+		return fmt.Errorf("start a process that cleans up: %w", err)
 	}
 	cmd := again(stageInit)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -110,6 +119,30 @@ func runInit() int {
 	}
 }
 
+// janitorInput is for the kernel to close, when this process ends.
+var janitorInput *os.File
+
+// startJanitor starts a process that outlives this one, which alone holds the other end of its input.
+func startJanitor() error {
+	input, output, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	janitorInput = output
+	defer input.Close()
+	cmd := again(stageJanitor)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, nil, nil
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd.Start()
+}
+
+func runJanitor() {
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	if pid, err := strconv.Atoi(os.Getenv(outerPIDEnv)); err == nil {
+		removeCgroups(pid)
+	}
+}
+
 // again is the command that runs this program once more as a later stage.
 func again(stage string) *exec.Cmd {
 	self, err := os.Executable()
@@ -118,7 +151,7 @@ func again(stage string) *exec.Cmd {
 	}
 	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), containEnv+"="+stage)
-	if stage == stageInit {
+	if stage != stageProgram {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", outerPIDEnv, os.Getpid()))
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

@@ -40,6 +40,12 @@ func contained() {
 		fmt.Println("error", err)
 		os.Exit(3)
 	}
+	if CgroupsAvailable() == nil {
+		if err := joinCgroup("test"); err != nil {
+			fmt.Println("error", err)
+			os.Exit(3)
+		}
+	}
 	runaway := exec.Command("setsid", "--fork", "sleep", os.Getenv("EBBTIDE_TEST_SLEEP"))
 	if err := runaway.Run(); err != nil {
 		fmt.Println("error", err)
@@ -50,6 +56,32 @@ func contained() {
 		os.Exit(7)
 	}
 	_ = syscall.Pause() // until a signal
+}
+
+// joinCgroup moves this program into a new cgroup, where its children will be too.
+func joinCgroup(name string) error {
+	if _, err := MakeCgroup(name); err != nil {
+		return err
+	}
+	for _, dir := range cgroupsOf(OuterPID()) {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644); err != nil { // 0 is who writes it
+			return err
+		}
+	}
+	return nil
+}
+
+func awaitNoCgroups(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		left := cgroupsOf(pid)
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("cgroups left: %v", left)
+		}
+	}
 }
 
 // group is a program with a child in a group.
@@ -129,11 +161,15 @@ func TestContain(t *testing.T) {
 			if len(survivors(t, mark)) == 0 {
 				t.Fatal("the runaway child does not run, so its end would prove nothing")
 			}
+			if CgroupsAvailable() == nil && len(cgroupsOf(cmd.Process.Pid)) == 0 {
+				t.Fatal("there is no cgroup, so that none is left would prove nothing")
+			}
 			if err := cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait() // its status is the signal's
 			awaitNoSurvivors(t, mark)
+			awaitNoCgroups(t, cmd.Process.Pid)
 			mounts, err := os.ReadFile("/proc/self/mounts")
 			if err != nil {
 				t.Fatal(err)

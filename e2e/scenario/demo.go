@@ -2,8 +2,8 @@
 // Ebbtide's scheduler packs their pods onto few nodes, and Karpenter removes the nodes that fall idle. It measures what
 // users care about.
 //
-// The demo (Run) is a morning of scans on nodes that KWOK keeps; RunNode is a handful of scans, some of which go wrong,
-// in containers on a real node.
+// The demo (Run) is a morning of scans on nodes that KWOK keeps. TestInstall runs scans, some of which go wrong, in containers on real
+// nodes.
 package scenario
 
 import (
@@ -72,8 +72,8 @@ type scanJob struct {
 	WorkerArgs  []string
 	MaxReplicas int
 	CPU, Memory string
-	// HostNetwork is for real nodes, whose pods reach the broker on the machine's loopback.
-	HostNetwork bool
+	// RealNodes run the workers in containers, and a scaler that the chart installed.
+	RealNodes bool
 	// GraceSeconds a pod gets when it is deleted.
 	GraceSeconds int
 	// Builtin is the protocol of KEDA's own rabbitmq trigger, amqp or http, where that is used instead of the scaler.
@@ -86,14 +86,19 @@ type scanJob struct {
 	// Calendar of the policy, in YAML's flow style.
 	Calendar string
 
-	// Where things are, and what KEDA presents to the scaler, in base64; filled in by installScans.
+	// Where things are, and what KEDA presents to a scaler that no chart installed, in base64; filled in by installScans.
 	AMQP, Management, Queue, Scaler string
 	CACert, ClientCert, ClientKey   string
 }
 
 // installScans makes a ScaledJob, its policy and their credentials.
 func installScans(ctx context.Context, c *cluster.Cluster, job scanJob) error {
-	job.AMQP, job.Management, job.Queue, job.Scaler = c.Broker.AMQPURL("/"), c.Broker.ManagementURL(), queueScans, c.ScalerAddress()
+	job.Queue = queueScans
+	if job.RealNodes {
+		job.AMQP, job.Management, job.Scaler = cluster.AMQPURLInPods, cluster.ManagementURLInPods, "dns:///ebbtide-scaler.ebbtide-system:9090"
+	} else {
+		job.AMQP, job.Management, job.Scaler = c.Broker.AMQPURL("/"), c.Broker.ManagementURL(), c.ScalerAddress()
+	}
 	job.GraceSeconds = cmp.Or(job.GraceSeconds, 60)
 	job.Strategy, job.ScaledJobMax = cmp.Or(job.Strategy, "default"), cmp.Or(job.ScaledJobMax, 1000)
 	job.Calendar = cmp.Or(job.Calendar, fmt.Sprintf(

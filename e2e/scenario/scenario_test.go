@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,8 +26,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// startCluster starts a cluster of the tools that are built; programs are those of the project that run on it.
+// startCluster starts a cluster with everything of the project's on it; programs are those of the project that run on it.
 func startCluster(ctx context.Context, t *testing.T, programs []string) (*cluster.Cluster, string) {
+	t.Helper()
+	return startWith(ctx, t, programs, cluster.Start)
+}
+
+// startWith starts a cluster of the tools that are built, in a way.
+func startWith(
+	ctx context.Context, t *testing.T, programs []string, start func(context.Context, cluster.Options) (*cluster.Cluster, error),
+) (*cluster.Cluster, string) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts a cluster")
@@ -52,7 +59,7 @@ func startCluster(ctx context.Context, t *testing.T, programs []string) (*cluste
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := cluster.Start(ctx, cluster.Options{Dir: dir, Root: root, Tools: tools, Progress: os.Stderr})
+	c, err := start(ctx, cluster.Options{Dir: dir, Root: root, Tools: tools, Progress: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,59 +131,5 @@ func checkStatus(t *testing.T, c *cluster.Cluster) {
 	}
 	if !meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionReady) || policy.Status.LastDecision == nil {
 		t.Errorf("the policy's status is %+v, want it ready and with a decision", policy.Status)
-	}
-}
-
-// Scans in containers on a real node, some of which go wrong.
-func TestNode(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a cluster")
-	}
-	if err := cluster.NodeAvailable(); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("in CI this must run: ", err)
-		}
-		t.Skip(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
-	defer cancel()
-	c, root := startCluster(ctx, t, NodePrograms)
-	report, err := RunNode(ctx, c, root, os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d pods, %d of them failed", report.Pods, report.FailedPods)
-
-	if !strings.Contains(report.Decisions, `"policy": "scans"`) || !strings.Contains(report.Decisions, `"constraint": "outage"`) {
-		t.Errorf("decisions of the scaler in a pod: %s", report.Decisions)
-	}
-
-	// Deliveries are those before the one that ended a message, at least; the reason is a part of it.
-	want := map[string]end{
-		"crash": {Deliveries: 1}, "given-back": {Deliveries: 1}, "finishes": {}, "third-time": {Deliveries: 2},
-		"fails-1": {Dead: true, Reason: "the command exited with 3: the order asks for exit code 3"},
-		"fails-2": {Dead: true, Reason: "the command exited with 65"},
-		"never":   {Dead: true}, // by the broker, past the delivery limit
-	}
-	for i := range OrdinaryScans {
-		want[fmt.Sprintf("scan-%02d", i)] = end{}
-	}
-	for id, w := range want {
-		ends := report.Ends[id]
-		if len(ends) != 1 {
-			t.Errorf("%s ended %d times: %+v", id, len(ends), ends)
-			continue
-		}
-		if got := ends[0]; got.Dead != w.Dead || !strings.Contains(got.Reason, w.Reason) || (w.Reason == "") != (got.Reason == "") ||
-			got.Deliveries < w.Deliveries {
-			t.Errorf("%s ended with %+v, want %+v", id, got, w)
-		}
-	}
-	if len(report.Ends) != len(want) {
-		t.Errorf("%d messages ended, want %d", len(report.Ends), len(want))
-	}
-	// The crashed worker's pod, and that of the one that gave its message back.
-	if report.FailedPods != 2 {
-		t.Errorf("%d pods failed, want 2", report.FailedPods)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -29,7 +30,7 @@ func upCommand() *cobra.Command {
 		Short: "Start a cluster in the background and leave it running",
 		Args:  cobra.NoArgs,
 	}
-	dir := dirFlag(cmd)
+	dir, nodes := dirFlag(cmd), nodesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if state, err := cluster.ReadState(*dir); err == nil && state.Running() {
 			fmt.Printf("a cluster runs already, since %s\n", state.Started.Format(time.DateTime))
@@ -39,7 +40,7 @@ func upCommand() *cobra.Command {
 		if _, _, err := prepare(cmd.Context(), true); err != nil {
 			return err
 		}
-		if err := serveInBackground(cmd.Context(), *dir); err != nil {
+		if err := serveInBackground(cmd.Context(), *dir, *nodes); err != nil {
 			return err
 		}
 		state, err := cluster.ReadState(*dir)
@@ -53,7 +54,7 @@ func upCommand() *cobra.Command {
 }
 
 // serveInBackground starts this program's serve command in a session of its own and returns once the cluster is up.
-func serveInBackground(ctx context.Context, dir string) error {
+func serveInBackground(ctx context.Context, dir string, nodes int) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func serveInBackground(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	server := exec.Command(self, "serve", "--dir", dir)
+	server := exec.Command(self, "serve", "--dir", dir, "--nodes", strconv.Itoa(nodes))
 	server.Stdout, server.Stderr = logFile, logFile
 	server.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	// What serve needs to find the project goes with the working directory.
@@ -105,7 +106,28 @@ func serveInBackground(ctx context.Context, dir string) error {
 	}
 }
 
+func nodesFlag(cmd *cobra.Command) *int {
+	return cmd.Flags().Int("nodes", 0, "start this many real nodes, with KEDA and the project's images but without Ebbtide, to install it there")
+}
+
 func printUse(dir string, state cluster.State) {
+	if state.Helm != "" {
+		fmt.Printf(`
+The cluster is up, with KEDA and the project's images on its nodes. To install Ebbtide on it:
+
+  export KUBECONFIG=%s
+  alias kubectl=%s helm=%s
+  helm install ebbtide charts/ebbtide -n ebbtide-system --create-namespace --set image.tag=%s
+
+RabbitMQ for pods: %s
+RabbitMQ for you:  %s  (AMQP %s)
+Send it 20 scans:  make publish N=20   (queue scans, exchanges scan-results and scan-dead)
+Logs:              make logs   (in %s)
+Stop it:           make down
+`, state.Kubeconfig, state.Kubectl, state.Helm, scenario.ImageTag, cluster.AMQPURLInPods, state.Management, state.AMQP,
+			filepath.Join(dir, "logs"))
+		return
+	}
 	fmt.Printf(`
 The cluster is up. To look at it:
 
@@ -130,18 +152,24 @@ func serveCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 	}
-	dir := dirFlag(cmd)
+	dir, nodes := dirFlag(cmd), nodesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		contain()
-		return withCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
-			if err := c.StartPrometheus(ctx); err != nil {
-				return err
-			}
+		serve := func(ctx context.Context, c *cluster.Cluster) error {
 			if err := c.WriteState(); err != nil {
 				return err
 			}
 			<-ctx.Done()
 			return nil
+		}
+		if *nodes > 0 {
+			return withNodes(cmd.Context(), *dir, *nodes, serve)
+		}
+		return withCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
+			if err := c.StartPrometheus(ctx); err != nil {
+				return err
+			}
+			return serve(ctx, c)
 		})
 	}
 	return cmd
@@ -172,13 +200,33 @@ func withCluster(ctx context.Context, dir string, f func(context.Context, *clust
 	})
 }
 
+// withNodes runs f on a cluster of real nodes that the chart can be installed on.
+func withNodes(ctx context.Context, dir string, nodes int, f func(context.Context, *cluster.Cluster) error) error {
+	start := func(ctx context.Context, o cluster.Options) (*cluster.Cluster, error) {
+		return cluster.StartNodes(ctx, o, nodes)
+	}
+	return withStarted(ctx, dir, start, func(ctx context.Context, c *cluster.Cluster) error {
+		if err := scenario.PrepareInstall(ctx, c); err != nil {
+			return err
+		}
+		return f(ctx, c)
+	})
+}
+
 // withBareCluster runs f on a cluster with nothing in it.
 func withBareCluster(ctx context.Context, dir string, f func(context.Context, *cluster.Cluster) error) error {
+	return withStarted(ctx, dir, cluster.Start, f)
+}
+
+func withStarted(
+	ctx context.Context, dir string, start func(context.Context, cluster.Options) (*cluster.Cluster, error),
+	f func(context.Context, *cluster.Cluster) error,
+) error {
 	root, tools, err := prepare(ctx, true)
 	if err != nil {
 		return err
 	}
-	c, err := cluster.Start(ctx, cluster.Options{Dir: dir, Root: root, Tools: tools, Progress: os.Stderr})
+	c, err := start(ctx, cluster.Options{Dir: dir, Root: root, Tools: tools, Progress: os.Stderr})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,418 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+)
+
+const (
+	system = "ebbtide-system"
+	// workerGrace is how long a worker lets its scan go on after SIGTERM.
+	workerGrace = 3 * time.Second
+	burstScans  = 30
+	// ordinaryScans are those beside the failing ones that nothing happens to.
+	ordinaryScans = 12
+)
+
+// TestInstall lives through a release on real nodes, as its users do: KEDA from its manifests, the chart by helm from the project's
+// images; a burst of scans, an upgrade and a rollback in the midst of it; scans that go wrong in every way; an uninstall that leaves
+// nothing.
+//
+// What is not tried here: nothing enforces the chart's network policies in this cluster.
+func TestInstall(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	if err := cluster.NodeAvailable(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("in CI this must run: ", err)
+		}
+		t.Skip(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
+	defer cancel()
+	r := newRelease(ctx, t)
+	r.install()
+	r.upgradeInABurst()
+	r.explain()
+	r.scansGoWrong()
+	r.uninstall()
+}
+
+// release is the scenario's state.
+type release struct {
+	*testing.T
+	ctx      context.Context
+	c        *cluster.Cluster
+	client   kubernetes.Interface
+	sender   *publisher
+	settled  *settlements
+	observed *observer
+}
+
+func newRelease(ctx context.Context, t *testing.T) *release {
+	t.Helper()
+	c, _ := startWith(ctx, t, []string{"./cmd/ebbtide", "./cmd/ebbtide-scheduler"},
+		func(ctx context.Context, o cluster.Options) (*cluster.Cluster, error) {
+			return cluster.StartNodes(ctx, o, 2)
+		})
+	r := &release{T: t, ctx: ctx, c: c, observed: newObserver(namespace, corev1.LabelOSStable, "linux")}
+	var err error
+	r.client, err = kubernetes.NewForConfig(c.Admin())
+	r.must(err)
+	r.must(PrepareInstall(ctx, c))
+	r.must(r.observed.watch(ctx, r.client))
+	connection, err := amqp.Dial(c.Broker.AMQPURL("/"))
+	r.must(err)
+	t.Cleanup(func() { connection.Close() })
+	r.settled, err = collect(connection)
+	r.must(err)
+	r.sender, err = newPublisher(connection)
+	r.must(err)
+	return r
+}
+
+func (r *release) must(err error) {
+	r.Helper()
+	if err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *release) exec(tool string, args ...string) string {
+	r.Helper()
+	begin := time.Now()
+	out, err := r.c.Exec(r.ctx, tool, args...)
+	r.must(err)
+	if tool == "helm" {
+		r.Logf("helm %s: %.1f s", args[0], time.Since(begin).Seconds())
+	}
+	return out
+}
+
+// eventually polls until a state is as it should be; the state's description is in the error when it is not in time.
+func (r *release) eventually(what string, state func() (string, bool)) {
+	r.Helper()
+	ctx, cancel := context.WithTimeoutCause(r.ctx, 3*time.Minute, errors.New("not within three minutes"))
+	defer cancel()
+	for {
+		seen, ok := state()
+		if ok {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			r.Fatalf("%s: %v: %s", what, context.Cause(ctx), seen)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (r *release) install() {
+	r.exec("helm", "install", "ebbtide", "charts/ebbtide", "-n", system, "--create-namespace", "--set", "image.tag="+ImageTag,
+		"--wait", "--timeout", "3m")
+	nodes := map[string]bool{}
+	for _, pod := range r.pods("ebbtide-scaler") {
+		nodes[pod.Spec.NodeName] = true
+	}
+	if len(nodes) != 2 {
+		r.Errorf("the scaler's replicas are on %v, want them on two nodes", nodes)
+	}
+	// From the upgrade on, pods are held to it.
+	r.exec("kubectl", "label", "namespace", system, "pod-security.kubernetes.io/enforce=restricted")
+	r.exec("kubectl", "create", "namespace", namespace)
+	r.must(installScans(r.ctx, r.c, scanJob{
+		Image: "ebbtide.dev/ebbtide-worker:" + ImageTag, WorkerArgs: append([]string{"--grace-period", workerGrace.String()}, workerArgs...),
+		MaxReplicas: 8, CPU: "50m", Memory: "32Mi", RealNodes: true, GraceSeconds: 20,
+	}))
+}
+
+// pods of a component of the chart that are not on their way out.
+func (r *release) pods(component string) []corev1.Pod {
+	r.Helper()
+	list, err := r.client.CoreV1().Pods(system).List(r.ctx, metav1.ListOptions{
+		LabelSelector: labels.Set{"app.kubernetes.io/name": component}.String(),
+	})
+	r.must(err)
+	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
+}
+
+// leader is the replica of the scheduler that leads.
+func (r *release) leader() string {
+	r.Helper()
+	lease, err := r.client.CoordinationV1().Leases(system).Get(r.ctx, "ebbtide-scheduler", metav1.GetOptions{})
+	r.must(err)
+	if lease.Spec.HolderIdentity == nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(*lease.Spec.HolderIdentity, "_")
+	return name
+}
+
+// upgradeInABurst sends a burst of scans, and one a second after it until an upgrade and a rollback of the release are done.
+func (r *release) upgradeInABurst() {
+	for i := range burstScans {
+		r.publish(scan{ID: fmt.Sprintf("burst-%02d", i), Seconds: 3})
+	}
+	ctx, stop := context.WithCancel(r.ctx)
+	var trickle sync.WaitGroup
+	trickle.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			r.publish(scan{ID: fmt.Sprintf("trickle-%03d", i), Seconds: 3})
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	})
+	r.eventually("the burst's first scans", func() (string, bool) {
+		open := r.settled.open()
+		return fmt.Sprintf("%d scans are open", open), r.observed.snapshot().ended > 0
+	})
+	for _, change := range [][]string{
+		{"upgrade", "ebbtide", "charts/ebbtide", "--reuse-values", "--set", "scaler.logLevel=debug,scheduler.verbosity=3"},
+		{"rollback", "ebbtide", "1"},
+	} {
+		jobs, old := r.observed.snapshot().jobs, map[string]bool{}
+		for _, component := range []string{"ebbtide-scaler", "ebbtide-scheduler"} {
+			for _, pod := range r.pods(component) {
+				old[pod.Name] = true
+			}
+		}
+		r.exec("helm", append(change, "-n", system, "--wait", "--timeout", "3m")...)
+		for _, component := range []string{"ebbtide-scaler", "ebbtide-scheduler"} {
+			for _, pod := range r.pods(component) {
+				if old[pod.Name] {
+					r.Errorf("pod %s is still there after the %s, which was to replace it", pod.Name, change[0])
+				}
+			}
+		}
+		r.eventually("a leader after the "+change[0], func() (string, bool) { leader := r.leader(); return leader, leader != "" && !old[leader] })
+		if during := r.observed.snapshot().jobs - jobs; during == 0 {
+			r.Errorf("no job was made during the %s", change[0])
+		} else {
+			r.Logf("%d jobs were made during the %s", during, change[0])
+		}
+	}
+	stop()
+	trickle.Wait()
+	r.quiet()
+
+	r.settled.mu.Lock()
+	defer r.settled.mu.Unlock()
+	for id, ends := range r.settled.results {
+		if len(ends) != 1 || ends[0] != (end{}) {
+			r.Errorf("%s ended with %+v, want one result of its first delivery", id, ends)
+		}
+	}
+	if len(r.settled.results) != r.settled.sent {
+		r.Errorf("%d scans ended, want %d", len(r.settled.results), r.settled.sent)
+	}
+	r.Logf("%d scans in %d jobs; waits: %.1f s median, %.1f s at the 95th percentile", r.settled.sent, r.observed.snapshot().jobs,
+		percentile(r.settled.waits, 50), percentile(r.settled.waits, 95))
+	if failed := r.failedPods(); len(failed) > 0 {
+		r.Errorf("pods of scans failed, which says that they were killed: %v", failed)
+	}
+	if idle := r.observed.idlePods(); idle > 0 {
+		r.Errorf("%d jobs found no message, want none", idle)
+	}
+	events, err := r.client.CoreV1().Events(namespace).List(r.ctx, metav1.ListOptions{FieldSelector: "reason=KEDAScalerFailed"})
+	r.must(err)
+	for _, event := range events.Items {
+		r.Errorf("KEDA got no answer, %d times: %s", max(event.Count, 1), event.Message)
+	}
+}
+
+// publish may be called by any goroutine.
+func (r *release) publish(s scan) {
+	r.Helper()
+	r.settled.published()
+	if err := r.sender.publish(r.ctx, s); err != nil {
+		r.Errorf("publish %s: %v", s.ID, err)
+	}
+}
+
+// quiet waits until every message is settled and every job has finished.
+func (r *release) quiet() {
+	r.Helper()
+	r.eventually("quiet", func() (string, bool) {
+		messages, jobs := r.settled.open(), r.observed.snapshot().unfinishedJobs
+		return fmt.Sprintf("%d messages and %d jobs are open", messages, jobs), messages == 0 && jobs == 0
+	})
+}
+
+// failedPods are those of scans with an exit code other than 0.
+func (r *release) failedPods() []string {
+	r.observed.mu.Lock()
+	defer r.observed.mu.Unlock()
+	var failed []string
+	for _, pod := range r.observed.pods {
+		if pod.exitCode != 0 || pod.cutShort {
+			failed = append(failed, fmt.Sprintf("%s (exit code %d)", pod.name, pod.exitCode))
+		}
+	}
+	return failed
+}
+
+// explain asks what a user asks: every replica of the scaler was asked by KEDA, and the command finds them in their pods.
+func (r *release) explain() {
+	for _, pod := range r.pods("ebbtide-scaler") {
+		r.eventually("a decision of "+pod.Name, func() (string, bool) {
+			metrics := r.get("http://" + net.JoinHostPort(pod.Status.PodIP, "8080") + "/metrics")
+			return "no decisions in its metrics", decisionsIn(metrics) > 0
+		})
+	}
+	for _, args := range [][]string{{"decisions", "scans", "-n", namespace}, {"doctor"}} {
+		out, err := exec.CommandContext(r.ctx, r.c.Bin("ebbtide"), append(args, "--kubeconfig", r.c.Kubeconfig("admin"))...).CombinedOutput()
+		if err != nil {
+			r.Errorf("ebbtide %s: %v: %s", args[0], err, out)
+		}
+		r.Logf("ebbtide %s:\n%s", args[0], out)
+	}
+	if out := r.exec("kubectl", "logs", "-n", system, "deployment/ebbtide-scaler", "--tail=1"); out == "" {
+		r.Error("the scaler has no log")
+	}
+}
+
+// get asks a pod over HTTP.
+func (r *release) get(url string) string {
+	r.Helper()
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, address string) (net.Conn, error) { return r.c.Dial(ctx, address) },
+	}}
+	request, err := http.NewRequestWithContext(r.ctx, http.MethodGet, url, nil)
+	r.must(err)
+	response, err := client.Do(request)
+	r.must(err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	r.must(err)
+	return string(body)
+}
+
+// decisionsIn is the number of decisions in a scaler's metrics.
+func decisionsIn(metrics string) float64 {
+	var n float64
+	for _, line := range strings.Split(metrics, "\n") {
+		if rest, ok := strings.CutPrefix(line, "ebbtide_decisions_total{"); ok {
+			if value, err := strconv.ParseFloat(rest[strings.LastIndex(rest, " ")+1:], 64); err == nil {
+				n += value
+			}
+		}
+	}
+	return n
+}
+
+// scansGoWrong kills the worker of the scan "crash", and deletes the pods of "given-back" and "finishes" while they scan, the first with a
+// scan that takes longer than the worker's grace period. Scans that fail in the ways a command can come after them, among ordinary ones.
+func (r *release) scansGoWrong() {
+	before := len(r.failedPods())
+	deletePod := func(p scanProcess) error {
+		return r.client.CoreV1().Pods(namespace).Delete(r.ctx, p.pod, metav1.DeleteOptions{})
+	}
+	for _, step := range []struct {
+		scan scan
+		do   func(scanProcess) error
+	}{
+		{scan{ID: "crash", Seconds: 4}, func(p scanProcess) error { return syscall.Kill(p.worker, syscall.SIGKILL) }},
+		{scan{ID: "given-back", Seconds: 2 * workerGrace.Seconds()}, deletePod},
+		{scan{ID: "finishes", Seconds: workerGrace.Seconds() / 2}, deletePod},
+	} {
+		r.publish(step.scan)
+		process, err := awaitScan(r.ctx)
+		r.must(err)
+		r.must(step.do(process))
+		r.quiet()
+	}
+	// Deliveries are those before the one that ended a message, at least; the reason is a part of it.
+	want := map[string]end{
+		"crash": {Deliveries: 1}, "given-back": {Deliveries: 1}, "finishes": {}, "third-time": {Deliveries: 2},
+		"fails-1": {Dead: true, Reason: "the command exited with 3: the order asks for exit code 3"},
+		"fails-2": {Dead: true, Reason: "the command exited with 65"},
+		"never":   {Dead: true}, // by the broker, past the delivery limit
+	}
+	scans := []scan{
+		{ID: "fails-1", Seconds: 0.1, ExitCode: 3}, {ID: "fails-2", Seconds: 0.1, ExitCode: 65},
+		{ID: "third-time", Seconds: 0.1, ExitCode: 75, SucceedsAt: 2}, {ID: "never", Seconds: 0.1, ExitCode: 75},
+	}
+	for i := range ordinaryScans {
+		id := fmt.Sprintf("scan-%02d", i)
+		scans, want[id] = append(scans, scan{ID: id, Seconds: 0.5}), end{}
+	}
+	for _, s := range scans {
+		r.publish(s)
+	}
+	r.quiet()
+
+	r.settled.mu.Lock()
+	defer r.settled.mu.Unlock()
+	for id, w := range want {
+		ends := r.settled.results[id]
+		if len(ends) != 1 {
+			r.Errorf("%s ended %d times: %+v", id, len(ends), ends)
+			continue
+		}
+		if got := ends[0]; got.Dead != w.Dead || !strings.Contains(got.Reason, w.Reason) || (w.Reason == "") != (got.Reason == "") ||
+			got.Deliveries < w.Deliveries {
+			r.Errorf("%s ended with %+v, want %+v", id, got, w)
+		}
+	}
+	if len(r.settled.results) != r.settled.sent {
+		r.Errorf("%d scans ended, want %d", len(r.settled.results), r.settled.sent)
+	}
+	// The crashed worker's pod, and that of the one that gave its message back.
+	if failed := r.failedPods(); len(failed)-before != 2 {
+		r.Errorf("failed pods: %v; want 2 more than %d", failed, before)
+	}
+}
+
+// uninstall removes the queue, the release and KEDA, and looks for what is left of each.
+func (r *release) uninstall() {
+	r.exec("helm", "uninstall", "ebbtide", "-n", system, "--wait", "--timeout", "2m")
+	// Helm does not own the namespace, and replicas make their leases themselves.
+	r.nothingLeft("ebbtide", "namespace/"+system, "lease.coordination.k8s.io/ebbtide-scaler", "lease.coordination.k8s.io/ebbtide-scheduler")
+	r.exec("kubectl", "delete", "namespace", namespace, system)
+	r.must(r.c.UninstallKEDA(r.ctx))
+	for _, word := range []string{"ebbtide", "keda"} {
+		r.nothingLeft(word)
+	}
+}
+
+// nothingLeft waits until no object of any kind has a word in its name, in any namespace; but for those that are named.
+func (r *release) nothingLeft(word string, but ...string) {
+	r.Helper()
+	kinds := slices.DeleteFunc(strings.Fields(r.exec("kubectl", "api-resources", "--verbs=list", "-o", "name")), func(kind string) bool {
+		return strings.HasPrefix(kind, "events") // they tell of what was
+	})
+	r.eventually("nothing left of "+word, func() (string, bool) {
+		var left []string
+		for _, name := range strings.Fields(r.exec("kubectl", "get", strings.Join(kinds, ","), "-A", "-o", "name")) {
+			if strings.Contains(name, word) && !slices.Contains(but, name) {
+				left = append(left, name)
+			}
+		}
+		return strings.Join(left, ", "), len(left) == 0
+	})
+}

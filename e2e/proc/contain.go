@@ -56,7 +56,8 @@ func Contain() error {
 	if os.Geteuid() != 0 {
 		return errors.New("a PID namespace needs root")
 	}
-	if err := startJanitor(); err != nil {
+	janitor, err := startJanitor()
+	if err != nil {
 		return fmt.Errorf("start a process that cleans up: %w", err)
 	}
 	cmd := again(stageInit)
@@ -75,7 +76,8 @@ func Contain() error {
 			_ = cmd.Process.Signal(s)
 		}
 	}()
-	err := cmd.Wait()
+	err = cmd.Wait()
+	janitor.Close() // as the kernel does when this process is killed
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		fmt.Fprintln(os.Stderr, err)
@@ -119,21 +121,17 @@ func runInit() int {
 	}
 }
 
-// janitorInput is for the kernel to close, when this process ends.
-var janitorInput *os.File
-
-// startJanitor starts a process that outlives this one, which alone holds the other end of its input.
-func startJanitor() error {
+// startJanitor starts a process that waits for the end of its input, of which this one alone holds the other end.
+func startJanitor() (*os.File, error) {
 	input, output, err := os.Pipe()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	janitorInput = output
 	defer input.Close()
 	cmd := again(stageJanitor)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, nil, nil
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	return cmd.Start()
+	return output, cmd.Start()
 }
 
 func runJanitor() {

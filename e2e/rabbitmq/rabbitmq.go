@@ -189,8 +189,10 @@ func (b *Broker) AMQPURL(vhost string) string {
 	return fmt.Sprintf("amqp://guest:guest@127.0.0.1:%d/%s", b.port, strings.ReplaceAll(vhost, "/", "%2f"))
 }
 
-// Port of AMQP, and of the management API, on 127.0.0.1.
-func (b *Broker) Port() int           { return b.port }
+// Port of AMQP on 127.0.0.1.
+func (b *Broker) Port() int { return b.port }
+
+// ManagementPort is the management API's on 127.0.0.1.
 func (b *Broker) ManagementPort() int { return b.managementPort }
 
 // ManagementURL is the base URL of the management API, credentials included.

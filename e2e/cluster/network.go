@@ -148,8 +148,11 @@ func (w *network) serveEgress() error {
 			http.Error(response, err.Error(), http.StatusBadGateway)
 			return
 		}
-		response.WriteHeader(http.StatusOK)
+		// The client sends nothing before it has the answer, so nothing of what follows is read by the server.
 		connection, _, err := http.NewResponseController(response).Hijack()
+		if err == nil {
+			_, err = io.WriteString(connection, "HTTP/1.1 200 OK\r\n\r\n")
+		}
 		if err != nil {
 			target.Close()
 			return

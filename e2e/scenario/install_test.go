@@ -30,7 +30,7 @@ const (
 	system = "ebbtide-system"
 	// workerGrace is how long a worker lets its scan go on after SIGTERM.
 	workerGrace = 3 * time.Second
-	burstScans  = 30
+	burstScans  = 20
 	// ordinaryScans are those beside the failing ones that nothing happens to.
 	ordinaryScans = 12
 )

@@ -76,20 +76,29 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $values.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-# matchLabelKeys: what an upgrade takes away does not count.
+# matchLabelKeys: what an upgrade takes away does not count. Zones are no second constraint: where nodes have no zone, the scheduler would
+# heed neither.
 topologySpreadConstraints:
-{{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
 - maxSkew: 1
-  topologyKey: {{ . }}
+  topologyKey: kubernetes.io/hostname
   whenUnsatisfiable: ScheduleAnyway
   labelSelector:
     matchLabels:
       {{- include "ebbtide.selector" (list $root $component) | nindent 6 }}
   matchLabelKeys: [pod-template-hash]
+affinity:
+{{- with $values.affinity }}
+  {{- toYaml . | nindent 2 }}
+{{- else }}
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: topology.kubernetes.io/zone
+        labelSelector:
+          matchLabels:
+            {{- include "ebbtide.selector" (list $root $component) | nindent 12 }}
+        matchLabelKeys: [pod-template-hash]
 {{- end }}
 {{- end -}}
 

@@ -300,6 +300,11 @@ func (c *Cluster) path(elements ...string) string {
 
 func (c *Cluster) apiServer() string { return fmt.Sprintf("https://127.0.0.1:%d", c.ports.APIServer) }
 
+// apiServerInside is where nodes find the API server.
+func (c *Cluster) apiServerInside() string {
+	return fmt.Sprintf("https://%s:%d", gatewayAddress, c.ports.APIServer)
+}
+
 // Kubectl is the path of a kubectl of the cluster's version.
 func (c *Cluster) Kubectl() string { return c.tools.Bin("kubectl") }
 
@@ -367,13 +372,13 @@ func (c *Cluster) running(name string) *proc.Process {
 func (c *Cluster) WriteState() error {
 	state := State{
 		PID: proc.OuterPID(), Started: c.started, APIServer: c.apiServer(), Kubeconfig: c.Kubeconfig("admin"), Kubectl: c.Kubectl(),
-		AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(),
+		AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(), Prometheus: c.prometheus,
 	}
 	if c.network != nil {
 		state.Helm = c.tools.Bin("helm")
 	} else {
 		state.Scaler, state.ScalerMetrics, state.Placements = c.ScalerAddress(), c.ScalerMetricsURL(), c.ExplainURL()+"/placements"
-		state.SchedulerHTTPS, state.Prometheus = fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler), c.prometheus
+		state.SchedulerHTTPS = fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler)
 	}
 	text, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {

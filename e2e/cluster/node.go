@@ -229,7 +229,7 @@ func (n *node) startKubelet(ctx context.Context) error {
 		kubelet:   {commonName: "system:node:" + n.name, organization: []string{"system:nodes"}},
 		kubeProxy: {commonName: "system:kube-proxy"},
 	} {
-		if err := c.certificateUser(name, fmt.Sprintf("https://%s:%d", gatewayAddress, c.ports.APIServer), s); err != nil {
+		if err := c.certificateUser(name, c.apiServerInside(), s); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package images
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -119,6 +120,39 @@ func TestTarball(t *testing.T) {
 	}
 	if got, err := read.ConfigName(); err != nil || got != want {
 		t.Errorf("the tarball holds %s, %v; want %s", got, err, want)
+	}
+}
+
+// A binary that was built elsewhere lies where it was asked for, and is what the image runs.
+func TestWrap(t *testing.T) {
+	binary, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := Wrap(os.Args[0], "/keda")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := config.Config.Entrypoint; len(got) != 1 || got[0] != "/keda" || config.Config.User != nonRoot {
+		t.Errorf("the image runs %v as %q, want /keda as %s", got, config.Config.User, nonRoot)
+	}
+	plain, err := gzip.NewReader(bytes.NewReader(layerOf(t, image)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := tar.NewReader(plain)
+	header, err := archive.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(archive)
+	if err != nil || header.Name != "keda" || header.Mode != 0o755 || !bytes.Equal(content, binary) {
+		t.Errorf("the image holds %s with mode %o and %d bytes, %v; want keda with mode 755 and the binary's %d", header.Name, header.Mode,
+			len(content), err, len(binary))
 	}
 }
 

@@ -58,6 +58,7 @@ generate: ## Generate code, manifests, dashboards and reference pages
 	$(call render,tls.mode=none,scaler/*) > manifests/scaler/scaler.yaml
 	$(call render,tls.mode=none,scheduler/*) > manifests/scheduler/scheduler.yaml
 	$(call render,tls.mode=existing,scaler/triggerauthentication) > manifests/overlays/production/triggerauthentication.yaml
+	$(call render,metrics.podMonitor.enabled=true,*/podmonitor) > manifests/prometheus/monitors.yaml
 
 snapshots: ## Take the snapshots of the charts' tests anew; look at what changed
 	go tool -modfile=e2e/tools/charts/go.mod helm-unittest -u charts/*

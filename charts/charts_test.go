@@ -104,7 +104,7 @@ func TestObjectsConform(t *testing.T) {
 			write(filepath.Base(chart), b.run(t, "helm", append([]string{"template", "test", chart}, values...)...))
 		}
 	}
-	for _, overlay := range overlays {
+	for _, overlay := range append(overlays, "grafana", "prometheus") {
 		write("manifests-"+filepath.Base(overlay), b.kustomize(t, overlay))
 	}
 	schemas := b.schemas(t)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"os/signal"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,15 +42,23 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
+	specs := images.Specs(o.version, revision(ctx))
+	if o.only != "" {
+		all := specs
+		specs = slices.DeleteFunc(slices.Clone(all), func(s images.Spec) bool { return s.Name != o.only })
+		if len(specs) == 0 {
+			return fmt.Errorf("-image %q: must be one of %v", o.only, names(all))
+		}
+		if o.page != "" {
+			return errors.New("-page is of all images: leave -image out")
+		}
+	}
 	if err := os.MkdirAll(o.output, 0o755); err != nil {
 		return err
 	}
 	architectures := strings.Split(o.arch, ",")
 	var sizes strings.Builder
-	for _, spec := range images.Specs(o.version, revision(ctx)) {
-		if o.only != "" && spec.Name != o.only {
-			continue
-		}
+	for _, spec := range specs {
 		start := time.Now()
 		image, err := images.BuildIndex(ctx, ".", spec, architectures...)
 		if err != nil {
@@ -83,6 +93,13 @@ func run(ctx context.Context, o options) error {
 		return nil
 	}
 	return writeSizes(o.page, sizes.String())
+}
+
+func names(specs []images.Spec) (all []string) {
+	for _, spec := range specs {
+		all = append(all, spec.Name)
+	}
+	return all
 }
 
 // writeSizes puts a table's rows into a page.

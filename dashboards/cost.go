@@ -56,7 +56,7 @@ func costAndService() *Dashboard {
 			text("price", "Price of a CPU-hour, with its memory", "0.04"),
 		}),
 		arrange(
-			stat("Waits within the objective", "Share of the range's messages that waited no longer than the objective for a worker.", 4,
+			stat("Within objective", "Share of the range's messages that waited no longer than the objective for a worker.", 4,
 				latest("share", withinObjective("$__range")), unit("percentunit"), decimals(1), upTo(1), background,
 				steps("red", at{0.9, "orange"}, at{0.95, "green"})),
 			stat("Wait, p95", "Of the range's messages.", 4,

@@ -101,8 +101,8 @@ func costAndService() *Dashboard {
 				from(0), decimals(2), colored("price", "orange"), colored("fewest possible", "green", dashed...)),
 
 			week("Workers by hour of the week", "Pod-hours of the policy in each hour, in the mean over the range, by the clock of its time zone. "+
-				"Choose a range of two weeks or more.", 12, query("", byHourOfWeek(policyMax("ebbtide_backlog_consumers")))),
-			week("Nodes by hour of the week", "Node-hours of all nodes in each hour, in the mean over the range, by the same clock.", 12,
+				"Choose a range of two weeks or more.", query("", byHourOfWeek(policyMax("ebbtide_backlog_consumers")))),
+			week("Nodes by hour of the week", "Node-hours of all nodes in each hour, in the mean over the range, by the same clock.",
 				query("", byHourOfWeek(nodes))),
 		))
 	d.Time.From = "now-7d"

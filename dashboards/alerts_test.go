@@ -81,12 +81,7 @@ func TestAlerts(t *testing.T) {
 
 // Every alert fires for what it is about, and is silent before and for what looks like it: by Prometheus' own tests of rules.
 func TestAlertsFire(t *testing.T) {
-	if _, err := exec.LookPath("promtool"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("in CI this must run: ", err)
-		}
-		t.Skip(err)
-	}
+	needsPromtool(t)
 	const tests = "testdata/alerts_test.yaml"
 	if out, err := exec.CommandContext(t.Context(), "promtool", "test", "rules", tests).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -116,5 +111,41 @@ func TestAlertsFire(t *testing.T) {
 		if !fires[a.Alert] {
 			t.Errorf("no test makes %s fire", a.Alert)
 		}
+	}
+}
+
+func needsPromtool(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("promtool"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("in CI this must run: ", err)
+		}
+		t.Skip(err)
+	}
+}
+
+// The example of a configuration is one, but for how it finds pods: Debian's Prometheus can't look into a cluster.
+func TestPrometheusConfig(t *testing.T) {
+	needsPromtool(t)
+	text, err := os.ReadFile("../manifests/prometheus/prometheus.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config map[string]any
+	if err := yaml.Unmarshal(text, &config); err != nil {
+		t.Fatal(err)
+	}
+	for _, job := range config["scrape_configs"].([]any) {
+		delete(job.(map[string]any), "kubernetes_sd_configs")
+	}
+	if text, err = yaml.Marshal(config); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "prometheus.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "promtool", "check", "config", "--syntax-only", file).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

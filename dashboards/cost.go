@@ -56,7 +56,7 @@ func costAndService() *Dashboard {
 			text("price", "Price of a CPU-hour, with its memory", "0.04"),
 		}),
 		arrange(
-			stat("Waits within the objective", "Share of the range's messages that waited no longer than the objective for a worker.", 4,
+			stat("Within objective", "Share of the range's messages that waited no longer than the objective for a worker.", 4,
 				latest("share", withinObjective("$__range")), unit("percentunit"), decimals(1), upTo(1), background,
 				steps("red", at{0.9, "orange"}, at{0.95, "green"})),
 			stat("Wait, p95", "Of the range's messages.", 4,
@@ -101,8 +101,8 @@ func costAndService() *Dashboard {
 				from(0), decimals(2), colored("price", "orange"), colored("fewest possible", "green", dashed...)),
 
 			week("Workers by hour of the week", "Pod-hours of the policy in each hour, in the mean over the range, by the clock of its time zone. "+
-				"Choose a range of two weeks or more.", 12, query("", byHourOfWeek(policyMax("ebbtide_backlog_consumers")))),
-			week("Nodes by hour of the week", "Node-hours of all nodes in each hour, in the mean over the range, by the same clock.", 12,
+				"Choose a range of two weeks or more.", query("", byHourOfWeek(policyMax("ebbtide_backlog_consumers")))),
+			week("Nodes by hour of the week", "Node-hours of all nodes in each hour, in the mean over the range, by the same clock.",
 				query("", byHourOfWeek(nodes))),
 		))
 	d.Time.From = "now-7d"

@@ -92,7 +92,7 @@ func decisions() *Dashboard {
 				query("{{policy}}", perSecond("policy", "ebbtide_decisions_total", ofNamespace)), from(0), unit("ops")),
 			graph("KEDA: target and errors", "What KEDA made of the answers: the value that it got for each ScaledJob or ScaledObject of the "+
 				"namespace, and its errors per minute. It needs KEDA's own metrics.", 8,
-				query("{{scaledObject}}",
+				query("target of {{scaledObject}}",
 					`max by (scaledObject) (keda_scaler_metrics_value{namespace="$namespace", metric=~".*ebbtide-target-replicas"})`),
 				query("errors of {{scaledJob}}", perSecond("scaledJob", "keda_scaled_job_errors_total", ofNamespace)+" * 60"),
 				from(0), unit("short")),

@@ -52,12 +52,12 @@ func timeline(title, description string, width, height int, changes ...change) *
 
 // week is a table of the days and hours of the week, the darker the more. Its query has a series for each, with the labels day (0 is
 // Monday), hour (00 to 23), and slot, by which they sort.
-func week(title, description string, width int, changes ...change) *Panel {
+func week(title, description string, changes ...change) *Panel {
 	days := map[string]result{}
 	for i, name := range []string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"} {
 		days[string(rune('0'+i))] = result{Text: name, Index: i}
 	}
-	p := newPanel("table", title, description, width, 10,
+	p := newPanel("table", title, description, 24, 10,
 		&tableField{Align: "center", CellOptions: cellOptions{Type: "color-background", Mode: "basic"}, MinWidth: 40},
 		&tableOptions{ShowHeader: true, CellHeight: "sm"}, changes)
 	p.FieldConfig.Defaults.Color, p.FieldConfig.Defaults.Decimals = color{Mode: "continuous-BlPu"}, ptr.To(1)

@@ -24,9 +24,8 @@ standardFieldConfigEditorRegistry.setInit(() => [
   ...['drawStyle', 'lineWidth', 'lineStyle', 'lineInterpolation', 'fillOpacity', 'showPoints', 'spanNulls', 'stacking', 'axisSoftMin',
     'cellOptions', 'align', 'inspect', 'minWidth', 'hideFrom'].map(field(true)),
 ]);
-standardTransformersRegistry.setInit(() => Object.values(standardTransformers).map(t => ({
-  id: t.id, name: t.name, aliasIds: t.aliasIds, editor: () => null, transformation: t,
-})));
+standardTransformersRegistry.setInit(() => [standardTransformers.sortByTransformer, standardTransformers.groupingToMatrixTransformer]
+  .map(t => ({id: t.id, name: t.name, editor: () => null, transformation: async () => t})));
 
 const legend = (format, labels) => format.replace(/\{\{(\w+)\}\}/g, (_, name) => labels[name] ?? '');
 
@@ -34,7 +33,8 @@ async function ask(target) {
   const form = new URLSearchParams(target.instant ? {query: target.expr, time: to} : {query: target.expr, start: from, end: to, step});
   const answer = await (await fetch(`/api/v1/query${target.instant ? '' : '_range'}`, {method: 'POST', body: form})).json();
   if (answer.status !== 'success') throw new Error(`${target.expr}: ${answer.error}`);
-  const points = s => (s.values ?? [s.value]).map(([at, value]) => [at * 1e3, +value]);
+  const number = text => (text === 'NaN' ? null : +text);
+  const points = s => (s.values ?? [s.value]).map(([at, value]) => [at * 1e3, number(value)]);
   const series = answer.data.result.map(s => ({labels: s.metric, points: points(s)}));
   if (target.format === 'table') return [table(series)];
   return series.map(({labels, points}) => frame(target, labels, spread(points, target)));

@@ -74,8 +74,6 @@ var (
 	emptyLongest   = nodesDesc("empty_longest_seconds", "How long the node that is without pods for longest is so, since its last one ended.")
 	leavingLongest = nodesDesc("leaving_longest_seconds", "How long the node that is being taken away for longest "+
 		"still has pods that keep it.")
-
-	podBucketNames = [fleet.PodBuckets]string{"0", "1", "2-3", "4-7", "8-15", "16-31", "32+"}
 )
 
 // Describe implements prometheus.Collector.
@@ -99,7 +97,7 @@ func (m *meter) Collect(out chan<- prometheus.Metric) {
 		gauge(nodesByState, float64(nodes), fleet.State(state).String())
 	}
 	for bucket, nodes := range c.NodesByPods {
-		gauge(nodesByPods, float64(nodes), podBucketNames[bucket])
+		gauge(nodesByPods, float64(nodes), fleet.PodBuckets[bucket])
 	}
 	gauge(podsByKind, float64(c.Pods-c.Followers), "keeping")
 	gauge(podsByKind, float64(c.Followers), "following")

@@ -31,14 +31,14 @@ func (s State) String() string { return stateNames[s] }
 
 var drains = [...]time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
-// PodBuckets is how many buckets nodes are counted in by the number of their pods: 0, 1, 2 to 3, and so on by powers of two.
-const PodBuckets = 7
+// PodBuckets name the buckets that nodes are counted in by the number of their pods: powers of two.
+var PodBuckets = [...]string{"0", "1", "2-3", "4-7", "8-15", "16-31", "32+"}
 
 // Census is what there is of nodes and pods at an instant, for people.
 type Census struct {
 	// Nodes by state, and by the number of pods that keep them.
 	Nodes       [States]int
-	NodesByPods [PodBuckets]int
+	NodesByPods [len(PodBuckets)]int
 	// Pods on nodes, and how many of them follow their nodes, as DaemonSets' do.
 	Pods, Followers int
 	// Used and Allocatable amounts on all nodes.
@@ -78,7 +78,7 @@ func (f *Fleet) Census(now time.Time) Census {
 		}
 		keep := len(x.pods) - x.followers
 		c.Nodes[x.state(now)]++
-		c.NodesByPods[min(bits.Len(uint(keep)), PodBuckets-1)]++
+		c.NodesByPods[min(bits.Len(uint(keep)), len(PodBuckets)-1)]++
 		c.Pods += len(x.pods)
 		c.Followers += x.followers
 		for d := range load {

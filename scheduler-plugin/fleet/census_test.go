@@ -25,7 +25,7 @@ func TestCensus(t *testing.T) {
 	// 17 of 16 CPUs are needed by pods that keep nodes: two nodes, of which neither holds a DaemonSet's.
 	want := Census{
 		Nodes:       [States]int{Empty: 2, Drains5m: 1, DrainsLater: 1, Endless: 1},
-		NodesByPods: [PodBuckets]int{2, 2, 1},
+		NodesByPods: [len(PodBuckets)]int{2, 2, 1},
 		Pods:        6, Followers: 2,
 		Used: packing.Amounts{21, 6, 0, 6}, Allocatable: packing.Amounts{80, 320, 0, 550}, Needed: 2,
 	}
@@ -39,7 +39,7 @@ func TestCensus(t *testing.T) {
 
 	// A node counts as empty once its last pod has ended; one that had none yet, or only a DaemonSet's, does not wait to go.
 	f.RemovePod("s")
-	want.Nodes, want.NodesByPods = [States]int{Empty: 3, DrainsLater: 1, Endless: 1}, [PodBuckets]int{3, 1, 1}
+	want.Nodes, want.NodesByPods = [States]int{Empty: 3, DrainsLater: 1, Endless: 1}, [len(PodBuckets)]int{3, 1, 1}
 	want.Pods, want.Used, want.Needed = 5, packing.Amounts{17, 5, 0, 5}, 1
 	check("when one has drained", 10*time.Second)
 	want.EmptyLongest = 20 * time.Second
@@ -61,7 +61,7 @@ func TestCensus(t *testing.T) {
 	}
 	f.SetNode(Node{Name: "short", Allocatable: packing.Amounts{16, 64, 0, 110}})
 	want = Census{
-		Nodes: [States]int{Empty: 2, Endless: 1}, NodesByPods: [PodBuckets]int{2, 1}, Pods: 2, Followers: 1,
+		Nodes: [States]int{Empty: 2, Endless: 1}, NodesByPods: [len(PodBuckets)]int{2, 1}, Pods: 2, Followers: 1,
 		Used: packing.Amounts{3, 2, 0, 2}, Allocatable: packing.Amounts{48, 192, 0, 330}, Needed: 1,
 	}
 	check("another one of the same name is new", time.Minute)

@@ -76,13 +76,17 @@ func ebb(messages int, seed uint64) []arrival {
 }
 
 // RunDrain plays the same load once with each of the named kinds of workers, one after the other, on nodes of Karpenter's.
-func RunDrain(ctx context.Context, c *cluster.Cluster, kinds []string, messages int, seed uint64, out io.Writer) ([]DrainResult, error) {
+func RunDrain(
+	ctx context.Context, c *cluster.Cluster, kinds []string, messages int, seed uint64, out io.Writer,
+) (results []DrainResult, err error) {
 	podsCtx, stopPods := context.WithCancel(ctx)
 	podsDone := make(chan error, 1)
 	go func() { podsDone <- RunPods(podsCtx, c, nil) }()
 	defer func() {
 		stopPods()
-		<-podsDone
+		if podsErr := <-podsDone; err == nil {
+			err = podsErr
+		}
 	}()
 	// Install makes nodes and queues; its ScaledJob gives way to those that are compared.
 	if err := Install(ctx, c); err != nil {
@@ -95,7 +99,6 @@ func RunDrain(ctx context.Context, c *cluster.Cluster, kinds []string, messages 
 	if err := removeScans(ctx, c, clientset); err != nil {
 		return nil, err
 	}
-	var results []DrainResult
 	for _, kind := range drainWorkers() {
 		if !slices.Contains(kinds, kind.name) {
 			continue

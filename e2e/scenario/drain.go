@@ -41,11 +41,10 @@ func drainWorkers() []struct {
 		args []string
 	}{
 		{"one-message", []string{"--max-messages", "1", "--idle-timeout", "10s"}},
-		{"go-on", []string{"--max-messages", "0", "--idle-timeout", "10s"}},
-		{"go-on-priority", []string{"--max-messages", "0", "--idle-timeout", "10s", "--priority-by-age"}},
-		{"go-on-priority-idle-3s", []string{"--max-messages", "0", "--idle-timeout", "3s", "--priority-by-age"}},
-		{"go-on-idle-3s", []string{"--max-messages", "0", "--idle-timeout", "3s"}},
-		{"go-on-priority-lifetime", []string{"--max-messages", "0", "--idle-timeout", "10s", "--priority-by-age", "--max-lifetime", "30s"}},
+		{"go-on", []string{"--max-messages", "0", "--idle-timeout", "10s", "--priority-by-age=false"}},
+		{"go-on-by-age", []string{"--max-messages", "0", "--idle-timeout", "10s"}},
+		{"go-on-by-age-idle-3s", []string{"--max-messages", "0", "--idle-timeout", "3s"}},
+		{"go-on-by-age-lifetime", []string{"--max-messages", "0", "--idle-timeout", "10s", "--max-lifetime", "30s"}},
 	}
 }
 

@@ -20,6 +20,12 @@ import (
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
+// kind of workers.
+type kind struct {
+	name   string
+	worker simulator.Worker
+}
+
 // figure is the mean of one kind of workers over all seeds.
 type figure struct {
 	Workers     string  `json:"workers"`
@@ -50,10 +56,7 @@ func run(out string, seeds uint64) error {
 		return errs.ToAggregate()
 	}
 	one := simulator.Defaults().Worker
-	kinds := []struct {
-		name   string
-		worker simulator.Worker
-	}{{"one message", one}}
+	kinds := []kind{{"one message", one}}
 	for _, idle := range []time.Duration{10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute} {
 		for _, oldest := range []bool{false, true} {
 			w := one
@@ -62,20 +65,22 @@ func run(out string, seeds uint64) error {
 			if oldest {
 				name += ", by age"
 			}
-			kinds = append(kinds, struct {
-				name   string
-				worker simulator.Worker
-			}{name, w})
+			kinds = append(kinds, kind{name, w})
 		}
+	}
+	for _, lifetime := range []time.Duration{5 * time.Minute, 15 * time.Minute} {
+		w := one
+		w.MaxMessages, w.IdleTimeout, w.OldestFirst, w.MaxLifetime = 0, 30*time.Second, true, lifetime
+		kinds = append(kinds, kind{fmt.Sprintf("go on, idle 30s, by age, lifetime %s", lifetime), w})
 	}
 	var figures []figure
 	var base []float64
-	for _, kind := range kinds {
-		f := figure{Workers: kind.name}
+	for _, k := range kinds {
+		f := figure{Workers: k.name}
 		var over []float64
 		for seed := range seeds {
 			s := simulator.Defaults()
-			s.Scaler, s.Worker, s.Seed = simulator.Ebbtide(limits, target.Policy{MessagesPerReplica: 1}), kind.worker, seed
+			s.Scaler, s.Worker, s.Seed = simulator.Ebbtide(limits, target.Policy{MessagesPerReplica: 1}), k.worker, seed
 			o, err := s.Run(ebb(rand.New(rand.NewPCG(seed, 0))))
 			if err != nil {
 				return err
@@ -92,7 +97,7 @@ func run(out string, seeds uint64) error {
 			over = append(over, o.NodeHours/base[seed]-1)
 		}
 		f.NodeSecondsOverOne, f.Interval = interval(over)
-		fmt.Printf("%-28s %5.0f jobs  %6.0f node-s (%+5.1f%% ± %.1f)  %6.0f pod-s  wait %5.1f / %5.1f s\n",
+		fmt.Printf("%-38s %5.0f jobs  %6.0f node-s (%+5.1f%% ± %.1f)  %6.0f pod-s  wait %5.1f / %5.1f s\n",
 			f.Workers, f.Jobs, f.NodeSeconds, 100*f.NodeSecondsOverOne, 100*f.Interval, f.PodSeconds, f.WaitP50, f.WaitP95)
 		figures = append(figures, f)
 	}

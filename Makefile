@@ -128,7 +128,8 @@ bench-karpenter: tools ## Node-seconds of the same pods with the stock scheduler
 bench-source: ## Fetches per scan at the origin, with a clone for each and by the source store; writes bench/out/source.json
 	go run ./bench/source
 
-bench-drain: tools ## Nodes, pods and waits of a burst that ebbs, with workers that go on by age and not; writes bench/out/drain.json
+bench-drain: tools ## Nodes, pods and waits of a burst that ebbs, with workers that go on by age and not; writes bench/out/drain*.json
+	go run ./bench/drain
 	@$(E2E) drain
 
 ##@ Help

@@ -43,6 +43,8 @@ type Worker struct {
 	Boot, Connect, Leave Distribution
 	// MaxMessages that a worker takes before it leaves; 0 for as long as there are any.
 	MaxMessages int
+	// MaxLifetime since its pod's binding after which a worker takes no further message; 0 for none.
+	MaxLifetime time.Duration
 	// IdleTimeout after which a worker without a message leaves.
 	IdleTimeout time.Duration
 	// OldestFirst hands messages to the oldest idle worker; else to the one that has been idle for longest.
@@ -425,7 +427,7 @@ func (r *run) handle(h happening) {
 		w := h.worker
 		r.stopWorking(w)
 		r.settled++
-		if w.handled++; w.handled == r.Worker.MaxMessages {
+		if w.handled++; w.handled == r.Worker.MaxMessages || r.Worker.MaxLifetime > 0 && r.now-w.bound >= r.Worker.MaxLifetime {
 			r.leave(w)
 		} else {
 			r.take(w)

@@ -258,6 +258,23 @@ func TestPeers(t *testing.T) {
 	}
 }
 
+// A worker that has outlived its lifetime takes no further message; the next job does.
+func TestMaxLifetime(t *testing.T) {
+	var messages []Job
+	for range 4 {
+		messages = append(messages, Job{Run: 10 * time.Minute, Requests: requests(1000, 1024)})
+	}
+	// A scan takes 10 minutes, and a worker at most 21 s to consume: it takes the second message before 15 minutes, no third.
+	for lifetime, want := range map[time.Duration]int{0: 1, time.Minute: 4, 15 * time.Minute: 2, time.Hour: 1} {
+		s := Defaults()
+		s.Scaler, s.MaxJobs, s.Worker.MaxMessages, s.Worker.MaxLifetime = ours(t), 1, 0, lifetime
+		out, err := s.Run(messages)
+		if err != nil || out.Jobs != want || out.EmptyJobs != 0 {
+			t.Errorf("lifetime %s: %d jobs, of which %d found no message; want %d; %v", lifetime, out.Jobs, out.EmptyJobs, want, err)
+		}
+	}
+}
+
 func TestSystemChecks(t *testing.T) {
 	message := []Job{{Run: time.Second, Requests: requests(1000, 1024)}}
 	for want, change := range map[string]func(*System){

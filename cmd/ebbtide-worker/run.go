@@ -87,7 +87,7 @@ func command(begin time.Time) *cobra.Command {
 	flags.StringVar(&uriFile, "uri-file", "", "file with the broker's URI; default: $"+rabbitmq.URIVariable)
 	flags.StringVar(&q.Queue, "queue", "", "queue to consume from (required)")
 	flags.StringVar(&o.Name, "consumer-tag", o.Name, "name of the consumer at the broker; default: $JOB_NAME, $POD_NAME or the host's name")
-	flags.BoolVar(&priorityByAge, "priority-by-age", false, "let the broker feed older workers first, so that young ones run out of work")
+	flags.BoolVar(&priorityByAge, "priority-by-age", true, "let the broker feed older workers first, so that young ones run out of work and their nodes drain")
 	flags.StringVar(&q.ResultExchange, "result-exchange", "", "exchange that results are published to")
 	flags.StringVar(&q.ResultRoutingKey, "result-routing-key", "", "routing key of results")
 	flags.StringVar(&q.DeadLetterExchange, "dead-letter-exchange", "", "exchange for messages that failed; default: reject them")

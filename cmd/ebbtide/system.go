@@ -40,6 +40,7 @@ func (s *systemFlags) add(cmd *cobra.Command) {
 	flags.DurationVar(&s.PollEvery, "poll", s.PollEvery, "KEDA's pollingInterval")
 	flags.Var(distributionFlag{&s.Worker.Boot}, "pod-boot", "from a pod's binding until it runs: sandbox, image, volumes. 5s; 5s..20s; p50=8s,p95=40s; or what was observed, 4s,5s,31s")
 	flags.Var(distributionFlag{&s.Worker.Connect}, "connect", "from there until the worker consumes")
+	flags.DurationVar(&s.Worker.MaxLifetime, "max-lifetime", 0, "a worker takes no further message after this time; 0: no limit")
 	flags.IntVar(&s.Worker.MaxMessages, "max-messages", s.Worker.MaxMessages, "messages that a worker takes before it leaves; 0 for as long as there are any")
 	flags.DurationVar(&s.Worker.IdleTimeout, "idle-timeout", warmFor, "after which a worker without a message leaves")
 	flags.Var(distributionFlag{&s.Nodes.Boot}, "node-boot", "from the decision to make a node until it takes pods")

@@ -41,11 +41,10 @@ func drainWorkers() []struct {
 		args []string
 	}{
 		{"one-message", []string{"--max-messages", "1", "--idle-timeout", "10s"}},
-		{"go-on", []string{"--max-messages", "0", "--idle-timeout", "10s"}},
-		{"go-on-priority", []string{"--max-messages", "0", "--idle-timeout", "10s", "--priority-by-age"}},
-		{"go-on-priority-idle-3s", []string{"--max-messages", "0", "--idle-timeout", "3s", "--priority-by-age"}},
-		{"go-on-idle-3s", []string{"--max-messages", "0", "--idle-timeout", "3s"}},
-		{"go-on-priority-lifetime", []string{"--max-messages", "0", "--idle-timeout", "10s", "--priority-by-age", "--max-lifetime", "30s"}},
+		{"go-on", []string{"--max-messages", "0", "--idle-timeout", "10s", "--priority-by-age=false"}},
+		{"go-on-by-age", []string{"--max-messages", "0", "--idle-timeout", "10s"}},
+		{"go-on-by-age-idle-3s", []string{"--max-messages", "0", "--idle-timeout", "3s"}},
+		{"go-on-by-age-lifetime", []string{"--max-messages", "0", "--idle-timeout", "10s", "--max-lifetime", "30s"}},
 	}
 }
 
@@ -76,13 +75,17 @@ func ebb(messages int, seed uint64) []arrival {
 }
 
 // RunDrain plays the same load once with each of the named kinds of workers, one after the other, on nodes of Karpenter's.
-func RunDrain(ctx context.Context, c *cluster.Cluster, kinds []string, messages int, seed uint64, out io.Writer) ([]DrainResult, error) {
+func RunDrain(
+	ctx context.Context, c *cluster.Cluster, kinds []string, messages int, seed uint64, out io.Writer,
+) (results []DrainResult, err error) {
 	podsCtx, stopPods := context.WithCancel(ctx)
 	podsDone := make(chan error, 1)
 	go func() { podsDone <- RunPods(podsCtx, c, nil) }()
 	defer func() {
 		stopPods()
-		<-podsDone
+		if podsErr := <-podsDone; err == nil {
+			err = podsErr
+		}
 	}()
 	// Install makes nodes and queues; its ScaledJob gives way to those that are compared.
 	if err := Install(ctx, c); err != nil {
@@ -95,7 +98,6 @@ func RunDrain(ctx context.Context, c *cluster.Cluster, kinds []string, messages 
 	if err := removeScans(ctx, c, clientset); err != nil {
 		return nil, err
 	}
-	var results []DrainResult
 	for _, kind := range drainWorkers() {
 		if !slices.Contains(kinds, kind.name) {
 			continue

@@ -114,13 +114,13 @@ func (b *bench) result(t *testing.T) *resultsv1alpha1.Result {
 }
 
 // committed is the offset that the group has committed in a partition; -1 when it has none.
-func (b *bench) committed(t *testing.T, topic string, partition int32) int64 {
+func (b *bench) committed(t *testing.T, partition int32) int64 {
 	t.Helper()
 	offsets, err := b.admin.FetchOffsets(t.Context(), group)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if commit, ok := offsets.Lookup(topic, partition); ok {
+	if commit, ok := offsets.Lookup(scansTopic, partition); ok {
 		return commit.At
 	}
 	return -1
@@ -174,7 +174,7 @@ func TestRun(t *testing.T) {
 			if r := b.result(t); r.GetText() != "ONE" || r.GetKey() != "id-one" || r.GetAttempt() != 1 || r.GetQueue() != scansTopic {
 				t.Errorf("result %v", r)
 			}
-			if at := b.committed(t, scansTopic, 0); at != 1 {
+			if at := b.committed(t, 0); at != 1 {
 				t.Errorf("committed %d, want 1", at)
 			}
 		},
@@ -193,7 +193,7 @@ func TestRun(t *testing.T) {
 			j := b.job("cat")
 			j.MaxMessages, j.IdleTimeout = 0, time.Second
 			j.mustRun(t, worker.Summary{Messages: 3, Succeeded: 3, Ended: "idle"})
-			if a, c := b.committed(t, scansTopic, 0), b.committed(t, scansTopic, 1); a != 2 || c != 1 {
+			if a, c := b.committed(t, 0), b.committed(t, 1); a != 2 || c != 1 {
 				t.Errorf("committed %d and %d, want 2 and 1", a, c)
 			}
 		},
@@ -208,7 +208,7 @@ func TestRun(t *testing.T) {
 			if r := b.result(t); r.GetStatus() != resultsv1alpha1.Status_STATUS_FAILED || r.GetExitCode() != 4 {
 				t.Errorf("result %v", r)
 			}
-			if at := b.committed(t, scansTopic, 0); at != 1 {
+			if at := b.committed(t, 0); at != 1 {
 				t.Errorf("committed %d, want 1", at)
 			}
 		},
@@ -267,7 +267,7 @@ func TestRun(t *testing.T) {
 			if _, err := j.run(t.Context()); !errors.Is(err, worker.ErrGivenBack) || !strings.Contains(err.Error(), "lower --result-limit") {
 				t.Errorf("error %v", err)
 			}
-			if at := b.committed(t, scansTopic, 0); at != 0 {
+			if at := b.committed(t, 0); at != 0 {
 				t.Errorf("committed %d, want 0", at)
 			}
 		},
@@ -360,7 +360,7 @@ func membersComeAndGo(t *testing.T, serverSide bool) {
 	wait.Wait()
 	done := int64(0)
 	for partition := range int32(4) {
-		done += b.committed(t, scansTopic, partition)
+		done += b.committed(t, partition)
 	}
 	if done != records {
 		t.Errorf("%d records are committed, want %d", done, records)

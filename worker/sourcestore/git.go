@@ -91,6 +91,9 @@ func (s *Store) git(ctx context.Context, env []string, held *lock, args ...strin
 		}
 	}
 	if said := strings.TrimSpace(stderr.String()); said != "" && ctx.Err() == nil {
+		if strings.Contains(said, "could not read Username") || strings.Contains(said, "Authentication failed") {
+			said += fmt.Sprintf(": the origin wants credentials: set $%s, and --token-for to the start of its URL", TokenVariable)
+		}
 		return "", fmt.Errorf("git %s: %s", command, said)
 	}
 	return "", fmt.Errorf("git %s: %w", command, err)

@@ -64,8 +64,8 @@ snapshots: ## Take the snapshots of the charts' tests anew; look at what changed
 	go tool -modfile=e2e/tools/charts/go.mod helm-unittest -u charts/*
 
 ##@ Test
-.PHONY: test lint generated unit race e2e-demo e2e-install e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz
-test: tools lint generated race unit e2e-install e2e-demo e2e-calendar e2e-scheduler e2e-calibration e2e-recovery ## Everything: lint, unit, integration and the scenarios
+.PHONY: test lint generated unit race e2e-demo e2e-install e2e-scans e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz
+test: tools lint generated race unit e2e-install e2e-scans e2e-demo e2e-calendar e2e-scheduler e2e-calibration e2e-recovery ## Everything: lint, unit, integration and the scenarios
 
 lint: ## Lint and check the formatting
 	$(TOOL) golangci-lint run ./...
@@ -80,12 +80,16 @@ race: tools ## Unit and integration tests of the concurrent packages, with the r
 
 unit: tools ## Unit and integration tests of the other packages
 	$(TEST) $$(go list ./... | grep -v -e /e2e/scenario $(foreach p,$(RACE),-e ebbtide/$(patsubst ./%/...,%,$(p))))
+	cd examples/eks && go test ./...
 
 e2e-demo: tools ## The demo as a test
 	$(TEST) -timeout 20m -count=1 -run TestDemo ./e2e/scenario
 
 e2e-install: tools ## KEDA and the chart on real kubelet nodes: a burst, an upgrade, a rollback, scans that go wrong, an uninstall
 	$(TEST) -timeout 20m -count=1 -run TestInstall ./e2e/scenario
+
+e2e-scans: tools ## The chart of a scan queue on real kubelet nodes: gitleaks, engines in one pod and in several, a source store
+	$(TEST) -timeout 20m -count=1 -run TestScans ./e2e/scenario
 
 e2e-calendar: tools ## A shift: push, a period's start and end, an edit while scans run, a broker's restart
 	$(TEST) -timeout 20m -count=1 -run TestCalendar ./e2e/scenario

@@ -334,7 +334,10 @@ func (v *vocabulary) program(name string, args []string) error {
 
 func (v *vocabulary) helm(args []string) error {
 	chart := ""
-	for _, arg := range args {
+	for i, arg := range args {
+		if i > 0 && slices.Contains([]string{"-f", "--values"}, args[i-1]) {
+			continue // files of values may be in a chart's folder
+		}
 		if clean := filepath.Clean(arg); strings.HasPrefix(clean, "charts/") {
 			if chart = clean; v.values[chart] == nil {
 				return fmt.Errorf("there is no chart %s", chart)

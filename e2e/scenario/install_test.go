@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -41,15 +40,7 @@ const (
 //
 // What is not tried here: nothing enforces the chart's network policies in this cluster.
 func TestInstall(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a cluster")
-	}
-	if err := cluster.NodeAvailable(); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("in CI this must run: ", err)
-		}
-		t.Skip(err)
-	}
+	needNodes(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
 	defer cancel()
 	r := newRelease(ctx, t)

@@ -26,15 +26,7 @@ import (
 // TestScans installs charts/scan-jobs as its README says, on real nodes with KEDA and Ebbtide: gitleaks scans real repositories, results
 // arrive complete and once, an upgrade ends no scan, and engines run in one pod, in pods that are put on one node, and over a source store.
 func TestScans(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a cluster")
-	}
-	if err := cluster.NodeAvailable(); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("in CI this must run: ", err)
-		}
-		t.Skip(err)
-	}
+	needNodes(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
 	defer cancel()
 	s := newScans(ctx, t)

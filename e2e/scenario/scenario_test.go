@@ -26,6 +26,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// needNodes skips a test where no real node can run.
+func needNodes(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	if err := cluster.NodeAvailable(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("in CI this must run: ", err)
+		}
+		t.Skip(err)
+	}
+}
+
 // startCluster starts a cluster with everything of the project's on it; programs are those of the project that run on it.
 func startCluster(ctx context.Context, t *testing.T, programs []string) (*cluster.Cluster, string) {
 	t.Helper()

@@ -53,7 +53,7 @@ func (s Server) Serve(ctx context.Context, socket string) error {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
 		defer cancel()
 		if server.Shutdown(grace) != nil {
-			server.Close()
+			_ = server.Close()
 		}
 	})
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -67,7 +67,7 @@ func Run(ctx context.Context, connection *amqp.Connection, exchanges Exchanges, 
 	if err != nil {
 		return err
 	}
-	defer channel.Close()
+	defer func() { _ = channel.Close() }()
 	if err := channel.Confirm(false); err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func podChecks() []Check {
 		},
 		{
 			ID: "EBB104", Severity: Warning, Title: "topology spread that fights packing",
-			Why: "Pods that are spread over hosts keep every host, and every one of them sees all nodes when it is placed.",
+			Why: "Pods that are spread over hosts keep every host.",
 			Fix: "remove topologySpreadConstraints by kubernetes.io/hostname from scan pods; spread what serves people, not scans",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, t := range o.templates() {

@@ -62,13 +62,14 @@ func BenchmarkPod(b *testing.B) {
 }
 
 // scoreAll is the best of nodes.
-func scoreAll(b *testing.B, pack *DrainPack, state fwk.CycleState, pod *v1.Pod, nodes []fwk.NodeInfo) (best string) {
-	if status := pack.PreScore(b.Context(), state, pod, nodes); !status.IsSuccess() {
-		b.Fatal(status)
+func scoreAll(t testing.TB, pack *DrainPack, state fwk.CycleState, pod *v1.Pod, nodes []fwk.NodeInfo) (best string) {
+	t.Helper()
+	if status := pack.PreScore(t.Context(), state, pod, nodes); !status.IsSuccess() {
+		t.Fatal(status)
 	}
 	highest := int64(-1)
 	for _, info := range nodes {
-		if score, _ := pack.Score(b.Context(), state, pod, info); score > highest {
+		if score, _ := pack.Score(t.Context(), state, pod, info); score > highest {
 			best, highest = info.Node().Name, score
 		}
 	}

@@ -49,15 +49,7 @@ func place(t *testing.T, d *DrainPack, pod *v1.Pod, nodes []*v1.Node) string {
 	}
 	best := infos[0].Node().Name
 	if len(infos) > 1 { // the scheduler scores no single node
-		if status := d.PreScore(t.Context(), state, pod, infos); !status.IsSuccess() {
-			t.Fatal(status)
-		}
-		highest := int64(-1)
-		for _, info := range infos {
-			if score, _ := d.Score(t.Context(), state, pod, info); score > highest {
-				best, highest = info.Node().Name, score
-			}
-		}
+		best = scoreAll(t, d, state, pod, infos)
 	}
 	if status := d.Reserve(t.Context(), state, pod, best); !status.IsSuccess() {
 		t.Fatal(status)

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -135,6 +136,28 @@ func TestLimits(t *testing.T) {
 	trusting(f)
 	if got := f.Remaining(Pod{Stated: time.Hour, Limit: time.Minute}); got != time.Minute {
 		t.Errorf("a pod limited to a minute is taken to run %s", got)
+	}
+}
+
+// Where statements are off, a node is trusted to stay for less than its pod states, and for longer the longer the pod has run on.
+func TestNoisyStatements(t *testing.T) {
+	f, random := newFleet("a"), rand.New(rand.NewPCG(1, 1))
+	for range 500 {
+		ran := math.Exp(5 + 1.5*random.NormFloat64())
+		said := ran * math.Exp(0.7*random.NormFloat64())
+		f.Finished(Pod{Class: "scan", Stated: time.Duration(said * float64(time.Second))}, time.Duration(ran*float64(time.Second)), start, true)
+	}
+	p := stated("p", 1, 4*time.Minute)
+	f.AddPod(p, "a", start)
+	if placed, exit := f.Remaining(p), exitOf(f, "a", start); exit >= placed || placed >= 4*time.Minute || exit < time.Minute {
+		t.Errorf("a pod that says 4m is taken to run %s and to keep its node for %s, want less of both, and the node's the least", placed, exit)
+	}
+	for last, age := time.Duration(0), time.Minute; age < time.Hour; age *= 2 {
+		ends := age + exitOf(f, "a", start.Add(age))
+		if ends <= age || ends < last {
+			t.Errorf("after %s the pod is expected to run for %s in all, after half of that for %s", age, ends, last)
+		}
+		last = ends
 	}
 }
 

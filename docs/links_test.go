@@ -91,7 +91,7 @@ func (p page) anchors() []string {
 	return found
 }
 
-var pageName = regexp.MustCompile(`\b(docs/[a-z0-9/-]+\.md)(#[a-z0-9-]+)?`)
+var pageName = regexp.MustCompile(`\b(docs/[A-Za-z0-9/-]+\.md)(#[a-z0-9-]+)?`)
 
 // Pages that code, charts and manifests name are there: alerts and findings lead to them.
 func TestPagesThatCodeNames(t *testing.T) {

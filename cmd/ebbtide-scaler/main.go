@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/ebbtide-dev/ebbtide/internal/socket"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/externalscaler"
@@ -171,7 +172,7 @@ func run(ctx context.Context, o options) error {
 		})
 	})
 	work.Go(func() error { store.FollowHolidays(workCtx); return nil })
-	work.Go(func() error { return server.Serve(listener) })
+	work.Go(func() error { return server.Serve(socket.Listener{Listener: listener}) })
 	work.Go(func() error {
 		if err := web.server.Serve(web.listener); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -1,14 +1,17 @@
 // bench/scaler compares the cost of polling a thousand RabbitMQ queues once a second with Ebbtide's scaler and with KEDA's
 // own rabbitmq scaler, over AMQP and over HTTP, on a real broker, one after the other. It writes bench/out/scaler.json.
+//
+// Who polls is a process of its own, as KEDA is: KEDA's scaler is called in it, Ebbtide's from it through gRPC. This process only
+// counts what goes to the broker.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
-
 	"net"
 	"os"
 	"os/exec"
@@ -22,10 +25,7 @@ import (
 	"syscall"
 	"time"
 
-	pb "github.com/kedacore/keda/v2/pkg/scalers/externalscaler"
 	amqp "github.com/rabbitmq/amqp091-go"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
 	"github.com/ebbtide-dev/ebbtide/e2e/rabbitmq"
@@ -45,6 +45,8 @@ type figures struct {
 type options struct {
 	queues, seconds int
 	output          string
+	only, beside    string
+	poll, calls     string
 }
 
 func main() {
@@ -52,13 +54,20 @@ func main() {
 	flag.IntVar(&o.queues, "queues", 1000, "how many queues and policies")
 	flag.IntVar(&o.seconds, "seconds", 60, "how long each scaler is polled")
 	flag.StringVar(&o.output, "o", "bench/out/scaler.json", "file of the figures")
+	flag.StringVar(&o.only, "only", "", "measure only these, comma-separated: ebbtide, emptyCalls, builtin, builtinAMQP")
+	flag.StringVar(&o.beside, "beside", "", "another ebbtide-scaler to measure in the same run, an earlier version say")
+	flag.StringVar(&o.poll, "poll", "", "used by the benchmark itself: poll the scaler at this address")
+	flag.StringVar(&o.calls, "calls", "", "used by the benchmark itself: which calls make a poll")
 	flag.Parse()
-	if err := proc.Contain(); err != nil {
-		fmt.Fprintln(os.Stderr, "warning: should this be killed by SIGKILL, a few processes may stay:", err)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o); err != nil {
+	work := run
+	if o.poll != "" {
+		work = poll
+	} else if err := proc.Contain(); err != nil {
+		fmt.Fprintln(os.Stderr, "warning: should this be killed by SIGKILL, a few processes may stay:", err)
+	}
+	if err := work(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
@@ -74,14 +83,17 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	wanted := func(name string) bool { return o.only == "" || slices.Contains(strings.Split(o.only, ","), name) }
 	if err := toolchain.BuildProject(ctx, root, filepath.Join(root, "bin"), os.Stderr, "./cmd/ebbtide-scaler"); err != nil {
 		return err
 	}
 	builtin := filepath.Join(dir, "builtin-rabbitmq")
-	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", builtin, "./builtin-rabbitmq")
-	build.Dir, build.Stderr = filepath.Join(root, "e2e", "tools"), os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("build KEDA's scaler: %w", err)
+	if wanted("builtin") || wanted("builtinAMQP") {
+		build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", builtin, "./builtin-rabbitmq")
+		build.Dir, build.Stderr = filepath.Join(root, "e2e", "tools"), os.Stderr
+		if err := build.Run(); err != nil {
+			return fmt.Errorf("build KEDA's scaler: %w", err)
+		}
 	}
 	if err := os.Mkdir(filepath.Join(dir, "rabbitmq"), 0o755); err != nil {
 		return err
@@ -96,43 +108,30 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer held.Close()
+	own := filepath.Join(root, "bin", "ebbtide-scaler")
+	ebbtide := func(binary, calls string) func(amqp, http *proxy) (figures, error) {
+		return func(amqp, http *proxy) (figures, error) {
+			return measureEbbtide(ctx, o, binary, calls, dir, amqp, http)
+		}
+	}
 	results := map[string]figures{}
-	decide := func(ctx context.Context, client pb.ExternalScalerClient, ref *pb.ScaledObjectRef) error {
-		_, err := client.GetMetricSpec(ctx, ref)
-		if err == nil {
-			_, err = client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: ref, MetricName: "m"})
-		}
-		if err == nil {
-			_, err = client.IsActive(ctx, ref)
-		}
-		return err
-	}
-	// What three calls cost that ask for nothing: the floor of any external scaler.
-	onlyCall := func(ctx context.Context, client pb.ExternalScalerClient, ref *pb.ScaledObjectRef) error {
-		for range 3 {
-			if _, err := client.GetMetricSpec(ctx, ref); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 	for _, scaler := range []struct {
 		name    string
-		measure func(ctx context.Context, o options, dir string, amqp, http *proxy) (figures, error)
+		measure func(amqp, http *proxy) (figures, error)
 	}{
-		{"ebbtide", func(ctx context.Context, o options, dir string, amqp, http *proxy) (figures, error) {
-			return measureEbbtide(ctx, o, filepath.Join(root, "bin", "ebbtide-scaler"), dir, amqp, http, decide)
-		}},
-		{"emptyCalls", func(ctx context.Context, o options, dir string, amqp, http *proxy) (figures, error) {
-			return measureEbbtide(ctx, o, filepath.Join(root, "bin", "ebbtide-scaler"), dir, amqp, http, onlyCall)
-		}},
-		{"builtin", func(ctx context.Context, o options, _ string, _, http *proxy) (figures, error) {
+		{"beside", ebbtide(o.beside, keda)},
+		{"ebbtide", ebbtide(own, keda)},
+		{"emptyCalls", ebbtide(own, empty)},
+		{"builtin", func(_, http *proxy) (figures, error) {
 			return measureBuiltin(ctx, o, builtin, "http", fmt.Sprintf("http://guest:guest@%s/", http.address()), http)
 		}},
-		{"builtinAMQP", func(ctx context.Context, o options, _ string, amqp, _ *proxy) (figures, error) {
+		{"builtinAMQP", func(amqp, _ *proxy) (figures, error) {
 			return measureBuiltin(ctx, o, builtin, "amqp", fmt.Sprintf("amqp://guest:guest@%s/", amqp.address()), amqp)
 		}},
 	} {
+		if scaler.name == "beside" && o.beside == "" || scaler.name != "beside" && !wanted(scaler.name) {
+			continue
+		}
 		fmt.Fprintf(os.Stderr, "%s: %d queues, once a second for %d s\n", scaler.name, o.queues, o.seconds)
 		amqpProxy, err := newProxy(strings.TrimSuffix(strings.TrimPrefix(broker.AMQPURL("/"), "amqp://guest:guest@"), "/%2f"))
 		if err != nil {
@@ -142,7 +141,7 @@ func run(ctx context.Context, o options) error {
 		if err != nil {
 			return err
 		}
-		results[scaler.name], err = scaler.measure(ctx, o, dir, amqpProxy, httpProxy)
+		results[scaler.name], err = scaler.measure(amqpProxy, httpProxy)
 		amqpProxy.close()
 		httpProxy.close()
 		if err != nil {
@@ -199,12 +198,7 @@ func fill(broker *rabbitmq.Broker, queues int) (*amqp.Connection, error) {
 	return connection, nil
 }
 
-// pollOnce asks for one policy.
-type pollOnce func(context.Context, pb.ExternalScalerClient, *pb.ScaledObjectRef) error
-
-func measureEbbtide(
-	ctx context.Context, o options, binary, dir string, amqpProxy, httpProxy *proxy, once pollOnce,
-) (figures, error) {
+func measureEbbtide(ctx context.Context, o options, binary, calls, dir string, amqpProxy, httpProxy *proxy) (figures, error) {
 	policies := filepath.Join(dir, "policies")
 	if err := os.MkdirAll(policies, 0o755); err != nil {
 		return figures{}, err
@@ -242,88 +236,52 @@ spec:
 	if err != nil {
 		return figures{}, err
 	}
-	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	self, err := os.Executable()
 	if err != nil {
 		return figures{}, err
 	}
-	defer connection.Close()
-	client := pb.NewExternalScalerClient(connection)
-	if _, err := poll(ctx, client, once, o.queues, 3); err != nil { // warm: connected, every policy asked once
-		return figures{}, err
-	}
-	usage := begin(process.PID(), amqpProxy, httpProxy)
-	polls, err := poll(ctx, client, once, o.queues, o.seconds)
-	if err != nil {
-		return figures{}, err
-	}
-	f, err := usage.end()
-	f.P50Millis, f.P99Millis = percentile(polls, 50), percentile(polls, 99)
-	return f, err
-}
-
-// poll asks for every policy once a second, spread over it, as KEDA does: three calls, one after the other.
-func poll(
-	ctx context.Context, client pb.ExternalScalerClient, once pollOnce, queues, seconds int,
-) ([]time.Duration, error) {
-	var mu sync.Mutex
-	var polls []time.Duration
-	var firstErr error
-	var wait sync.WaitGroup
-	start := time.Now()
-	for i := range queues {
-		ref := &pb.ScaledObjectRef{Name: queueName(i), Namespace: "scan", ScalerMetadata: map[string]string{"policy": queueName(i)}}
-		wait.Go(func() {
-			for second := range seconds {
-				time.Sleep(time.Until(start.Add(time.Duration(second)*time.Second + time.Duration(i)*time.Second/time.Duration(queues))))
-				begin := time.Now()
-				err := once(ctx, client, ref)
-				mu.Lock()
-				polls = append(polls, time.Since(begin))
-				if err != nil && firstErr == nil {
-					firstErr = err
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	wait.Wait()
-	return polls, firstErr
-}
-
-func percentile(polls []time.Duration, p int) float64 {
-	slices.Sort(polls)
-	return polls[len(polls)*p/100].Seconds() * 1000
+	return measure(ctx, o, exec.CommandContext(ctx, self, "-poll", address, "-calls", calls, "-queues", fmt.Sprint(o.queues),
+		"-seconds", fmt.Sprint(o.seconds)), process.PID(), amqpProxy, httpProxy)
 }
 
 func measureBuiltin(ctx context.Context, o options, binary, protocol, host string, through *proxy) (figures, error) {
-	command := exec.CommandContext(ctx, binary, "-host", host, "-protocol", protocol, "-queues", fmt.Sprint(o.queues),
-		"-seconds", fmt.Sprint(o.seconds))
-	command.Stderr = os.Stderr
-	out, err := command.StdoutPipe()
+	return measure(ctx, o, exec.CommandContext(ctx, binary, "-host", host, "-protocol", protocol, "-queues", fmt.Sprint(o.queues),
+		"-seconds", fmt.Sprint(o.seconds)), 0, through)
+}
+
+// measure starts who polls, and reads the use of a process while it polls: that of scaler, or with 0 its own. Who polls prints
+// "ready" when all is warm, and in the end its polls' percentiles as figures.
+func measure(ctx context.Context, o options, poller *exec.Cmd, scaler int, proxies ...*proxy) (figures, error) {
+	poller.Stderr = os.Stderr
+	out, err := poller.StdoutPipe()
 	if err != nil {
 		return figures{}, err
 	}
-	if err := command.Start(); err != nil {
+	if err := poller.Start(); err != nil {
 		return figures{}, err
 	}
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() || lines.Text() != "ready" {
-		return figures{}, fmt.Errorf("it did not start: %w", command.Wait())
+		return figures{}, fmt.Errorf("it did not start: %w", poller.Wait())
 	}
-	usage := begin(command.Process.Pid, through)
-	// Its own figures come when it is done, so its use is read just before.
-	time.Sleep(time.Duration(o.seconds)*time.Second - 500*time.Millisecond)
+	usage := begin(cmp.Or(scaler, poller.Process.Pid), proxies...)
+	// The process may end when polling does, so its use is read just before.
+	select {
+	case <-time.After(time.Duration(o.seconds)*time.Second - 500*time.Millisecond):
+	case <-ctx.Done():
+		return figures{}, ctx.Err()
+	}
 	f, err := usage.end()
 	if err != nil {
 		return f, err
 	}
 	if !lines.Scan() {
-		return f, fmt.Errorf("it printed no figures: %w", command.Wait())
+		return f, fmt.Errorf("it printed no figures: %w", poller.Wait())
 	}
 	if err := json.Unmarshal(lines.Bytes(), &f); err != nil {
 		return f, err
 	}
-	return f, command.Wait()
+	return f, poller.Wait()
 }
 
 // usage is what a process and its connections had used at a moment.

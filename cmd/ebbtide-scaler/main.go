@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/ebbtide-dev/ebbtide/internal/socket"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/externalscaler"
@@ -96,6 +97,9 @@ func run(ctx context.Context, o options) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(200) // what is kept is small: collect it half as often
 	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1) // to answer a poll is less work than to wake another thread for it
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
 		return fmt.Errorf("--log-level %q: must be debug, info, warn or error", o.logLevel)
@@ -139,6 +143,8 @@ func run(ctx context.Context, o options) error {
 		grpc.Creds(credentials),
 		// Goroutines that go on answering keep their stacks; when all wait for a broker, more are made.
 		grpc.NumStreamWorkers(uint32(2*runtime.GOMAXPROCS(0))),
+		// Requests are small: with windows that follow the bandwidth each would be answered by a ping that measures it, too.
+		grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10),
 		// A client that vanished is noticed; one that pings more often than this is not one of KEDA's.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -166,7 +172,7 @@ func run(ctx context.Context, o options) error {
 		})
 	})
 	work.Go(func() error { store.FollowHolidays(workCtx); return nil })
-	work.Go(func() error { return server.Serve(listener) })
+	work.Go(func() error { return server.Serve(socket.Listener{Listener: listener}) })
 	work.Go(func() error {
 		if err := web.server.Serve(web.listener); !errors.Is(err, http.ErrServerClosed) {
 			return err

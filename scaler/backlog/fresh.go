@@ -33,11 +33,17 @@ func NewFresh[T any](maxAge time.Duration, limits Limits, read func(context.Cont
 }
 
 // Get returns the value, not older than its maximum age. An error is not kept: the next caller reads again.
-func (f *Fresh[T]) Get(ctx context.Context) (T, error) {
+func (f *Fresh[T]) Get(ctx context.Context) (T, error) { return f.Recent(ctx, f.maxAge) }
+
+// Recent is Get for callers who can do with an older value: one that is past its maximum age but younger than tolerated is
+// returned at once, while a newer one is read in the background.
+func (f *Fresh[T]) Recent(ctx context.Context, tolerated time.Duration) (T, error) {
 	f.mu.Lock()
-	if age := f.limits.Now().Sub(f.readAt); !f.readAt.IsZero() && age >= 0 && age < f.maxAge {
-		defer f.mu.Unlock()
-		return f.value, nil
+	age, value := f.limits.Now().Sub(f.readAt), f.value
+	known := !f.readAt.IsZero() && age >= 0
+	if known && age < f.maxAge {
+		f.mu.Unlock()
+		return value, nil
 	}
 	current := f.flight
 	if current == nil {
@@ -47,6 +53,9 @@ func (f *Fresh[T]) Get(ctx context.Context) (T, error) {
 		go f.fly(context.WithoutCancel(ctx), current)
 	}
 	f.mu.Unlock()
+	if known && age < tolerated {
+		return value, nil
+	}
 	select {
 	case <-current.done:
 		return current.value, current.err

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -85,4 +86,34 @@ func TestFreshShares(t *testing.T) {
 	if _, err := stuck.Get(t.Context()); err == nil || err.Error() != "no answer within 20ms" {
 		t.Errorf("error %v", err)
 	}
+}
+
+// Who can do with an older value waits for none while a newer one is read.
+func TestFreshRecent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reads := 0
+		fresh := NewFresh(time.Second, Limits{Timeout: time.Minute, Now: time.Now}, func(context.Context) (int, error) {
+			reads++
+			time.Sleep(100 * time.Millisecond)
+			return reads, nil
+		})
+		for _, step := range []struct {
+			sleep, wantWait time.Duration
+			want            int
+		}{
+			{0, 100 * time.Millisecond, 1},           // there is none yet
+			{500 * time.Millisecond, 0, 1},           // fresh
+			{500 * time.Millisecond, 0, 1},           // past its age: read again meanwhile
+			{50 * time.Millisecond, 0, 1},            // still being read
+			{60 * time.Millisecond, 0, 2},            // newer
+			{time.Minute, 100 * time.Millisecond, 3}, // too old to do with
+		} {
+			time.Sleep(step.sleep)
+			begin := time.Now()
+			got, err := fresh.Recent(t.Context(), 5*time.Second)
+			if wait := time.Since(begin); got != step.want || err != nil || wait != step.wantWait {
+				t.Errorf("after %s: %d, %v after %s; want %d after %s", step.sleep, got, err, wait, step.want, step.wantWait)
+			}
+		}
+	})
 }

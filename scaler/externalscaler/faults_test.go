@@ -141,7 +141,7 @@ func TestIntegrationFaults(t *testing.T) {
 		return listener.Addr().String()
 	}()
 	address := strings.TrimPrefix(broker.AMQPURL("/"), "amqp://guest:guest@")
-	management := at("http://guest:guest@127.0.0.1:1")
+	management, silent := at("http://guest:guest@127.0.0.1:1"), at("http://guest:guest@"+hung)
 	for name, tc := range map[string]struct {
 		source   v1alpha1.RabbitMQBacklog
 		metadata map[string]string
@@ -154,6 +154,7 @@ func TestIntegrationFaults(t *testing.T) {
 		"queue missing":        {source: v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), Queue: "nope", OnMissingQueue: v1alpha1.MissingQueueError}, code: codes.Unavailable, want: `queue "nope": there is no such queue`},
 		"broker hung":          {source: v1alpha1.RabbitMQBacklog{URI: at("amqp://u:p@" + hung), Queue: "q"}, code: codes.Unavailable, want: "broker " + hung + ": connect: "},
 		"management off":       {source: v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), ManagementURI: &management, Queue: "healthy"}, code: codes.OK},
+		"management hung":      {source: v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), ManagementURI: &silent, Queue: "healthy"}, code: codes.OK},
 		"Secret missing":       {source: v1alpha1.RabbitMQBacklog{URI: v1alpha1.ValueSource{SecretKeyRef: secretKey("mq")}, Queue: "q"}, code: codes.Unavailable, want: "spec.backlog.rabbitmq.uri.secretKeyRef: Secret mq not found"},
 		"unknown policy":       {metadata: map[string]string{"policy": "nope"}, code: codes.NotFound, want: "ScalingPolicy scan/nope does not exist: create it"},
 		"unknown key":          {metadata: map[string]string{"policy": "healthy", "minReplicas": "5"}, code: codes.InvalidArgument, want: `has "minReplicas" in its metadata, which means nothing here`},

@@ -244,6 +244,20 @@ func (s *Service) GetMetricSpec(context.Context, *pb.ScaledObjectRef) (*pb.GetMe
 	}}, nil
 }
 
+// StreamMetricSpec implements ExternalScaler for triggers of type external-push: the specification is said once, as it never
+// changes.
+func (s *Service) StreamMetricSpec(ref *pb.ScaledObjectRef, stream pb.ExternalScaler_StreamMetricSpecServer) error {
+	spec, err := s.GetMetricSpec(stream.Context(), ref)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(spec); err != nil {
+		return err
+	}
+	<-stream.Context().Done()
+	return nil
+}
+
 // GetMetrics implements ExternalScaler.
 func (s *Service) GetMetrics(ctx context.Context, request *pb.GetMetricsRequest) (*pb.GetMetricsResponse, error) {
 	d, err := s.answer(ctx, request.GetScaledObjectRef())

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -160,6 +161,28 @@ func TestGetMetricSpecNeverFails(t *testing.T) {
 	response, err := b.client.GetMetricSpec(t.Context(), ref("no-such-policy"))
 	if err != nil || len(response.MetricSpecs) != 1 || response.MetricSpecs[0].TargetSizeFloat != 1 {
 		t.Errorf("%v, %v; want one specification with target size 1", response, err)
+	}
+}
+
+// KEDA opens this stream beside StreamIsActive, and again whenever it ends.
+func TestStreamMetricSpec(t *testing.T) {
+	b := newBundle(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	stream, err := b.client.StreamMetricSpec(ctx, ref("scans"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pulled, err := b.client.GetMetricSpec(t.Context(), ref("scans"))
+	if err != nil || !proto.Equal(pushed, pulled) {
+		t.Errorf("pushed %v, pulled %v, %v; want the same", pushed, pulled, err)
+	}
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if _, err := stream.Recv(); status.Code(err) != codes.Canceled {
+		t.Errorf("the stream ended by itself: %v", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,7 @@ type Directory struct {
 	store *Store
 	log   *slog.Logger
 
+	texts    map[string][]byte               // each file as last read
 	seen     map[types.NamespacedName][]byte // each policy's document as last applied
 	faults   map[string]string               // each broken file's error as last logged
 	resolver Resolver
@@ -84,19 +86,30 @@ func (d *Directory) Run(ctx context.Context, loaded func()) error {
 // they were.
 func (d *Directory) Load(ctx context.Context) {
 	files, err := os.ReadDir(d.path)
+	d.fault(d.path, err)
 	if err != nil {
-		d.fault(d.path, err)
 		return
 	}
-	d.fault(d.path, nil)
-	found, broken := map[types.NamespacedName][]byte{}, false
+	texts, broken := map[string][]byte{}, false
 	for _, file := range files {
 		if extension := filepath.Ext(file.Name()); file.IsDir() || extension != ".yaml" && extension != ".yml" ||
 			strings.HasPrefix(file.Name(), ".") {
 			continue
 		}
 		path := filepath.Join(d.path, file.Name())
-		err := d.loadFile(ctx, path, found)
+		if texts[path], err = os.ReadFile(path); err != nil {
+			d.fault(path, err)
+			delete(texts, path)
+			broken = true
+		}
+	}
+	if !broken && maps.EqualFunc(texts, d.texts, bytes.Equal) {
+		return
+	}
+	d.texts = texts
+	found := map[types.NamespacedName][]byte{}
+	for _, path := range slices.Sorted(maps.Keys(texts)) {
+		err := d.apply(ctx, texts[path], found)
 		d.fault(path, err)
 		broken = broken || err != nil
 	}
@@ -111,12 +124,8 @@ func (d *Directory) Load(ctx context.Context) {
 	}
 }
 
-// loadFile applies a file's documents and adds them to found.
-func (d *Directory) loadFile(ctx context.Context, path string, found map[types.NamespacedName][]byte) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
+// apply puts a file's documents in force, and adds them to found.
+func (d *Directory) apply(ctx context.Context, text []byte, found map[types.NamespacedName][]byte) error {
 	var errs []error
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
 	for n := 1; ; n++ {

@@ -15,6 +15,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/ebbtide-dev/ebbtide/internal/socket"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 )
 
@@ -230,7 +231,7 @@ func (b *broker) dialHost(ctx context.Context, uri amqp.URI, timeout time.Durati
 			}
 			// Bounds the handshake; the library clears it afterwards.
 			deadline, _ := ctx.Deadline()
-			return raw, raw.SetDeadline(deadline)
+			return socket.Wrap(raw), raw.SetDeadline(deadline)
 		},
 	}
 	c, err := amqp.DialConfig(uri.String(), config)

@@ -8,24 +8,34 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 )
 
 const (
-	// totalsAge is how old the totals of a virtual host may be. Those of quorum queues lag by five seconds anyway.
-	totalsAge = time.Second
-	// finishedAge is how old counts of acknowledged messages may be: only differences over minutes are used.
-	finishedAge = 10 * time.Second
+	// totalsAge is how old the totals of a virtual host may be before newer ones are read. Nobody waits for these while the last
+	// ones are not older than totalsTolerated: those of quorum queues lag by five seconds anyway.
+	totalsAge       = time.Second
+	totalsTolerated = 5 * time.Second
+	// finishedAge and finishedTolerated are the same for counts of acknowledged messages: only differences over minutes are used.
+	finishedAge       = 10 * time.Second
+	finishedTolerated = time.Minute
 	// maxAnswer bounds an answer of the management API: some hundred thousand queues.
 	maxAnswer = 64 << 20
 )
+
+var errSilent = errors.New("management API: no answer")
 
 // management asks a broker's management API for what AMQP does not tell, of all queues of a virtual host at once.
 type management struct {
 	base, user, password string
 	client               *http.Client
+	limits               backlog.Limits
+
+	mu          sync.Mutex
+	silentSince time.Time // when an answer was last waited for in vain
 
 	totals   *backlog.Fresh[map[string]totals]
 	finished *backlog.Fresh[map[string]int64]
@@ -47,7 +57,7 @@ func newManagement(config Config, vhost, user, password string, limits backlog.L
 	if err != nil {
 		return nil, err
 	}
-	m := &management{user: user, password: password, client: &http.Client{
+	m := &management{user: user, password: password, limits: limits, client: &http.Client{
 		Transport: &http.Transport{MaxIdleConnsPerHost: 2, TLSClientConfig: tlsConfig, Proxy: http.ProxyFromEnvironment},
 	}}
 	if u.User != nil {
@@ -59,6 +69,37 @@ func newManagement(config Config, vhost, user, password string, limits backlog.L
 	m.totals = backlog.NewFresh(totalsAge, limits, m.readTotals)
 	m.finished = backlog.NewFresh(finishedAge, limits, m.readFinished)
 	return m, nil
+}
+
+// queueTotals returns the totals of all queues.
+func (m *management) queueTotals(ctx context.Context) (map[string]totals, error) {
+	return recent(ctx, m, m.totals, totalsTolerated)
+}
+
+// finishedMessages returns how many messages of each queue were ever acknowledged.
+func (m *management) finishedMessages(ctx context.Context) (map[string]int64, error) {
+	return recent(ctx, m, m.finished, finishedTolerated)
+}
+
+// recent waits for an answer no longer than the observation that it adds to can do without: a quarter of the time limit, and then
+// not at all for the whole of it.
+func recent[T any](ctx context.Context, m *management, value *backlog.Fresh[T], tolerated time.Duration) (T, error) {
+	m.mu.Lock()
+	silent := m.limits.Now().Sub(m.silentSince).Abs() < m.limits.Timeout
+	m.mu.Unlock()
+	if silent {
+		var none T
+		return none, errSilent
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, m.limits.Timeout/4, errSilent)
+	defer cancel()
+	answer, err := value.Recent(ctx, tolerated)
+	if errors.Is(err, errSilent) {
+		m.mu.Lock()
+		m.silentSince = m.limits.Now()
+		m.mu.Unlock()
+	}
+	return answer, err
 }
 
 // readTotals reads what kind each queue is and how many messages its consumers hold. With statistics disabled the queues

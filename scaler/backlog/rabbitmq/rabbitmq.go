@@ -170,16 +170,8 @@ func (r *reader) read(ctx context.Context) (target.Observation, error) {
 	if err := r.refuseStreams(ctx); err != nil {
 		return o, err
 	}
-	states := make([]queueState, len(r.config.Queues))
-	all, allCtx := errgroup.WithContext(ctx)
-	for i, name := range r.config.Queues {
-		all.Go(func() error {
-			var err error
-			states[i], err = r.inspect(allCtx, name)
-			return err
-		})
-	}
-	if err := all.Wait(); err != nil {
+	states, err := r.inspectAll(ctx)
+	if err != nil {
 		return o, err
 	}
 	for _, state := range states {
@@ -193,7 +185,7 @@ func (r *reader) read(ctx context.Context) (target.Observation, error) {
 	// A management API that fails costs accuracy of the idle reserve and of the service time, not the observation. Only
 	// with nothing waiting do unacknowledged messages matter, so only then are they asked for.
 	if o.Ready == 0 && o.Consumers > 0 {
-		if queues, err := r.management.totals.Get(ctx); err == nil {
+		if queues, err := r.management.queueTotals(ctx); err == nil {
 			o.UnacknowledgedKnown = true
 			for _, name := range r.config.Queues {
 				o.Unacknowledged += queues[name].Unacknowledged
@@ -201,7 +193,7 @@ func (r *reader) read(ctx context.Context) (target.Observation, error) {
 		}
 	}
 	if r.config.CountFinished {
-		if finished, err := r.management.finished.Get(ctx); err == nil {
+		if finished, err := r.management.finishedMessages(ctx); err == nil {
 			for _, name := range r.config.Queues {
 				n, known := finished[name]
 				o.Finished += n
@@ -210,6 +202,25 @@ func (r *reader) read(ctx context.Context) (target.Observation, error) {
 		}
 	}
 	return o, nil
+}
+
+// inspectAll asks for all queues, side by side.
+func (r *reader) inspectAll(ctx context.Context) ([]queueState, error) {
+	states := make([]queueState, len(r.config.Queues))
+	var err error
+	if len(states) == 1 { // as nearly always
+		states[0], err = r.inspect(ctx, r.config.Queues[0])
+		return states, err
+	}
+	all, allCtx := errgroup.WithContext(ctx)
+	for i, name := range r.config.Queues {
+		all.Go(func() error {
+			var err error
+			states[i], err = r.inspect(allCtx, name)
+			return err
+		})
+	}
+	return states, all.Wait()
 }
 
 // inspect asks for a queue, unless it was missing a moment ago.
@@ -245,7 +256,7 @@ func (r *reader) refuseStreams(ctx context.Context) error {
 	if r.management == nil || now.Sub(r.typesSeen) < checkTypes {
 		return nil
 	}
-	queues, err := r.management.totals.Get(ctx)
+	queues, err := r.management.queueTotals(ctx)
 	if err != nil {
 		return nil // see read
 	}

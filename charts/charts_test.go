@@ -31,11 +31,6 @@ func TestLint(t *testing.T) {
 	}
 }
 
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
 // Each chart's own tests pass, and its snapshots are complete.
 func TestUnit(t *testing.T) {
 	b := newBundle(t)

@@ -27,7 +27,7 @@ func TestPictureOfAMessage(t *testing.T) {
 		lag                                        = 5
 		left, scale, row                           = 250.0, 8.4, 30.0
 	)
-	c := newCanvas(900, 330, "A message waits, is worked on and is settled; below it what every statistic counts at that time")
+	c := newCanvas(330, "A message waits, is worked on and is settled; below it what every statistic counts at that time")
 	y := 18.0
 	name := func(text, note string) {
 		y += row
@@ -153,7 +153,7 @@ func TestPictureOfBursts(t *testing.T) {
 		{"ready + consumers, default", "a", simulator.Ebbtide(unlimited, target.Policy{MessagesPerReplica: 1}), nil},
 	}
 	const left, right, top, bottom, minutes, highest = 44.0, 870.0, 130.0, 290.0, 14.0, 80.0
-	c := newCanvas(900, 322, "Messages that wait while four bursts of 40 come, under four triggers")
+	c := newCanvas(322, "Messages that wait while four bursts of 40 come, under four triggers")
 	c.text(14, 22, "h", "Four bursts of 40 messages: how many wait")
 	at := func(minute, value float64) point {
 		return point{left + minute/minutes*(right-left), bottom - value/highest*(bottom-top)}
@@ -239,7 +239,7 @@ func TestPictureOfNodes(t *testing.T) {
 	}
 	order := packing.Order(candidates, pod*60*1e9, nil, len(candidates))
 	const left, right, top, row, minutes = 150.0, 620.0, 62.0, 56.0, 24.0
-	c := newCanvas(900, top+row*float64(len(nodes))+40, "Nodes in the order in which they are taken for a pod that runs for six minutes")
+	c := newCanvas(top+row*float64(len(nodes))+40, "Nodes in the order in which they are taken for a pod that runs for six minutes")
 	c.text(14, 22, "h", "A pod that runs for 6 minutes: where does it go?")
 	at := func(minute float64) float64 { return left + min(minute, minutes)/minutes*(right-left) }
 	bottom := top + row*float64(len(nodes))
@@ -334,7 +334,7 @@ func TestPictureOfACalendar(t *testing.T) {
 	start := time.Date(2026, 12, 22, 0, 0, 0, 0, p.TimeZone)
 	end := start.AddDate(0, 0, 4)
 	const left, right, top, bottom, highest = 44.0, 886.0, 60.0, 250.0, 65.0
-	c := newCanvas(900, 344, "Floor and cap of the calendar on this page over four days")
+	c := newCanvas(344, "Floor and cap of the calendar on this page over four days")
 	c.text(14, 22, "h", "Limits from Tuesday, 22 December, to Friday, 25 December 2026")
 	at := func(instant time.Time, value float64) point {
 		return point{left + instant.Sub(start).Hours()/end.Sub(start).Hours()*(right-left), bottom - value/highest*(bottom-top)}
@@ -383,7 +383,7 @@ func TestPictureOfClockChanges(t *testing.T) {
 	}
 	p := calendarOf(t, "concepts/calendars.md")
 	const left, right, row = 190.0, 866.0, 108.0
-	c := newCanvas(900, 2*row+40, "What a period from 02:30 to 03:30 means on the days on which clocks change")
+	c := newCanvas(2*row+40, "What a period from 02:30 to 03:30 means on the days on which clocks change")
 	c.text(14, 22, "h", "A period from 02:30 to 03:30 when clocks change (Europe/Prague)")
 	for i, day := range []time.Time{time.Date(2027, 3, 28, 0, 0, 0, 0, zone), time.Date(2026, 10, 25, 0, 0, 0, 0, zone)} {
 		y := 34 + row*float64(i)
@@ -417,7 +417,7 @@ func TestPictureOfAnOutage(t *testing.T) {
 	)
 	limits := calendar.Limits{Period: "workday", MinReplicas: 5, MaxReplicas: 200}
 	rules := target.Policy{MessagesPerReplica: 1, HoldFor: 5 * time.Minute}
-	c := newCanvas(900, 306, "The target before, during and after twelve minutes without the broker")
+	c := newCanvas(306, "The target before, during and after twelve minutes without the broker")
 	c.text(14, 22, "h", "The broker is away for twelve minutes (holdFor 5m, a floor of 5)")
 	at := func(minute, value float64) point {
 		return point{left + minute/minutes*(right-left), bottom - value/highest*(bottom-top)}

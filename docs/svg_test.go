@@ -35,7 +35,8 @@ text.m{text-anchor:middle}text.e{text-anchor:end}
 `
 
 // newCanvas begins a picture with what it shows in a sentence, for those who can't see it.
-func newCanvas(width, height float64, description string) *canvas {
+func newCanvas(height float64, description string) *canvas {
+	const width = 900.0
 	c := &canvas{width: width, height: height}
 	c.add(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" role="img"><title>%s</title>`, width, height, html.EscapeString(description))
 	c.WriteString("\n" + style)

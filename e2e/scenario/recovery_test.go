@@ -204,7 +204,7 @@ func (r *recovery) brokerLost() {
 	definitions, err := r.c.Broker.Definitions(r.ctx)
 	r.must(err)
 	r.c.Broker.Crash()
-	disk, backup := r.c.Broker.Data(), filepath.Join(r.T.TempDir(), "disk")
+	disk, backup := r.c.Broker.Data(), filepath.Join(r.TempDir(), "disk")
 	r.must(os.Rename(disk, backup))
 	r.must(r.c.Broker.Restart(r.ctx))
 	r.must(r.c.Broker.ImportDefinitions(r.ctx, definitions))
@@ -256,7 +256,7 @@ func (r *recovery) loseNode(node *corev1.Node) {
 // etcdRestored saves etcd, lets more scans come and run, kills the API server and etcd, and restores the save: the API server has
 // forgotten the newer jobs, and how the older ones ended.
 func (r *recovery) etcdRestored() {
-	file := filepath.Join(r.T.TempDir(), "etcd.db")
+	file := filepath.Join(r.TempDir(), "etcd.db")
 	r.must(r.c.SaveEtcd(r.ctx, file))
 	r.publish(20)
 	jobs := r.observed.snapshot().jobs

@@ -44,8 +44,8 @@ func candidates(f *Fleet, p Pod, now time.Time, most int) []string {
 	return f.Candidates(p, packing.Query{Now: now, Most: most, Tries: 1000, Accept: anyNode})
 }
 
-// exitOf is how long the pods of node a are expected to keep it.
-func exitOf(f *Fleet, now time.Time) time.Duration {
+// exitOfA is how long the pods of node a are expected to keep it.
+func exitOfA(f *Fleet, now time.Time) time.Duration {
 	nodes := []packing.Node{{Name: "a"}}
 	f.Describe(nodes, "", now)
 	return nodes[0].Exit
@@ -102,7 +102,7 @@ func TestFinishedTeaches(t *testing.T) {
 		t.Errorf("learned of %d classes, want that of the scans alone", classes)
 	}
 	f.AddPod(scan, "a", start)
-	if exit := exitOf(f, start); exit < 35*time.Second || exit > 45*time.Second {
+	if exit := exitOfA(f, start); exit < 35*time.Second || exit > 45*time.Second {
 		t.Errorf("the node exits in %s, but pods of the class run 40 s", exit)
 	}
 	if !f.RemovePod("p") || f.RemovePod("p") {
@@ -128,7 +128,7 @@ func TestLimits(t *testing.T) {
 	} {
 		tc.pod.ID = name
 		f.AddPod(tc.pod, "a", start)
-		if got := exitOf(f, start.Add(tc.at)); got != tc.want {
+		if got := exitOfA(f, start.Add(tc.at)); got != tc.want {
 			t.Errorf("%s: the node exits in %s, want %s", name, got, tc.want)
 		}
 		f.RemovePod(name)
@@ -149,11 +149,11 @@ func TestNoisyStatements(t *testing.T) {
 	}
 	p := stated("p", 1, 4*time.Minute)
 	f.AddPod(p, "a", start)
-	if placed, exit := f.Remaining(p), exitOf(f, start); exit >= placed || placed >= 4*time.Minute || exit < time.Minute {
+	if placed, exit := f.Remaining(p), exitOfA(f, start); exit >= placed || placed >= 4*time.Minute || exit < time.Minute {
 		t.Errorf("a pod that says 4m is taken to run %s and to keep its node for %s, want less of both, and the node's the least", placed, exit)
 	}
 	for last, age := time.Duration(0), time.Minute; age < time.Hour; age *= 2 {
-		ends := age + exitOf(f, start.Add(age))
+		ends := age + exitOfA(f, start.Add(age))
 		if ends <= age || ends < last {
 			t.Errorf("after %s the pod is expected to run for %s in all, after half of that for %s", age, ends, last)
 		}
@@ -171,7 +171,7 @@ func TestHorizon(t *testing.T) {
 			t.Errorf("a pod that says %s runs %s, want %s", runs, got, want)
 		}
 		f.AddPod(p, "a", start)
-		if got := exitOf(f, start); got != want {
+		if got := exitOfA(f, start); got != want {
 			t.Errorf("the node of a pod that says %s exits in %s, want %s", runs, got, want)
 		}
 		f.RemovePod("p")

@@ -182,10 +182,10 @@ func TestSimpleCommands(t *testing.T) {
 func TestCheck(t *testing.T) {
 	v := newVocabulary(t)
 	for text, want := range map[string]string{
-		"make demo":        "",
-		"make deno":        "no target deno",
-		"make publish N=5": "",
-		"make publish M=5": "no variable M",
+		"make demo":             "",
+		"make deno":             "no target deno",
+		"make publish N=5":      "",
+		"make publish NUMBER=5": "no variable NUMBER",
 		"ebbtide doctor -f examples/scans-policy.yaml --strict":                       "",
 		"kubectl ebbtide docter":                                                      "no command docter",
 		"bin/ebbtide explain --redy 4":                                                "no flag --redy",

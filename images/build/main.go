@@ -44,7 +44,7 @@ func main() {
 func run(ctx context.Context, o options) error {
 	specs := images.Specs(o.version, revision(ctx))
 	if o.only != "" {
-		all := specs
+		all := append(specs, images.Quickstart(o.version, revision(ctx)))
 		specs = slices.DeleteFunc(slices.Clone(all), func(s images.Spec) bool { return s.Name != o.only })
 		if len(specs) == 0 {
 			return fmt.Errorf("-image %q: must be one of %v", o.only, names(all))

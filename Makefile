@@ -98,8 +98,8 @@ e2e-calibration: tools ## The same 320 scans on the cluster and in the simulator
 e2e-recovery: tools ## Drills: broker, scaler, scheduler, KEDA, nodes, API server and etcd fail in the middle of a burst (ABSENCE=10m)
 	$(TEST) -timeout 90m -count=1 -run TestRecovery ./e2e/scenario $(if $(ABSENCE)$(RECOVERY_JSON),-args $(if $(ABSENCE),-absence $(ABSENCE)) $(if $(RECOVERY_JSON),-recovery $(abspath $(RECOVERY_JSON))))
 
-dashboards-pictures: ## Draw the dashboards of the cluster that make up started into docs/pictures, by Grafana's components (MINUTES=10)
-	dashboards/preview/pictures.sh $(or $(MINUTES),10)
+dashboards-pictures: ## Draw the dashboards of the cluster that make up started by Grafana's components (MINUTES=10, TO=docs/pictures, NAMESPACE=scan, POLICY=scans)
+	dashboards/preview/pictures.sh $(or $(MINUTES),10) $(or $(TO),docs/pictures) $(or $(NAMESPACE),scan) $(or $(POLICY),scans)
 
 fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)

@@ -182,10 +182,10 @@ func TestSimpleCommands(t *testing.T) {
 func TestCheck(t *testing.T) {
 	v := newVocabulary(t)
 	for text, want := range map[string]string{
-		"make demo":        "",
-		"make deno":        "no target deno",
-		"make publish N=5": "",
-		"make publish M=5": "no variable M",
+		"make demo":             "",
+		"make deno":             "no target deno",
+		"make publish N=5":      "",
+		"make publish NUMBER=5": "no variable NUMBER",
 		"ebbtide doctor -f examples/scans-policy.yaml --strict":                       "",
 		"kubectl ebbtide docter":                                                      "no command docter",
 		"bin/ebbtide explain --redy 4":                                                "no flag --redy",
@@ -334,8 +334,8 @@ func (v *vocabulary) program(name string, args []string) error {
 
 func (v *vocabulary) helm(args []string) error {
 	chart := ""
-	for _, arg := range args {
-		if clean := filepath.Clean(arg); strings.HasPrefix(clean, "charts/") {
+	for i, arg := range args {
+		if clean := filepath.Clean(arg); strings.HasPrefix(clean, "charts/") && !strings.HasPrefix(args[max(0, i-1)], "-") {
 			if chart = clean; v.values[chart] == nil {
 				return fmt.Errorf("there is no chart %s", chart)
 			}

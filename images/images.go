@@ -62,6 +62,13 @@ func Specs(version, revision string) []Spec {
 	return specs
 }
 
+// Quickstart is the image of the tutorial's scan service, which is no part of a release.
+func Quickstart(version, revision string) Spec {
+	return Spec{
+		Name: "ebbtide-quickstart", Packages: []string{"./examples/quickstart", "./cmd/ebbtide-worker"}, Version: version, Revision: revision,
+	}
+}
+
 // Image is an image of several architectures under one digest, and what it is made of.
 type Image struct {
 	Spec Spec

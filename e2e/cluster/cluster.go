@@ -65,7 +65,7 @@ type Cluster struct {
 	network  *network // of real nodes; nil without them
 	config   *rest.Config
 	started  time.Time
-	// prometheus is the URL of the one that StartPrometheus started.
+	// prometheus is the URL of the one that StartPrometheus or StartPodPrometheus started.
 	prometheus string
 
 	client    client.Client
@@ -367,13 +367,13 @@ func (c *Cluster) running(name string) *proc.Process {
 func (c *Cluster) WriteState() error {
 	state := State{
 		PID: proc.OuterPID(), Started: c.started, APIServer: c.apiServer(), Kubeconfig: c.Kubeconfig("admin"), Kubectl: c.Kubectl(),
-		AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(),
+		AMQP: c.Broker.AMQPURL("/"), Management: c.Broker.ManagementURL(), Prometheus: c.prometheus,
 	}
 	if c.network != nil {
 		state.Helm = c.tools.Bin("helm")
 	} else {
 		state.Scaler, state.ScalerMetrics, state.Placements = c.ScalerAddress(), c.ScalerMetricsURL(), c.ExplainURL()+"/placements"
-		state.SchedulerHTTPS, state.Prometheus = fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler), c.prometheus
+		state.SchedulerHTTPS = fmt.Sprintf("https://127.0.0.1:%d", c.ports.Scheduler)
 	}
 	text, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {

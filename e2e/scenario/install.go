@@ -21,7 +21,7 @@ func PrepareInstall(ctx context.Context, c *cluster.Cluster) error {
 		return fmt.Errorf("declare queues: %w", err)
 	}
 	var specs []images.Spec
-	for _, spec := range images.Specs(ImageTag, "") {
+	for _, spec := range append(images.Specs(ImageTag, ""), images.Quickstart(ImageTag, "")) {
 		spec.Arch = runtime.GOARCH
 		switch spec.Name {
 		case "ebbtide": // people run it, not the cluster

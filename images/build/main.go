@@ -45,7 +45,11 @@ func run(ctx context.Context, o options) error {
 	}
 	architectures := strings.Split(o.arch, ",")
 	var sizes strings.Builder
-	for _, spec := range images.Specs(o.version, revision(ctx)) {
+	specs := images.Specs(o.version, revision(ctx))
+	if o.only != "" {
+		specs = append(specs, images.Quickstart(o.version, revision(ctx)))
+	}
+	for _, spec := range specs {
 		if o.only != "" && spec.Name != o.only {
 			continue
 		}

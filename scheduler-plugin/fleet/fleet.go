@@ -252,9 +252,10 @@ func (f *Fleet) Describe(nodes []packing.Node, group string, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refresh(now)
+	together := f.groups[group]
 	for i := range nodes {
 		if x := f.nodes[nodes[i].Name]; x != nil {
-			nodes[i].Exit, nodes[i].Locality, nodes[i].Price = x.stays(now), f.groups[group][x.Name], x.Price
+			nodes[i].Exit, nodes[i].Locality, nodes[i].Price = x.stays(now), together[x.Name], x.Price
 		}
 	}
 }

@@ -128,17 +128,32 @@ func (k *Key) Decide(other *Key) (order int, by string) {
 	return strings.Compare(k.Name, other.Name), "name"
 }
 
-// Order is the nodes' keys for a pod that will run for remaining, the best first, up to most of them. Weights are as in NewKey.
+// Order is the nodes' keys for a pod that will run for remaining, the best first, up to most of them. Weights are as in NewKey. Of many
+// nodes only the best so far are kept in order: most are compared with the worst of them alone.
 func Order(nodes []Node, remaining time.Duration, weights []float64, most int) []Key {
-	keys, order := make([]Key, len(nodes)), make([]*Key, len(nodes))
-	for i := range nodes {
-		keys[i] = NewKey(&nodes[i], remaining, weights)
-		order[i] = &keys[i]
+	most = min(most, len(nodes))
+	if most <= 0 {
+		return nil
 	}
-	slices.SortFunc(order, (*Key).Compare)
-	best := make([]Key, min(most, len(order)))
-	for i := range best {
-		best[i] = *order[i]
+	keys, order := make([]Key, most), make([]*Key, 0, most)
+	var key Key // one for all, as each would go to the heap
+	for i := range nodes {
+		key = NewKey(&nodes[i], remaining, weights)
+		var slot *Key
+		if last := len(order) - 1; len(order) < most {
+			slot = &keys[len(order)]
+		} else if slot = order[last]; key.Compare(slot) < 0 {
+			order = order[:last]
+		} else {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(order, &key, (*Key).Compare)
+		*slot = key
+		order = slices.Insert(order, at, slot)
+	}
+	best := make([]Key, most)
+	for i, key := range order {
+		best[i] = *key
 	}
 	return best
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/target"
@@ -49,10 +49,7 @@ func known(t *testing.T) map[string]metric {
 		metrics[name] = m
 	}
 	for _, row := range regexp.MustCompile("(?m)^\\| `(ebbtide_\\w+)` \\| (\\w+) \\| (.*?) \\|").FindAllStringSubmatch(string(text), -1) {
-		m := metric{kind: row[2]}
-		for _, label := range regexp.MustCompile("\\w+").FindAllString(row[3], -1) {
-			m.labels = append(m.labels, label)
-		}
+		m := metric{row[2], regexp.MustCompile(`\w+`).FindAllString(row[3], -1)}
 		metrics[row[1]] = m
 	}
 	if len(metrics) < 40 {
@@ -90,7 +87,7 @@ func checkExpr(expr string, metrics map[string]metric) (has []string, err error)
 		}
 		has = append(has, m.labels...)
 		for _, matcher := range selector.LabelMatchers {
-			if matcher.Name != labels.MetricName && !slices.Contains(m.labels, matcher.Name) {
+			if matcher.Name != model.MetricNameLabel && !slices.Contains(m.labels, matcher.Name) {
 				wrong = fmt.Errorf("%s has no label %q", selector.Name, matcher.Name)
 			}
 		}

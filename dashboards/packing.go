@@ -49,59 +49,59 @@ func packing() *Dashboard {
 	const trusted = "max(ebbtide_drainpack_run_time_correlation)"
 	return newDashboard("packing", "Packing",
 		"Whether pods sit on few nodes, and whether the other nodes drain and go. Of all nodes and pods of the cluster.", nil, arrange(
-			stat("Nodes", "Nodes that there are, of every kind.", 4, query("nodes", nodes), colored("nodes", "blue")),
-			stat("Pods on a node", "In the mean, without DaemonSets'.", 4,
+			stat("Nodes", "Nodes that there are, of every kind.", query("nodes", nodes), colored("nodes", "blue")),
+			stat("Pods on a node", "In the mean, without DaemonSets'.",
 				query("pods", `max(ebbtide_drainpack_pods{kind="keeping"}) / `+nodes), decimals(1), colored("pods", "green")),
-			stat("CPU requested", "Share of all nodes' CPU that pods request.", 4,
+			stat("CPU requested", "Share of all nodes' CPU that pods request.",
 				query("cpu", `max(ebbtide_drainpack_used_ratio{resource="cpu"})`), unit("percentunit"), decimals(0), colored("cpu", "purple")),
 			stat("Over least possible", "Over the range: node-hours that were spent, divided by those that any packing of "+
-				"the same pods needs on nodes of the largest size. 1 can't be beaten, and nodes of other sizes or for other purposes raise it.", 4,
+				"the same pods needs on nodes of the largest size. 1 can't be beaten, and nodes of other sizes or for other purposes raise it.",
 				latest("ratio", overBound("$__range")), unit("suffix:×"), decimals(2), steps("green", at{1.5, "yellow"}, at{2.5, "orange"})),
-			stat("Predictions", "Correlation between expected and real run times of the last pods: below 0.5 best fit alone counts.", 4,
+			stat("Predictions", "Correlation between expected and real run times of the last pods: below 0.5 best fit alone counts.",
 				query("correlation", trusted), decimals(2), steps("orange", at{0.5, "green"})),
-			stat("Pending pods", "Pods that wait for a node, of all profiles.", 4,
+			stat("Pending pods", "Pods that wait for a node, of all profiles.",
 				query("pending", "sum(scheduler_pending_pods)"), steps("green", at{1, "yellow"}, at{100, "orange"})),
 
 			graph("Nodes by when they drain", "By when the last of their pods is expected to end. Nodes should pass from green to empty "+
 				"and be gone; an empty band that stays is money lost.", 12,
-				byState, stacked, from(0), unit("short")),
+				byState, stacked, fromZero, unit("short")),
 			graph("Nodes by pods", "By the number of pods that keep them. A good packing has full nodes and empty ones, and few between.", 12,
-				byPods, stacked, from(0), unit("short")),
+				byPods, stacked, fromZero, unit("short")),
 
 			graph("Nodes and the fewest possible", "Node-seconds per second. The distance is what a better packing, or an autoscaler that removes "+
 				"empty nodes sooner, could save.", 12,
 				query("nodes", "max(rate(ebbtide_drainpack_node_seconds_total[$__rate_interval]))"),
 				query("fewest possible", "max(rate(ebbtide_drainpack_lower_bound_node_seconds_total[$__rate_interval]))"),
-				from(0), unit("short"), colored("nodes", "blue"), colored("fewest possible", "green", dashed...)),
+				fromZero, unit("short"), colored("nodes", "blue"), colored("fewest possible", "green", dashed...)),
 			graph("Pods", "On nodes, and waiting for one.", 12,
 				query("on nodes", `max(ebbtide_drainpack_pods{kind="keeping"})`),
 				query("DaemonSets' and the like", `max(ebbtide_drainpack_pods{kind="following"})`), query("pending", "sum(scheduler_pending_pods)"),
-				from(0), unit("short"), colored("on nodes", "green"), colored("DaemonSets' and the like", "text"), colored("pending", "orange")),
+				fromZero, unit("short"), colored("on nodes", "green"), colored("DaemonSets' and the like", "text"), colored("pending", "orange")),
 
 			graph("Empty until removed", "How long nodes stood empty before the autoscaler removed them, of those that went.", 12,
-				percentiles("ebbtide_drainpack_empty_seconds", "", 50, 95), from(0), unit("s")),
+				percentiles("ebbtide_drainpack_empty_seconds", "", 50, 95), fromZero, unit("s")),
 			graph("Waits longest to go", "The node that has been empty for longest since its last pod ended, and the one that is being "+
 				"taken away for longest with pods still on it. What rises without end does not drain.", 12,
 				query("empty", "max(ebbtide_drainpack_empty_longest_seconds)"), query("leaving", "max(ebbtide_drainpack_leaving_longest_seconds)"),
-				from(0), unit("s"), colored("empty", "red"), colored("leaving", "purple")),
+				fromZero, unit("s"), colored("empty", "red"), colored("leaving", "purple")),
 
 			graph("Placements by tier", "Pods put on nodes per minute, by what the node was to them: one that outlasts them costs nothing "+
 				"more, an empty or extended one lives longer for them.", 12,
-				query("{{tier}}", perSecond("tier", "ebbtide_drainpack_placements_total", "")+" * 60"), stacked, from(0), unit("short"),
+				query("{{tier}}", perSecond("tier", "ebbtide_drainpack_placements_total", "")+" * 60"), stacked, fromZero, unit("short"),
 				colored("endless", "dark-blue"), colored("outlasts", "green"), colored("extended", "yellow"), colored("empty", "red"),
 				colored("leaving", "purple"), colored("unknown", "text")),
 			graph("Extension added", "How much longer nodes are expected to live for a pod that was put there.", 12,
 				query("mean", "sum(rate(ebbtide_drainpack_extension_seconds_sum[$__rate_interval])) / "+
 					"sum(rate(ebbtide_drainpack_extension_seconds_count[$__rate_interval]))"),
-				percentiles("ebbtide_drainpack_extension_seconds", "", 95), from(0), unit("s")),
+				percentiles("ebbtide_drainpack_extension_seconds", "", 95), fromZero, unit("s")),
 
 			graph("Run times over what was expected", "1 is a right expectation; 2, a pod that ran twice as long.", 8,
-				percentiles("ebbtide_drainpack_run_time_ratio", "", 10, 50, 90), from(0), unit("suffix:×")),
+				percentiles("ebbtide_drainpack_run_time_ratio", "", 10, 50, 90), fromZero, unit("suffix:×")),
 			graph("Scheduling attempts by offer", "Per minute. Candidates of the index are quick (offered); other pods look at all nodes: many "+
 				"refused ones mean that another plugin refuses what this one offers.", 8,
-				query("{{result}}", perSecond("result", "ebbtide_drainpack_candidates_total", "")+" * 60"), stacked, from(0), unit("short"),
+				query("{{result}}", perSecond("result", "ebbtide_drainpack_candidates_total", "")+" * 60"), stacked, fromZero, unit("short"),
 				colored("offered", "green"), colored("none", "yellow"), colored("complex", "blue"), colored("refused", "red")),
 			graph("Time to place a pod", "From its first attempt to its node, waits for new nodes included.", 8,
-				percentiles("scheduler_pod_scheduling_sli_duration_seconds", "", 50, 99), from(0), unit("s")),
+				percentiles("scheduler_pod_scheduling_sli_duration_seconds", "", 50, 99), fromZero, unit("s")),
 		))
 }

@@ -35,8 +35,8 @@ func graph(title, description string, width int, changes ...change) *Panel {
 }
 
 // stat shows one number, and how it came to be in the background.
-func stat(title, description string, width int, changes ...change) *Panel {
-	return newPanel("stat", title, description, width, 4, nil, &statOptions{
+func stat(title, description string, changes ...change) *Panel {
+	return newPanel("stat", title, description, 4, 4, nil, &statOptions{
 		ColorMode: "value", GraphMode: "area", JustifyMode: "auto", TextMode: "auto", WideLayout: true, Orientation: "auto",
 		ReduceOptions: reduceOptions{Calcs: []string{"lastNotNull"}}, PercentChangeColorMode: "standard",
 	}, append([]change{steps("text")}, changes...))
@@ -98,7 +98,7 @@ func unit(name string) change { return func(p *Panel) { p.FieldConfig.Defaults.U
 
 func decimals(n int) change { return func(p *Panel) { p.FieldConfig.Defaults.Decimals = &n } }
 
-func from(least float64) change { return func(p *Panel) { p.FieldConfig.Defaults.Min = &least } }
+func fromZero(p *Panel) { p.FieldConfig.Defaults.Min = ptr.To(0.0) }
 
 func upTo(most float64) change { return func(p *Panel) { p.FieldConfig.Defaults.Max = &most } }
 

@@ -49,10 +49,7 @@ func known(t *testing.T) map[string]metric {
 		metrics[name] = m
 	}
 	for _, row := range regexp.MustCompile("(?m)^\\| `(ebbtide_\\w+)` \\| (\\w+) \\| (.*?) \\|").FindAllStringSubmatch(string(text), -1) {
-		m := metric{kind: row[2]}
-		for _, label := range regexp.MustCompile(`\w+`).FindAllString(row[3], -1) {
-			m.labels = append(m.labels, label)
-		}
+		m := metric{row[2], regexp.MustCompile(`\w+`).FindAllString(row[3], -1)}
 		metrics[row[1]] = m
 	}
 	if len(metrics) < 40 {

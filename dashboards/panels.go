@@ -98,7 +98,7 @@ func unit(name string) change { return func(p *Panel) { p.FieldConfig.Defaults.U
 
 func decimals(n int) change { return func(p *Panel) { p.FieldConfig.Defaults.Decimals = &n } }
 
-func fromZero(p *Panel) { p.FieldConfig.Defaults.Min = new(float64) }
+func fromZero(p *Panel) { p.FieldConfig.Defaults.Min = ptr.To(0.0) }
 
 func upTo(most float64) change { return func(p *Panel) { p.FieldConfig.Defaults.Max = &most } }
 

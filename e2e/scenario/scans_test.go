@@ -189,7 +189,7 @@ func (s *scans) upgradeInABurst() {
 	}
 	s.eventually("scans run", func() (string, bool) { n := len(running()); return fmt.Sprintf("%d jobs run", n), n > 0 })
 	before := running()
-	s.helm("upgrade", "my-scans", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "--set", "podLabels.version=two,scaledJob.successfulJobsHistoryLimit=100")
+	s.helm("upgrade", "my-scans", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "--set", "podLabels.version=two")
 	for name := range before {
 		if _, there := s.jobs()[name]; !there {
 			s.Errorf("the upgrade ended job %s", name)

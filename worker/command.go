@@ -50,8 +50,7 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
-		child.Kill(cmd)
-		<-ended // that it was killed
+		_ = child.Kill(cmd, ended) // that it was killed
 		return outcome{}, context.Cause(ctx)
 	}
 	o.finished = time.Now()

@@ -25,8 +25,11 @@ func Start(cmd *exec.Cmd) (ended <-chan error, err error) {
 	return end, <-started
 }
 
-// Kill ends a command that was started, with all of its group.
-func Kill(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+// Kill ends a command that was started, with all of its group, and returns how it ended.
+func Kill(cmd *exec.Cmd, ended <-chan error) error {
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	return <-ended
+}
 
 // Run runs a command to its end, or until ctx ends; then the error is the cause.
 func Run(ctx context.Context, cmd *exec.Cmd) error {
@@ -38,8 +41,7 @@ func Run(ctx context.Context, cmd *exec.Cmd) error {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
-		Kill(cmd)
-		<-ended // that it was killed
+		_ = Kill(cmd, ended) // that it was killed
 		return context.Cause(ctx)
 	}
 }

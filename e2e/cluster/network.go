@@ -112,25 +112,6 @@ func (w *network) forward(port int) error {
 	if err != nil {
 		return err
 	}
-	w.relay(listener, func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	})
-	return nil
-}
-
-// expose makes a port of the first node's loopback answer on the machine's.
-func (w *network) expose(port int) error {
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return err
-	}
-	w.relay(listener, func(ctx context.Context) (net.Conn, error) { return w.dial(ctx, address) })
-	return nil
-}
-
-// relay connects whoever connects to a listener, until the network is closed.
-func (w *network) relay(listener net.Listener, dial func(context.Context) (net.Conn, error)) {
 	w.closeLater(listener)
 	go func() {
 		for {
@@ -139,9 +120,7 @@ func (w *network) relay(listener net.Listener, dial func(context.Context) (net.C
 				return // closed
 			}
 			go func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-				target, err := dial(ctx)
-				cancel()
+				target, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 				if err != nil {
 					connection.Close()
 					return
@@ -150,6 +129,7 @@ func (w *network) relay(listener net.Listener, dial func(context.Context) (net.C
 			}()
 		}
 	}()
+	return nil
 }
 
 // serveEgress answers the API server's requests for connections to the cluster's network.

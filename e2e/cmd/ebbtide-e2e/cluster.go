@@ -121,12 +121,11 @@ The cluster is up, with KEDA and the project's images on its nodes. To install E
 
 RabbitMQ for pods: %s
 RabbitMQ for you:  %s  (AMQP %s)
-Prometheus:        %s   (scrapes pods by their annotations)
 Send it 20 scans:  make publish N=20   (queue scans, exchanges scan-results and scan-dead)
 Logs:              make logs   (in %s)
 Stop it:           make down
 `, state.Kubeconfig, state.Kubectl, state.Helm, scenario.ImageTag, cluster.AMQPURLInPods, state.Management, state.AMQP,
-			state.Prometheus, filepath.Join(dir, "logs"))
+			filepath.Join(dir, "logs"))
 		return
 	}
 	fmt.Printf(`
@@ -157,9 +156,6 @@ func serveCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		contain()
 		serve := func(ctx context.Context, c *cluster.Cluster) error {
-			if err := c.StartPrometheus(ctx); err != nil {
-				return err
-			}
 			if err := c.WriteState(); err != nil {
 				return err
 			}
@@ -169,7 +165,12 @@ func serveCommand() *cobra.Command {
 		if *nodes > 0 {
 			return withNodes(cmd.Context(), *dir, *nodes, serve)
 		}
-		return withCluster(cmd.Context(), *dir, serve)
+		return withCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
+			if err := c.StartPrometheus(ctx); err != nil {
+				return err
+			}
+			return serve(ctx, c)
+		})
 	}
 	return cmd
 }

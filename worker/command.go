@@ -51,7 +51,7 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 	case err = <-ended:
 	case <-ctx.Done():
 		child.Kill(cmd)
-		<-ended // that it was killed
+		<-ended //nolint:errcheck // it was killed
 		return outcome{}, context.Cause(ctx)
 	}
 	o.finished = time.Now()

@@ -39,7 +39,7 @@ func Run(ctx context.Context, cmd *exec.Cmd) error {
 		return err
 	case <-ctx.Done():
 		Kill(cmd)
-		<-ended // that it was killed
+		<-ended //nolint:errcheck // it was killed
 		return context.Cause(ctx)
 	}
 }

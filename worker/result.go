@@ -63,7 +63,8 @@ func (c *Config) publication(r *resultsv1alpha1.Result, inline []byte) (Publicat
 		return p, err
 	}
 	if c.ResultStore == "" {
-		return p, fmt.Errorf("%w for a message: %d bytes encoded, more than %d, and no result store is set", errTooLarge, len(p.Body), c.ResultLimit)
+		return p, fmt.Errorf("%w for a message: %d bytes encoded, more than %d, and no result store is set",
+			errTooLarge, len(p.Body), c.ResultLimit)
 	}
 	file, err := c.ResultStore.Create()
 	if err != nil {

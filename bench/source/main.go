@@ -138,7 +138,10 @@ func measure(way string, origin *gitserver.Server, get func(context.Context, str
 	}
 	wait.Wait()
 	slices.Sort(took)
-	f := figures{Way: way, Scans: scans, Fetches: origin.Fetches() - fetches, Bytes: origin.Bytes() - bytes, GetP50: took[len(took)/2], GetP95: took[len(took)*95/100]}
+	f := figures{
+		Way: way, Scans: scans, Fetches: origin.Fetches() - fetches, Bytes: origin.Bytes() - bytes,
+		GetP50: took[len(took)/2], GetP95: took[len(took)*95/100],
+	}
 	f.FetchesPerScan = float64(f.Fetches) / scans
 	return f, failed
 }

@@ -61,7 +61,8 @@ where it came from. No more workers than partitions have work at a time.`,
 	flags.StringVar(&q.Group, "group", "", "consumer group, the same as in the ScalingPolicy (required)")
 	flags.StringVar(&q.ResultTopic, "result-topic", "", "topic for results")
 	flags.StringVar(&q.DeadLetterTopic, "dead-letter-topic", "", "topic for records that failed; default: their results alone say so")
-	flags.StringVar(&q.RetryTopic, "retry-topic", "", "topic for records that get another attempt, consumed as well; default: where they came from")
+	flags.StringVar(&q.RetryTopic, "retry-topic", "",
+		"topic for records that get another attempt, consumed as well; default: where they came from")
 	flags.StringVar(&protocol, "group-protocol", "classic",
 		"classic, or consumer with Kafka 4.3 and later: there a long scan holds up no other worker during a rebalance")
 	flags.DurationVar(&q.SessionTimeout, "session-timeout", 45*time.Second, "the group gives a silent worker's records to another after this")

@@ -87,7 +87,8 @@ func command(begin time.Time) *cobra.Command {
 	flags.StringVar(&uriFile, "uri-file", "", "file with the broker's URI; default: $"+rabbitmq.URIVariable)
 	flags.StringVar(&q.Queue, "queue", "", "queue to consume from (required)")
 	flags.StringVar(&o.Name, "consumer-tag", o.Name, "name of the consumer at the broker; default: $JOB_NAME, $POD_NAME or the host's name")
-	flags.BoolVar(&priorityByAge, "priority-by-age", true, "let the broker feed older workers first, so that young ones run out of work and their nodes drain")
+	flags.BoolVar(&priorityByAge, "priority-by-age", true,
+		"let the broker feed older workers first, so that young ones run out of work and their nodes drain")
 	flags.StringVar(&q.ResultExchange, "result-exchange", "", "exchange that results are published to")
 	flags.StringVar(&q.ResultRoutingKey, "result-routing-key", "", "routing key of results")
 	flags.StringVar(&q.DeadLetterExchange, "dead-letter-exchange", "", "exchange for messages that failed; default: reject them")
@@ -110,14 +111,16 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&o.resultFormat, "result-format", "json", "encoding of results: json or protobuf")
 	flags.StringVar(&o.ResultContentType, "result-content-type", "", "media type of what the command writes, as results say it")
 	flags.IntVar(&o.ResultLimit, "result-limit", 512<<10, "most bytes of a published result; content that does not fit goes to --result-store")
-	flags.StringVar(&o.resultStore, "result-store", "", "folder on a shared volume for content over --result-limit; default: a result over it fails")
+	flags.StringVar(&o.resultStore, "result-store", "",
+		"folder on a shared volume for content over --result-limit; default: a result over it fails")
 	flags.Int64Var(&o.ResultMaxBytes, "result-max-bytes", 256<<20, "a command that writes more than this fails, store or not")
 	flags.IntVar(&o.MaxMessages, "max-messages", 1, "leave after this many messages; 0: no limit")
 	flags.DurationVar(&o.MaxLifetime, "max-lifetime", 0, "take no further message after this time; 0: no limit")
 	flags.DurationVar(&o.IdleTimeout, "idle-timeout", time.Minute, "leave when no message comes for this long; 0: wait for ever")
 	flags.DurationVar(&o.GracePeriod, "grace-period", 25*time.Second,
 		"how long the command may go on after SIGTERM; keep it below the pod's terminationGracePeriodSeconds")
-	flags.StringVar(&o.summaryFile, "summary-file", "", "write what was done to this file as JSON; /dev/termination-log shows it in the pod's status")
+	flags.StringVar(&o.summaryFile, "summary-file", "",
+		"write what was done to this file as JSON; /dev/termination-log shows it in the pod's status")
 }
 
 // complete says what is wrong with the configuration.

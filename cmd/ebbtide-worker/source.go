@@ -18,14 +18,15 @@ import (
 	"github.com/ebbtide-dev/ebbtide/worker/sourcestore"
 )
 
-const sourceLong = `source keeps repositories on a volume that many pods mount: one mirror of each, fetched once however many scans ask at once, and
-a checkout for each scan that takes its history from the mirror. It needs git in its image.`
+const sourceLong = `source keeps repositories on a volume that many pods mount: one mirror of each, fetched once however many scans ask at
+once, and a checkout for each scan that takes its history from the mirror. It needs git in its image.`
 
 const sourceGetLong = `get brings the mirror of a repository up to date, and makes a checkout.
 
 With a COMMAND it runs that in the checkout, with $EBBTIDE_SOURCE, $EBBTIDE_SOURCE_COMMIT and, if the mirror could not be fetched,
-$EBBTIDE_SOURCE_STALE, and removes the checkout afterwards. With --hold it keeps the checkout until SIGTERM, which is for a sidecar beside the
-engines. With neither it leaves the checkout for --lease. In all cases it prints what it made as JSON: with a COMMAND, to standard error.
+$EBBTIDE_SOURCE_STALE, and removes the checkout afterwards. With --hold it keeps the checkout until SIGTERM, which is for a sidecar
+beside the engines. With neither it leaves the checkout for --lease. In all cases it prints what it made as JSON: with a COMMAND, to
+standard error.
 
 Submodules and Git LFS files are not fetched; a symbolic link becomes a file that holds its target.
 
@@ -60,7 +61,8 @@ func sourceGetCommand(store *sourcestore.Store) *cobra.Command {
 			"    ebbtide-worker source get --max-age 1m -- gitleaks git .    # the message's header names the repository",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Credentials.Token = os.Getenv(sourcestore.TokenVariable)
-			if r.Credentials.Token != "" && !strings.HasPrefix(r.Credentials.For, "https://") && !strings.HasPrefix(r.Credentials.For, "http://") {
+			scheme, _, _ := strings.Cut(r.Credentials.For, "://")
+			if r.Credentials.Token != "" && scheme != "https" && scheme != "http" {
 				return fmt.Errorf("--token-for %q: say for which URLs $%s is, https://HOST/ say", r.Credentials.For, sourcestore.TokenVariable)
 			}
 			if hold && len(args) > 0 {
@@ -93,9 +95,11 @@ func sourceGetCommand(store *sourcestore.Store) *cobra.Command {
 		"URL of the repository, without credentials; default: $EBBTIDE_HEADER_REPOSITORY, the message's header")
 	flags.StringVar(&r.Revision, "revision", os.Getenv("EBBTIDE_HEADER_REVISION"),
 		"branch, tag, full name of a ref, or whole id of a commit; default: $EBBTIDE_HEADER_REVISION, or the default branch")
-	flags.DurationVar(&r.MaxAge, "max-age", 0, "do without a fetch if there was one this recently; 0: one must start after this request")
+	flags.DurationVar(&r.MaxAge, "max-age", 0,
+		"do without a fetch if there was one this recently; 0: one must start after this request")
 	flags.DurationVar(&r.StaleFor, "stale-for", 0, "use a mirror of up to this age when it can't be fetched; 0: that is an error")
-	flags.StringVar(&r.Filter, "filter", "", "what the mirror leaves out until a checkout needs it: blob:none; such a mirror has no history of files")
+	flags.StringVar(&r.Filter, "filter", "",
+		"what the mirror leaves out until a checkout needs it: blob:none; such a mirror has no history of files")
 	flags.StringSliceVar(&r.Refs, "refs", nil, "patterns of refs to fetch besides branches and tags: refs/pull/*/head")
 	flags.StringSliceVar(&r.Protocols, "protocols", []string{"https", "ssh"}, "protocols that a repository may be fetched by")
 	flags.StringVar(&r.Credentials.For, "token-for", "", "start of the URLs that get $"+sourcestore.TokenVariable+" as their password")
@@ -119,8 +123,8 @@ func sourceGCCommand(store *sourcestore.Store) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Remove checkouts of dead scans, and mirrors that nobody has used for long",
-		Long: "gc removes checkouts whose scan is dead or whose lease is over, mirrors unused for --unused-for, and the least recently used mirrors\n" +
-			"over --quota. What is in use stays. It prints what it did as JSON.",
+		Long: "gc removes checkouts whose scan is dead or whose lease is over, mirrors unused for --unused-for, and the least recently\n" +
+			"used mirrors over --quota. What is in use stays. It prints what it did as JSON.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			done, err := store.Collect(cmd.Context(), what)

@@ -177,7 +177,8 @@ func (q *queue) revoked(ctx context.Context, _ *kgo.Client, partitions map[strin
 	case <-current.settled:
 	case <-ctx.Done():
 	case <-time.After(patience):
-		current.lose(fmt.Errorf("a rebalance of group %q takes partition %d of topic %q, and %s later the command still ran: raise --rebalance-timeout",
+		current.lose(fmt.Errorf(
+			"a rebalance of group %q takes partition %d of topic %q, and %s later the command still ran: raise --rebalance-timeout",
 			q.config.Group, current.record.Partition, current.record.Topic, patience))
 	}
 }
@@ -234,7 +235,8 @@ func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
 		}
 		q.release()
 		if current.message.Held.Err() == nil {
-			return nil, fmt.Errorf("count the attempt at offset %d of topic %q: %w", current.record.Offset, current.record.Topic, q.explain(err))
+			return nil, fmt.Errorf("count the attempt at offset %d of topic %q: %w",
+				current.record.Offset, current.record.Topic, q.explain(err))
 		}
 		// The partition went to another member, and the record with it.
 	}
@@ -309,7 +311,9 @@ func (q *queue) commit(ctx context.Context, record *kgo.Record, offset int64, me
 	offsets := map[string]map[int32]kgo.EpochOffset{record.Topic: {record.Partition: {Epoch: record.LeaderEpoch, Offset: offset}}}
 	for pause := 50 * time.Millisecond; ; pause *= 2 {
 		var failed error
-		q.client.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, response *kmsg.OffsetCommitResponse, err error) {
+		q.client.CommitOffsetsSync(ctx, offsets, func(
+			_ *kgo.Client, _ *kmsg.OffsetCommitRequest, response *kmsg.OffsetCommitResponse, err error,
+		) {
 			if failed = err; err != nil {
 				return
 			}
@@ -354,7 +358,8 @@ func (q *queue) Publish(ctx context.Context, result worker.Publication) error {
 func (q *queue) produce(ctx context.Context, record *kgo.Record) error {
 	err := q.client.ProduceSync(ctx, record).FirstErr()
 	if errors.Is(err, kerr.MessageTooLarge) {
-		return fmt.Errorf("topic %q takes no record of %d bytes: lower --result-limit, or raise max.message.bytes", record.Topic, len(record.Value))
+		return fmt.Errorf("topic %q takes no record of %d bytes: lower --result-limit, or raise max.message.bytes",
+			record.Topic, len(record.Value))
 	}
 	if err != nil {
 		return fmt.Errorf("send to topic %q: %w", record.Topic, q.explain(err))

@@ -128,7 +128,8 @@ func (m *mirror) update(ctx context.Context, r Request) (fetched bool, stale str
 		return fetched, "", err
 	}
 	if current.Completed == 0 {
-		return false, "", fmt.Errorf("%w: fetch %s: %w; there is no mirror of it yet", ErrUnavailable, r.Repository, err)
+		return false, "", fmt.Errorf("%w: fetch %s: %w; there is no mirror of it yet",
+			ErrUnavailable, r.Repository, err)
 	}
 	age := m.store.Now().Sub(current.CompletedTime).Round(time.Second)
 	if r.StaleFor == 0 || age > r.StaleFor {
@@ -198,7 +199,8 @@ func (m *mirror) fetchObjects(ctx context.Context, r Request, fetching *lock) er
 	ctx, cancel := context.WithTimeoutCause(ctx, r.FetchTimeout, fmt.Errorf("not done within --fetch-timeout %s", r.FetchTimeout))
 	defer cancel()
 	args := []string{
-		"fetch", "--quiet", "--prune", "--force", "--atomic", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance", "--no-write-fetch-head",
+		"fetch", "--quiet", "--prune", "--force", "--atomic", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance",
+		"--no-write-fetch-head",
 	}
 	if r.Filter != "" {
 		// Git refers to a remote by its name when it fetches what a partial clone has left out.
@@ -242,7 +244,8 @@ func (m *mirror) resolve(ctx context.Context, r Request) (string, error) {
 	if ctx.Err() != nil {
 		return "", err
 	}
-	return "", fmt.Errorf("%s has no %q among its branches and tags: name another revision, or fetch its ref with --refs", r.Repository, r.Revision)
+	return "", fmt.Errorf("%s has no %q among its branches and tags: name another revision, or fetch its ref with --refs",
+		r.Repository, r.Revision)
 }
 
 // isCommit reports whether a revision is a commit's whole id, which never means anything else later.

@@ -29,8 +29,8 @@ type Credentials struct {
 func foreign(variable string) bool {
 	name, _, _ := strings.Cut(variable, "=")
 	switch name {
-	case TokenVariable, "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR",
-		"GIT_NAMESPACE", "GIT_CONFIG_PARAMETERS", "LANG", "LC_ALL":
+	case TokenVariable, "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+		"GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_CONFIG_PARAMETERS", "LANG", "LC_ALL":
 		return true
 	}
 	return strings.HasPrefix(name, "GIT_CONFIG_")

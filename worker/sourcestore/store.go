@@ -14,8 +14,8 @@
 //   - A mirror is usable from its first complete fetch on. A fetch that fails changes no ref; one that is killed leaves each ref at a
 //     commit that is there with all it needs.
 //   - Objects leave a mirror only when it is in nobody's use: it is never pruned, and repacked by a collector alone.
-//   - Whatever one pod learns from another is in a file that it opens or locks, never in a folder's listing or a file's attributes, which an
-//     NFS client may remember for a minute. The path of a mirror that was removed never comes back.
+//   - Whatever one pod learns from another is in a file that it opens or locks, never in a folder's listing or a file's attributes,
+//     which an NFS client may remember for a minute. The path of a mirror that was removed never comes back.
 //   - What is removed leaves its place first, in one step, while its lock is held.
 //   - No credential is on the volume: not in a mirror's configuration, not in its URL.
 //
@@ -182,7 +182,8 @@ func CheckRepository(repository string, protocols []string) error {
 	case repository == "":
 		return errors.New("no repository: give its URL")
 	case err != nil || u.Scheme == "" || u.Host == "" && u.Scheme != "file":
-		return fmt.Errorf("repository %q: must be a URL, PROTOCOL://HOST/PATH; write git@HOST:PATH as ssh://git@HOST/PATH", withoutUser(repository))
+		return fmt.Errorf("repository %q: must be a URL, PROTOCOL://HOST/PATH; write git@HOST:PATH as ssh://git@HOST/PATH",
+			withoutUser(repository))
 	case !slices.Contains(protocols, u.Scheme):
 		return fmt.Errorf("repository %q: protocol %s is not one of %s", withoutUser(repository), u.Scheme, strings.Join(protocols, ", "))
 	case strings.HasPrefix(u.Host, "-") || strings.HasPrefix(u.User.Username(), "-") || strings.HasPrefix(u.Path, "-"):

@@ -65,7 +65,7 @@ type Cluster struct {
 	network  *network // of real nodes; nil without them
 	config   *rest.Config
 	started  time.Time
-	// prometheus is the URL of the one that StartPrometheus started.
+	// prometheus is the URL of the one that StartPrometheus or StartPodPrometheus started.
 	prometheus string
 
 	client    client.Client

@@ -121,10 +121,11 @@ The cluster is up, with KEDA and the project's images on its nodes. To install E
 
 RabbitMQ for pods: %s
 RabbitMQ for you:  %s  (AMQP %s)
+Prometheus:        %s  (pods with the annotation prometheus.io/scrape)
 Send it 20 scans:  make publish N=20   (queue scans, exchanges scan-results and scan-dead)
 Logs:              make logs   (in %s)
 Stop it:           make down
-`, state.Kubeconfig, state.Kubectl, state.Helm, scenario.ImageTag, cluster.AMQPURLInPods, state.Management, state.AMQP,
+`, state.Kubeconfig, state.Kubectl, state.Helm, scenario.ImageTag, cluster.AMQPURLInPods, state.Management, state.AMQP, state.Prometheus,
 			filepath.Join(dir, "logs"))
 		return
 	}
@@ -207,6 +208,9 @@ func withNodes(ctx context.Context, dir string, nodes int, f func(context.Contex
 	}
 	return withStarted(ctx, dir, start, func(ctx context.Context, c *cluster.Cluster) error {
 		if err := scenario.PrepareInstall(ctx, c); err != nil {
+			return err
+		}
+		if err := c.StartPodPrometheus(ctx); err != nil {
 			return err
 		}
 		return f(ctx, c)

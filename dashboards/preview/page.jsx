@@ -133,7 +133,7 @@ function Panel({panel}) {
   return <div data-ready={data !== null} style={{position: 'absolute', left: x * column + gap, top: y * row + gap}}>
     <PanelChrome title={panel.title} width={w * column - gap} height={h * row - gap} padding="md"
       loadingState={data ? LoadingState.Done : LoadingState.Loading}>
-      {(width, height) => data && <Kind {...{panel, data, width, height}}/>}
+      {(width, height) => data && (data.length > 0 || panel.type === 'stat' ? <Kind {...{panel, data, width, height}}/> : 'No data')}
     </PanelChrome>
   </div>;
 }

@@ -30,22 +30,16 @@ scrape_configs:
 // StartPodPrometheus starts a Prometheus in the network of the real nodes. It scrapes pods that ask for it by the annotations
 // prometheus.io/scrape, port, path and scheme, as that of many platforms does. The state of the cluster says where it is on the machine.
 func (c *Cluster) StartPodPrometheus(ctx context.Context) error {
-	if err := c.ApplyYAML(ctx, []byte(prometheusAccess)); err != nil {
+	token, err := c.prometheusToken(ctx)
+	if err != nil {
 		return err
 	}
 	clientset, err := kubernetes.NewForConfig(c.config)
 	if err != nil {
 		return err
 	}
-	if err := c.serviceAccountUser(ctx, clientset, prometheusName, "monitoring", prometheusName); err != nil {
-		return err
-	}
-	user, err := c.Config(prometheusName)
-	if err != nil {
-		return err
-	}
 	config, targets := c.path("config", "prometheus.yaml"), c.path("config", "prometheus-targets.json")
-	if err := os.WriteFile(config, fmt.Appendf(nil, podPrometheusConfig, targets, user.BearerToken), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, podPrometheusConfig, targets, token), 0o600); err != nil {
 		return err
 	}
 	const inside = "127.0.0.1:9090"

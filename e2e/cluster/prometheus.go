@@ -43,17 +43,7 @@ subjects:
 // StartPrometheus starts a Prometheus that scrapes the scaler, the scheduler and KEDA every second, evaluates the project's alerts, and
 // ends with the cluster.
 func (c *Cluster) StartPrometheus(ctx context.Context) error {
-	if err := c.ApplyYAML(ctx, []byte(prometheusAccess)); err != nil {
-		return err
-	}
-	clientset, err := kubernetes.NewForConfig(c.config)
-	if err != nil {
-		return err
-	}
-	if err := c.serviceAccountUser(ctx, clientset, prometheusName, "monitoring", prometheusName); err != nil {
-		return err
-	}
-	user, err := c.Config(prometheusName)
+	token, err := c.prometheusToken(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,7 +68,7 @@ func (c *Cluster) StartPrometheus(ctx context.Context) error {
 		"scrape_configs": []any{
 			scrape("ebbtide-scaler", c.ports.ScalerMetrics, nil),
 			scrape("ebbtide-scheduler", c.ports.Scheduler, map[string]any{
-				"scheme": "https", "authorization": map[string]any{"credentials": user.BearerToken}, "tls_config": map[string]any{"ca_file": c.ca.path()},
+				"scheme": "https", "authorization": map[string]any{"credentials": token}, "tls_config": map[string]any{"ca_file": c.ca.path()},
 			}),
 			scrape("keda-operator", c.ports.KEDAMetrics, nil),
 		},
@@ -101,3 +91,22 @@ func (c *Cluster) StartPrometheus(ctx context.Context) error {
 
 // PrometheusURL is where the cluster's Prometheus is; empty when none was started.
 func (c *Cluster) PrometheusURL() string { return c.prometheus }
+
+// prometheusToken makes the service account that a Prometheus reads metrics as, and returns its token.
+func (c *Cluster) prometheusToken(ctx context.Context) (string, error) {
+	if err := c.ApplyYAML(ctx, []byte(prometheusAccess)); err != nil {
+		return "", err
+	}
+	clientset, err := kubernetes.NewForConfig(c.config)
+	if err != nil {
+		return "", err
+	}
+	if err := c.serviceAccountUser(ctx, clientset, prometheusName, "monitoring", prometheusName); err != nil {
+		return "", err
+	}
+	user, err := c.Config(prometheusName)
+	if err != nil {
+		return "", err
+	}
+	return user.BearerToken, nil
+}

@@ -31,6 +31,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
 
 // values resolves references by name, from what the test puts in.
@@ -292,6 +293,23 @@ func TestFaultsDocument(t *testing.T) {
 	}
 }
 
+// A call that its caller gives up says nothing of the broker: KEDA cancels its calls when a ScaledJob is edited.
+func TestCanceledCall(t *testing.T) {
+	b := newBundle(t)
+	b.set(10, 0)
+	b.source.held = make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	name := types.NamespacedName{Namespace: "scan", Name: "scans"}
+	if _, err := b.service.Decide(ctx, name); status.Code(err) != codes.Canceled {
+		t.Errorf("error %v, want code Canceled", err)
+	}
+	close(b.source.held)
+	if d, err := b.service.Decide(t.Context(), name); err != nil || d.Constraint != target.Backlog {
+		t.Errorf("the next decision is %+v, %v; want one by the backlog", d, err)
+	}
+}
+
 // A cap that policies share is split by weight, follows what each wants, and waits for nobody's broker.
 func TestGroup(t *testing.T) {
 	b := newBundle(t)
@@ -332,9 +350,11 @@ func TestGroup(t *testing.T) {
 		}
 	}
 	sources["a"].ready.Store(40)
+	sources["b"].held = make(chan struct{})
 	if got := targetOf("a"); got != 4 {
 		t.Errorf("target %d before b was ever seen, want its third of 12: b may want all that it may have", got)
 	}
+	close(sources["b"].held)
 	settled("a", 12) // b wants nothing
 	sources["b"].ready.Store(40)
 	settled("b", 8)

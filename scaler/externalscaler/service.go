@@ -7,6 +7,7 @@ package externalscaler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -110,10 +111,13 @@ func (s *Service) Decide(ctx context.Context, name types.NamespacedName) (target
 	case p == nil:
 		return target.Decision{}, status.Error(codes.FailedPrecondition, invalid.Error())
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.config.Timeout, fmt.Errorf("no answer within %s", s.config.Timeout))
+	bounded, cancel := context.WithTimeoutCause(ctx, s.config.Timeout, fmt.Errorf("no answer within %s", s.config.Timeout))
 	defer cancel()
 	begin := s.config.Now()
-	observation, failure := p.Source.Observe(ctx)
+	observation, failure := p.Source.Observe(bounded)
+	if failure != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return target.Decision{}, status.Error(codes.Canceled, "the call was canceled before the backlog was read") // the broker may be well
+	}
 	others := s.others(p)
 	st := s.state(name)
 	st.mu.Lock()

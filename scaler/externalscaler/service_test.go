@@ -35,10 +35,18 @@ type source struct {
 	observed atomic.Int64
 	ready    atomic.Int64
 	failure  atomic.Pointer[error]
+	held     chan struct{} // answers wait until it is closed; nil: they do not
 }
 
-func (s *source) Observe(context.Context) (target.Observation, error) {
+func (s *source) Observe(ctx context.Context) (target.Observation, error) {
 	s.observed.Add(1)
+	if s.held != nil {
+		select {
+		case <-s.held:
+		case <-ctx.Done():
+			return target.Observation{}, context.Cause(ctx)
+		}
+	}
 	if failure := s.failure.Load(); failure != nil {
 		return target.Observation{}, *failure
 	}

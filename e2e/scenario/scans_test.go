@@ -91,12 +91,10 @@ func (s *scans) test(name, values string, resultsEach int) {
 		Test struct{ Messages []struct{ Body string } }
 	}
 	s.must(yaml.Unmarshal(text, &file))
-	s.exec("helm", "test", name, "-n", namespace, "--timeout", "3m")
-	if out, err := s.c.Exec(s.ctx, "kubectl", "logs", name+"-test", "-n", namespace); err != nil {
-		s.Logf("%s passed, and its log can't be had: %v", name, err)
-	} else {
-		s.Logf("%s:\n%s", name, out)
-	}
+	_, failure := s.c.Exec(s.ctx, "helm", "test", name, "-n", namespace, "--timeout", "3m")
+	out, err := s.c.Exec(s.ctx, "kubectl", "logs", name+"-test", "-n", namespace)
+	s.Logf("%s: the test's log, %v:\n%s", name, err, out)
+	s.must(failure)
 	s.results(name, len(file.Test.Messages)*resultsEach)
 	if nodes := s.nodes(name); len(nodes) != 1 {
 		s.Errorf("pods of %s ran on %v: they all fit on one node", name, nodes)

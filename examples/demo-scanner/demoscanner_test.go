@@ -43,9 +43,9 @@ func TestImage(t *testing.T) {
 	if err := yaml.Unmarshal(text, &values); err != nil {
 		t.Fatal(err)
 	}
-	scan := func(message string) (string, error) {
+	run := func(message string, command ...string) (string, error) {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), filepath.Join("/usr/local/bin", values.Command[0]), values.Command[1:]...)
+		cmd := exec.CommandContext(t.Context(), filepath.Join("/usr/local/bin", command[0]), command[1:]...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
 		cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/local/bin"}
 		cmd.Stdin = strings.NewReader(message)
@@ -55,6 +55,7 @@ func TestImage(t *testing.T) {
 		}
 		return string(out), err
 	}
+	scan := func(message string) (string, error) { return run(message, values.Command...) }
 	for name, want := range demoscanner.Repositories() {
 		out, err := scan(name)
 		if err != nil {
@@ -76,6 +77,13 @@ func TestImage(t *testing.T) {
 		if out, err := scan(m.Body); err != nil || !strings.Contains(out, m.Contains) {
 			t.Errorf("values-test.yaml: %s gives %v and %s, want %q in it", m.Body, err, out, m.Contains)
 		}
+	}
+	// As the source store does.
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "tmp"), 0o755), os.Chmod(filepath.Join(root, "tmp"), 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run("", "git", "clone", "--quiet", "--mirror", "file:///repositories/payments.git", "/tmp/mirror"); err != nil {
+		t.Errorf("fetch a repository: %v, %s", err, out)
 	}
 	var exit *exec.ExitError
 	if out, err := scan("no-such-repository"); !errors.As(err, &exit) || exit.ExitCode() != 128 {
@@ -101,9 +109,11 @@ func unpack(t *testing.T) string {
 	if err := os.Mkdir(filepath.Join(root, "dev"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	null := filepath.Join(root, "dev/null")
-	if err := errors.Join(syscall.Mknod(null, syscall.S_IFCHR, 1<<8|3), os.Chmod(null, 0o666)); err != nil {
-		t.Fatal(err)
+	for name, minor := range map[string]int{"null": 3, "urandom": 9} {
+		device := filepath.Join(root, "dev", name)
+		if err := errors.Join(syscall.Mknod(device, syscall.S_IFCHR, 1<<8|minor), os.Chmod(device, 0o666)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	files := mutate.Extract(image)
 	defer files.Close()

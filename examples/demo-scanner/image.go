@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -64,7 +65,10 @@ func Build(ctx context.Context, root string) (v1.Image, error) {
 
 // fill puts what is in the image beside gitleaks into a folder.
 func fill(ctx context.Context, dir string) error {
-	for program, place := range map[string]string{"git": "usr/local/bin/git", "sh": "usr/local/bin/sh"} {
+	// By git-upload-pack, which git is too, and /bin/sh a repository is fetched from a folder.
+	for place, program := range map[string]string{
+		"usr/local/bin/git": "git", "usr/local/bin/git-upload-pack": "git", "usr/local/bin/sh": "sh", "bin/sh": "sh",
+	} {
 		if err := install(ctx, dir, program, place); err != nil {
 			return fmt.Errorf("put %s into the image: %w", program, err)
 		}
@@ -94,6 +98,10 @@ func install(ctx context.Context, dir, program, place string) error {
 	files := map[string]string{path: place}
 	for _, found := range library.FindAllStringSubmatch(string(out), -1) {
 		files[found[1]] = found[1]
+		// The C library loads it when a thread ends, so ldd does not know it.
+		if unwind := filepath.Join(filepath.Dir(found[1]), "libgcc_s.so.1"); strings.HasPrefix(filepath.Base(found[1]), "libc.so") {
+			files[unwind] = unwind
+		}
 	}
 	for from, to := range files {
 		content, err := os.ReadFile(from)

@@ -47,7 +47,7 @@ func TestImage(t *testing.T) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), filepath.Join("/usr/local/bin", command[0]), command[1:]...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
-		cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/local/bin"}
+		cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/local/bin", "GIT_CONFIG_NOSYSTEM=1"}
 		cmd.Stdin = strings.NewReader(message)
 		out, err := cmd.Output()
 		if exit, failed := errors.AsType[*exec.ExitError](err); failed {
@@ -133,7 +133,7 @@ func unpack(t *testing.T) string {
 			content, err = io.ReadAll(reader)
 			err = errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, header.FileInfo().Mode().Perm()))
 		}
-		if err != nil {
+		if err := errors.Join(err, os.Chown(path, header.Uid, header.Gid)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -19,9 +19,12 @@ import (
 	"github.com/ebbtide-dev/ebbtide/internal/child"
 )
 
-// messageFile is the path at which the command finds the message: a file in memory that it inherits, so that the worker
-// needs no writable file system.
-const messageFile = "/proc/self/fd/3"
+// MessageFile is the path at which the command finds the message: a file in memory that it inherits as MessageDescriptor, so that
+// the worker needs no writable file system.
+const (
+	MessageFile       = "/proc/self/fd/3"
+	MessageDescriptor = 3
+)
 
 // reasonBytes is how much of the end of standard error goes into the reason of a dead letter.
 const reasonBytes = 2 << 10
@@ -107,7 +110,7 @@ func environment(own []string, config *Config, message *Message) []string {
 			env = append(env, "EBBTIDE_"+name+"="+value)
 		}
 	}
-	add("MESSAGE_FILE", messageFile)
+	add("MESSAGE_FILE", MessageFile)
 	add("MESSAGE_ID", message.ID)
 	add("CORRELATION_ID", message.CorrelationID)
 	add("CONTENT_TYPE", message.ContentType)

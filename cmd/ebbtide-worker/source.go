@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ebbtide-dev/ebbtide/internal/child"
+	"github.com/ebbtide-dev/ebbtide/worker"
 	"github.com/ebbtide-dev/ebbtide/worker/sourcestore"
 )
 
@@ -151,6 +152,9 @@ func runIn(ctx context.Context, c *sourcestore.Checkout, args []string) error {
 		if !strings.HasPrefix(variable, sourcestore.TokenVariable+"=") {
 			cmd.Env = append(cmd.Env, variable)
 		}
+	}
+	if os.Getenv("EBBTIDE_MESSAGE_FILE") == worker.MessageFile { // which this process inherited, and its command is to
+		cmd.ExtraFiles = []*os.File{os.NewFile(worker.MessageDescriptor, "message")}
 	}
 	cmd.Env = append(cmd.Env, "EBBTIDE_SOURCE="+c.Path, "EBBTIDE_SOURCE_COMMIT="+c.Commit)
 	if c.Stale != "" {

@@ -17,13 +17,13 @@ import (
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 )
 
-// needPredictions are panels that have data once run times are expected rightly. The demo's scans all state the same one, which tells
-// nothing, so nodes are ordered by best fit.
-var needPredictions = []string{"Extension added"}
+// needsPredictions reports whether a panel has data only once run times are expected rightly. The demo's scans all state the same one,
+// which tells nothing, so nodes are ordered by best fit; TestScheduler's pods tell more.
+func needsPredictions(panel string) bool { return panel == "Extension added" }
 
-// checkDashboards checks that every query of every panel has data of what happened since begin: in the cluster's Prometheus, which may
-// need a moment to scrape the end. No alert may fire.
-func checkDashboards(t *testing.T, c *cluster.Cluster, begin time.Time) {
+// checkPanels checks that every query of some panels has data of what happened since begin: in the cluster's Prometheus, which may
+// need a moment to scrape the end.
+func checkPanels(t *testing.T, c *cluster.Cluster, begin time.Time, which func(panel string) bool) promv1.API {
 	t.Helper()
 	client, err := api.NewClient(api.Config{Address: c.PrometheusURL()})
 	if err != nil {
@@ -33,10 +33,13 @@ func checkDashboards(t *testing.T, c *cluster.Cluster, begin time.Time) {
 	empty := map[dashboards.Query]error{}
 	for _, d := range dashboards.All() {
 		for _, q := range d.Queries(nil) {
-			if !slices.Contains(needPredictions, q.Panel) {
+			if which(q.Panel) {
 				empty[q] = nil
 			}
 		}
+	}
+	if len(empty) == 0 {
+		t.Error("no panel was checked")
 	}
 	for deadline := time.Now().Add(20 * time.Second); len(empty) > 0 && time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
 		for q := range empty {
@@ -50,6 +53,12 @@ func checkDashboards(t *testing.T, c *cluster.Cluster, begin time.Time) {
 	for q, err := range empty {
 		t.Errorf("%s, %s, %s has no data (%v): %s", q.Dashboard, q.Panel, q.RefID, err, q.Expr)
 	}
+	return prometheus
+}
+
+// checkAlerts checks that none fires.
+func checkAlerts(t *testing.T, prometheus promv1.API) {
+	t.Helper()
 	alerts, err := prometheus.Alerts(t.Context())
 	if err != nil {
 		t.Fatal(err)

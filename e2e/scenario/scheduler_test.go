@@ -20,12 +20,13 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/placement"
 )
 
-// The scheduler is killed again and again while pods come: every pod gets a node and runs to its end, and what the scheduler
-// then knows of nodes is what the API server knows.
+// The scheduler is killed again and again while pods come: every pod gets a node and runs to its end, what the scheduler then knows of
+// nodes is what the API server knows, and the dashboards show what it made of run times.
 func TestScheduler(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	c, _ := startCluster(ctx, t, Programs)
+	begin := time.Now()
 	const drill, lasting = "drill", 12
 	must := func(err error) {
 		t.Helper()
@@ -48,6 +49,7 @@ status:
   capacity: {cpu: "8", memory: 32Gi, pods: "110"}
 `, i, drill, i)
 	}
+	must(c.StartPrometheus(ctx))
 	must(c.ApplyYAML(ctx, []byte(objects.String())))
 	client, err := kubernetes.NewForConfig(c.Admin())
 	must(err)
@@ -112,6 +114,7 @@ status:
 	if diff != "" {
 		t.Errorf("what is on the nodes (-API server +scheduler):\n%s", diff)
 	}
+	checkPanels(t, c, begin, needsPredictions)
 	newest := explained[placement.Placement](ctx, t, c, "/placements?namespace="+drill+"&limit=1")
 	if len(newest) != 1 || newest[0].Reason == "" || newest[0].Key == nil {
 		t.Errorf("the last placement is explained by %+v", newest)

@@ -61,7 +61,7 @@ generate: ## Generate code, manifests, dashboards and reference pages
 	$(call render,metrics.podMonitor.enabled=true,*/podmonitor) > manifests/prometheus/monitors.yaml
 
 snapshots: ## Take the snapshots of the charts' tests anew; look at what changed
-	go tool -modfile=e2e/tools/charts/go.mod helm-unittest -u charts/*
+	go tool -modfile=e2e/tools/charts/go.mod helm-unittest -u charts/*/
 
 ##@ Test
 .PHONY: test lint generated unit race e2e-demo e2e-install e2e-scans e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz

@@ -39,6 +39,9 @@ const (
 	ledgerSize = 64
 	// stopWithin is how long calls may go on after SIGTERM.
 	stopWithin = 5 * time.Second
+	// maxConnectionAge is less than the 30 seconds for which gRPC's DNS resolver answers from its memory, so that clients resolve as
+	// often as they may.
+	maxConnectionAge = 20 * time.Second
 )
 
 type options struct {
@@ -145,8 +148,11 @@ func run(ctx context.Context, o options) error {
 		grpc.NumStreamWorkers(uint32(2*runtime.GOMAXPROCS(0))),
 		// Requests are small: with windows that follow the bandwidth each would be answered by a ping that measures it, too.
 		grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10),
-		// A client that vanished is noticed; one that pings more often than this is not one of KEDA's.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		// A client that vanished is noticed; one that pings more often than this is not one of KEDA's. One that connects again asks DNS
+		// for the replicas, and so learns of new ones before the old are gone; a connection with open streams lives until they end.
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionAge: maxConnectionAge,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	watch.service.Register(server)

@@ -179,6 +179,7 @@ func (r *release) upgradeInABurst() {
 			}
 		}
 	})
+	failedBefore := r.failedCalls()
 	r.eventually("the burst's first scans", func() (string, bool) {
 		open := r.settled.open()
 		return fmt.Sprintf("%d scans are open", open), r.observed.snapshot().ended > 0
@@ -230,11 +231,26 @@ func (r *release) upgradeInABurst() {
 	if idle := r.observed.idlePods(); idle > 0 {
 		r.Errorf("%d jobs found no message, want none", idle)
 	}
-	events, err := r.client.CoreV1().Events(namespace).List(r.ctx, metav1.ListOptions{FieldSelector: "reason=KEDAScalerFailed"})
-	r.must(err)
-	for _, event := range events.Items {
-		r.Errorf("KEDA got no answer, %d times: %s", max(event.Count, 1), event.Message)
+	if failed := r.failedCalls() - failedBefore; failed > 0 {
+		r.Errorf("%.0f of KEDA's calls got no answer, want an answer to each", failed)
 	}
+}
+
+// failedCalls are KEDA's calls to the scaler that got no answer. KEDA makes neither an event nor an error in its other metrics of them.
+func (r *release) failedCalls() float64 {
+	r.Helper()
+	list, err := r.client.CoreV1().Pods("keda").List(r.ctx, metav1.ListOptions{LabelSelector: "app=keda-operator"})
+	r.must(err)
+	var answered, failed float64
+	for _, pod := range list.Items {
+		metrics := r.get("http://" + net.JoinHostPort(pod.Status.PodIP, "8080") + "/metrics")
+		answered += sum(metrics, `keda_grpc_client_handled_total{grpc_code="OK",`)
+		failed += sum(metrics, "keda_grpc_client_handled_total{")
+	}
+	if answered == 0 {
+		r.Error("KEDA got no answer from the scaler at all")
+	}
+	return failed - answered
 }
 
 // publish may be called by any goroutine.
@@ -273,7 +289,7 @@ func (r *release) explain() {
 	for _, pod := range r.pods("ebbtide-scaler") {
 		r.eventually("a decision of "+pod.Name, func() (string, bool) {
 			metrics := r.get("http://" + net.JoinHostPort(pod.Status.PodIP, "8080") + "/metrics")
-			return "no decisions in its metrics", decisionsIn(metrics) > 0
+			return "no decisions in its metrics", sum(metrics, "ebbtide_decisions_total{") > 0
 		})
 	}
 	for _, args := range [][]string{{"decisions", "scans", "-n", namespace}, {"placements", "-n", namespace}, {"doctor"}} {
@@ -305,11 +321,11 @@ func (r *release) get(url string) string {
 	return string(body)
 }
 
-// decisionsIn is the number of decisions in a scaler's metrics.
-func decisionsIn(metrics string) float64 {
+// sum of the samples, in metrics in Prometheus' text format, that begin with a text.
+func sum(metrics, begin string) float64 {
 	var n float64
-	for _, line := range strings.Split(metrics, "\n") {
-		if rest, ok := strings.CutPrefix(line, "ebbtide_decisions_total{"); ok {
+	for line := range strings.Lines(metrics) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), begin); ok {
 			if value, err := strconv.ParseFloat(rest[strings.LastIndex(rest, " ")+1:], 64); err == nil {
 				n += value
 			}

@@ -102,6 +102,9 @@ func (m *mirror) update(ctx context.Context, r Request) (fetched bool, stale str
 	if m.suffices(ctx, r, asked) {
 		return false, "", nil
 	}
+	if m.store.asked != nil {
+		m.store.asked()
+	}
 	fetching, err := awaitLock(ctx, m.lockPath("fetch"), exclusive)
 	if err != nil {
 		return false, "", err

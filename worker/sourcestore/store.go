@@ -43,6 +43,9 @@ type Store struct {
 	// Git is the program's name or path.
 	Git string
 	Now func() time.Time
+
+	// asked is called, by tests, when a request knows which fetch will do, and does not wait for one yet.
+	asked func()
 }
 
 // mirror is a repository's place in the store.

@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ebbtide-dev/ebbtide/internal/child"
 )
 
@@ -32,12 +30,12 @@ const reasonBytes = 2 << 10
 // execute runs the command on a message. When ctx ends the command's process group is killed. An error means that the
 // command could not be run at all, not that it failed. What it wrote is in out.
 func execute(ctx context.Context, config *Config, queued *Message, out *output) (outcome, error) {
-	message, err := memoryFile(queued.Body)
+	message, err := child.MemoryFile("message", queued.Body)
 	if err != nil {
 		return outcome{}, fmt.Errorf("put the message into a file: %w", err)
 	}
 	defer message.Close()
-	stderr := &tail{limit: reasonBytes}
+	stderr := &child.Tail{Limit: reasonBytes}
 
 	cmd := exec.Command(config.Command[0], config.Command[1:]...)
 	cmd.Env = environment(os.Environ(), config, queued)
@@ -78,23 +76,6 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 		o.reason += ": " + said
 	}
 	return o, nil
-}
-
-// memoryFile is an anonymous file with a content, at its start.
-func memoryFile(content []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate("message", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	file := os.NewFile(uintptr(fd), "message")
-	if _, err = file.Write(content); err == nil {
-		_, err = file.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return file, nil
 }
 
 // environment is the worker's own, less its credentials, with the message's properties.

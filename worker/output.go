@@ -3,7 +3,6 @@ package worker
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/ebbtide-dev/ebbtide/worker/results"
 )
@@ -94,20 +93,3 @@ func (o *output) discard() {
 		o.file.Discard()
 	}
 }
-
-// tail keeps the end of what is written to it.
-type tail struct {
-	limit int
-	text  []byte
-}
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	t.text = append(t.text, p...)
-	if len(t.text) > t.limit {
-		t.text = t.text[len(t.text)-t.limit:]
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string { return strings.ToValidUTF8(string(t.text), "") }

@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ebbtide-dev/ebbtide/internal/child"
 )
 
@@ -84,12 +82,12 @@ func (s Server) ServeHTTP(response http.ResponseWriter, r *http.Request) {
 
 // run runs the command. It is killed, with what it started, when ctx ends. An error means that it could not be run at all.
 func (s Server) run(ctx context.Context, order request) (answer, error) {
-	message, err := memoryFile(order.Message)
+	message, err := child.MemoryFile("message", order.Message)
 	if err != nil {
 		return answer{}, fmt.Errorf("put the message into a file: %w", err)
 	}
 	defer message.Close()
-	stdout, stderr := &bounded{limit: s.OutputMaxBytes}, &tail{limit: saidBytes}
+	stdout, stderr := &bounded{limit: s.OutputMaxBytes}, &child.Tail{Limit: saidBytes}
 	cmd := exec.Command(s.Command[0], s.Command[1:]...)
 	cmd.Env = append(append(os.Environ(), order.Env...), "EBBTIDE_MESSAGE_FILE="+messageFile)
 	for _, variable := range order.Env {
@@ -116,22 +114,8 @@ func (s Server) run(ctx context.Context, order request) (answer, error) {
 	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
 		got.Signal = int(status.Signal())
 	}
-	got.Output, got.Full, got.Said = stdout.text, stdout.full, strings.ToValidUTF8(string(stderr.text), "")
+	got.Output, got.Full, got.Said = stdout.text, stdout.full, stderr.String()
 	return got, nil
-}
-
-// memoryFile is an anonymous file with a content, at its start: the container may have no writable file system.
-func memoryFile(content []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate("message", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	file := os.NewFile(uintptr(fd), "message")
-	_, err = file.Write(content)
-	if err == nil {
-		_, err = file.Seek(0, io.SeekStart)
-	}
-	return file, err
 }
 
 // bounded keeps what is written to it, up to a limit. It is no bytes.Buffer, whose ReadFrom knows no limit.
@@ -148,18 +132,5 @@ func (b *bounded) Write(p []byte) (int, error) {
 		return 0, errors.New("the output is too large")
 	}
 	b.text = append(b.text, p...)
-	return len(p), nil
-}
-
-// tail keeps the end of what is written to it.
-type tail struct {
-	text  []byte
-	limit int
-}
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	t.text = append(t.text, p...)
-	t.text = t.text[max(0, len(t.text)-t.limit):]
 	return len(p), nil
 }

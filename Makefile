@@ -110,7 +110,7 @@ fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)
 
 ##@ Measure
-.PHONY: bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter bench-source bench-drain
+.PHONY: bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter bench-source bench-drain bench-startup
 bench-scaler: tools ## Cost of polling 1,000 queues, beside KEDA's own rabbitmq scaler; writes bench/out/scaler.json
 	go run ./bench/scaler
 
@@ -134,6 +134,9 @@ bench-source: ## Fetches per scan at the origin, with a clone for each and by th
 bench-drain: tools ## Nodes, pods and waits of a burst that ebbs, with workers that go on by age and not; writes bench/out/drain*.json
 	go run ./bench/drain
 	@$(E2E) drain
+
+bench-startup: tools ## What is between a message and its scan, step by step, on real nodes; writes bench/out/startup.json (MESSAGES=20)
+	@$(E2E) startup $(if $(MESSAGES),--messages $(MESSAGES))
 
 ##@ Help
 .PHONY: help

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -29,6 +30,30 @@ func installCommand() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// pauseCommand is what runs in pods that only keep a place, or an image, on a node: the worker's image has no sleep.
+func pauseCommand() *cobra.Command {
+	var length time.Duration
+	cmd := &cobra.Command{
+		Use:   "pause",
+		Short: "Do nothing until SIGTERM",
+		Long:  "pause does nothing until SIGTERM: pods that keep room for scans, or their images, on a node run it.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var over <-chan time.Time
+			if cmd.Flags().Changed("for") {
+				over = time.After(length)
+			}
+			select {
+			case <-cmd.Context().Done():
+			case <-over:
+			}
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&length, "for", 0, "or until this time is over; default: there is no end")
+	return cmd
 }
 
 // copyProgram replaces what is there in one step: an init container that runs again must not find half a program.

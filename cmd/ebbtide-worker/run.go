@@ -93,7 +93,7 @@ func command(begin time.Time) *cobra.Command {
 	flags.StringVar(&q.ResultRoutingKey, "result-routing-key", "", "routing key of results")
 	flags.StringVar(&q.DeadLetterExchange, "dead-letter-exchange", "", "exchange for messages that failed; default: reject them")
 	flags.DurationVar(&q.ConnectTimeout, "connect-timeout", time.Minute, "how long to try to reach the broker")
-	cmd.AddCommand(kafkaCommand(begin), sourceCommand(), enginesCommand(), installCommand(), submitCommand(), topologyCommand())
+	cmd.AddCommand(kafkaCommand(begin), sourceCommand(), enginesCommand(), installCommand(), pauseCommand(), submitCommand(), topologyCommand())
 	return cmd
 }
 
@@ -163,6 +163,7 @@ func (o *runOptions) run(ctx context.Context, begin time.Time, open func(context
 	var summary worker.Summary
 	switch {
 	case err == nil:
+		o.Log.Info("connected", "queue", queue.Name(), "seconds", time.Since(begin).Seconds())
 		summary, err = worker.Run(ctx, o.Config, queue, begin)
 		err = errors.Join(err, queue.Close())
 	case ctx.Err() != nil:

@@ -74,6 +74,8 @@ type Cluster struct {
 	mu     sync.Mutex
 	nodes  []*node
 	images []string // tarballs that every node has
+	// registry is the address of the nodes' registry on the machine, if there is one.
+	registry string
 }
 
 // ports of the components, all on 127.0.0.1.

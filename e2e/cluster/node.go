@@ -56,6 +56,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
   sandbox_image = "{{ .Pause }}"
   # Where CAP_SYS_RESOURCE is missing, runc can't lower a score.
   restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{{ .Dir }}/registries"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{{ .Dir }}/cni"
@@ -214,11 +216,16 @@ func (n *node) importImage(ctx context.Context, tarball string) error {
 }
 
 func (n *node) ctr(ctx context.Context, args ...string) error {
+	_, err := n.ctrOutput(ctx, args...)
+	return err
+}
+
+func (n *node) ctrOutput(ctx context.Context, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, "ctr", append([]string{"--address", n.socket, "--namespace", "k8s.io"}, args...)...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+		return "", fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
 	}
-	return nil
+	return string(out), nil
 }
 
 // startKubelet starts the kubelet and the kube-proxy, and returns when the node is ready.

@@ -2,7 +2,10 @@ package scenario
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
@@ -35,4 +38,26 @@ func PrepareInstall(ctx context.Context, c *cluster.Cluster) error {
 	both.Go(func() error { return c.InstallKEDA(ctx) })
 	both.Go(func() error { return c.AddImages(ctx, ImageTag, specs...) })
 	return both.Wait()
+}
+
+// SourceVolume makes a volume for a source store, which is a folder of the machine, that all nodes have.
+func SourceVolume(ctx context.Context, c *cluster.Cluster) (folder string, err error) {
+	folder = filepath.Join(c.Dir, "source")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.Chown(folder, 65532, 65532); err != nil {
+		return "", err
+	}
+	volume, err := json.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "PersistentVolume", "metadata": map[string]any{"name": "source"},
+		"spec": map[string]any{
+			"capacity": map[string]any{"storage": "1Gi"}, "accessModes": []string{"ReadWriteMany"},
+			"hostPath": map[string]any{"path": folder},
+		},
+	})
+	if err != nil {
+		return "", err
+	}
+	return folder, c.ApplyYAML(ctx, volume)
 }

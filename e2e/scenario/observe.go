@@ -28,6 +28,8 @@ type observer struct {
 }
 
 type jobRecord struct {
+	name             string
+	created          time.Time
 	finished, failed bool
 	finishedAt       time.Time
 }
@@ -107,7 +109,7 @@ func (o *observer) recordJob(object any, gone bool) {
 	defer o.mu.Unlock()
 	record := o.jobs[job.UID]
 	if record == nil {
-		record = &jobRecord{}
+		record = &jobRecord{name: job.Name, created: time.Now()}
 		o.jobs[job.UID] = record
 	}
 	for _, condition := range job.Status.Conditions {

@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -208,18 +207,8 @@ func (s *scans) upgradeInABurst() {
 
 // sourceStore scans repositories from a volume that both nodes have.
 func (s *scans) sourceStore() {
-	folder := filepath.Join(s.c.Dir, "source")
-	s.must(os.Mkdir(folder, 0o755))
-	s.must(os.Chown(folder, 65532, 65532))
-	volume, err := json.Marshal(map[string]any{
-		"apiVersion": "v1", "kind": "PersistentVolume", "metadata": map[string]any{"name": "source"},
-		"spec": map[string]any{
-			"capacity": map[string]any{"storage": "1Gi"}, "accessModes": []string{"ReadWriteMany"},
-			"hostPath": map[string]any{"path": folder},
-		},
-	})
+	folder, err := SourceVolume(s.ctx, s.c)
 	s.must(err)
-	s.must(s.c.ApplyYAML(s.ctx, volume))
 	s.helm("install", "source", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "examples/source-store/values.yaml")
 	s.test("source", "examples/source-store/values.yaml", 1)
 	mirrors, err := filepath.Glob(filepath.Join(folder, "mirrors", "*"))

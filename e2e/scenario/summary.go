@@ -1,7 +1,6 @@
 package scenario
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,10 +89,14 @@ func percentile(waits []time.Duration, p float64) float64 {
 	if len(waits) == 0 {
 		return 0
 	}
-	sorted := slices.Clone(waits)
-	slices.SortFunc(sorted, cmp.Compare[time.Duration])
+	return round(nearestRank(waits, p).Seconds())
+}
+
+// nearestRank is the percentile of some durations.
+func nearestRank(some []time.Duration, p float64) time.Duration {
+	sorted := slices.Sorted(slices.Values(some))
 	rank := int(math.Ceil(p/100*float64(len(sorted)))) - 1
-	return round(sorted[max(rank, 0)].Seconds())
+	return sorted[max(rank, 0)].Round(time.Millisecond)
 }
 
 // round to a tenth: the clocks of the parts do not agree on more.

@@ -4,10 +4,13 @@
 {{- if .Values.serviceAccount.create -}}{{ .Values.serviceAccount.name | default (include "scan-jobs.name" .) }}
 {{- else -}}{{ .Values.serviceAccount.name | default "default" }}{{- end -}}
 {{- end -}}
-{{- /* A PriorityClass belongs to no namespace, so its name tells the namespace too. */ -}}
+{{- /* A PriorityClass belongs to no namespace, so its name tells the namespace too. Whether it preempts can't be changed, so that is another
+class. */ -}}
 {{- define "scan-jobs.priorityClass" -}}
 {{- if .Values.priorityClass.name -}}{{ .Values.priorityClass.name }}
-{{- else if .Values.priorityClass.create -}}{{ printf "%s-%s" .Release.Namespace (include "scan-jobs.name" .) }}{{- end -}}
+{{- else if .Values.priorityClass.create -}}
+{{ printf "%s-%s" .Release.Namespace (include "scan-jobs.name" .) }}{{ if .Values.headroom.replicas }}-preempting{{ end }}
+{{- end -}}
 {{- end -}}
 {{- /* The label of the nodes that Karpenter makes for these pods, and their taint. */ -}}
 {{- define "scan-jobs.pool" -}}{{ printf "%s-%s" .Release.Namespace (include "scan-jobs.name" .) | trunc 63 | trimSuffix "-" }}{{- end -}}
@@ -50,8 +53,20 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 {{- end -}}
 
-{{- /* Puts the worker beside a scanner. */ -}}
+{{- /* Where the worker is in every container of a scan, and, unless the image has it, what puts it there. */ -}}
+{{- define "scan-jobs.worker" -}}{{ ternary "/usr/local/bin/ebbtide-worker" "/ebbtide/ebbtide-worker" .Values.worker.inImage }}{{- end -}}
+{{- define "scan-jobs.workerVolume" -}}
+{{- if not .Values.worker.inImage -}}
+- {name: worker, emptyDir: {sizeLimit: 128Mi}}
+{{- end }}
+{{- end -}}
+{{- define "scan-jobs.workerMount" -}}
+{{- if not .Values.worker.inImage -}}
+- {name: worker, mountPath: /ebbtide, readOnly: true}
+{{- end }}
+{{- end -}}
 {{- define "scan-jobs.install" -}}
+{{- if not .Values.worker.inImage -}}
 - name: worker
   image: {{ include "scan-jobs.workerImage" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -59,6 +74,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {memory: 64Mi}}
   securityContext: {{ include "scan-jobs.restricted" . }}
   volumeMounts: [{name: worker, mountPath: /ebbtide}]
+{{- end -}}
 {{- end -}}
 
 {{- define "scan-jobs.pullSecrets" -}}

@@ -64,6 +64,11 @@ func packingCommand() *cobra.Command {
 
 // onTemporaryCluster runs f on a cluster with nothing in it, in a folder of its own when dir is empty.
 func onTemporaryCluster(ctx context.Context, dir string, f func(context.Context, *cluster.Cluster) error) error {
+	return onTemporary(dir, func(dir string) error { return withBareCluster(ctx, dir, f) })
+}
+
+// onTemporary runs f with a folder for a cluster: dir, or one of its own when that is empty.
+func onTemporary(dir string, f func(dir string) error) error {
 	contain()
 	if dir == "" {
 		made, err := os.MkdirTemp("", "ebbtide-bench-")
@@ -72,5 +77,5 @@ func onTemporaryCluster(ctx context.Context, dir string, f func(context.Context,
 		}
 		dir = made
 	}
-	return withBareCluster(ctx, dir, f)
+	return f(dir)
 }

@@ -203,10 +203,7 @@ func withCluster(ctx context.Context, dir string, f func(context.Context, *clust
 
 // withNodes runs f on a cluster of real nodes that the chart can be installed on.
 func withNodes(ctx context.Context, dir string, nodes int, f func(context.Context, *cluster.Cluster) error) error {
-	start := func(ctx context.Context, o cluster.Options) (*cluster.Cluster, error) {
-		return cluster.StartNodes(ctx, o, nodes)
-	}
-	return withStarted(ctx, dir, start, func(ctx context.Context, c *cluster.Cluster) error {
+	return withStarted(ctx, dir, realNodes(nodes), func(ctx context.Context, c *cluster.Cluster) error {
 		if err := scenario.PrepareInstall(ctx, c); err != nil {
 			return err
 		}
@@ -215,6 +212,13 @@ func withNodes(ctx context.Context, dir string, nodes int, f func(context.Contex
 		}
 		return f(ctx, c)
 	})
+}
+
+// realNodes starts a cluster of so many of them.
+func realNodes(n int) func(context.Context, cluster.Options) (*cluster.Cluster, error) {
+	return func(ctx context.Context, o cluster.Options) (*cluster.Cluster, error) {
+		return cluster.StartNodes(ctx, o, n)
+	}
 }
 
 // withBareCluster runs f on a cluster with nothing in it.

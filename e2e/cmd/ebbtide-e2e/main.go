@@ -26,7 +26,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(toolsCommand(), upCommand(), serveCommand(), downCommand(), statusCommand(), logsCommand(),
-		publishCommand(), demoCommand(), churnCommand(), packingCommand(), drainCommand())
+		publishCommand(), demoCommand(), churnCommand(), packingCommand(), drainCommand(), startupCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)

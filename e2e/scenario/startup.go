@@ -1,0 +1,580 @@
+package scenario
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	amqp "github.com/rabbitmq/amqp091-go"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
+	"github.com/ebbtide-dev/ebbtide/examples/demo-scanner"
+	"github.com/ebbtide-dev/ebbtide/images"
+	"github.com/ebbtide-dev/ebbtide/worker/results"
+)
+
+// StartupResult says where the time between a message and its scan went, in one variant of a scan queue.
+type StartupResult struct {
+	Variant  string        `json:"variant"`
+	Messages int           `json:"messages"`
+	Steps    []StartupStep `json:"steps"`
+}
+
+// StartupStep is one step of all messages. The steps of a message follow one another, and add up to the step total.
+type StartupStep struct {
+	Step       string  `json:"step"`
+	P50Seconds float64 `json:"p50Seconds"`
+	P95Seconds float64 `json:"p95Seconds"`
+}
+
+// startupSteps are the names of steps, in their order, and what ends each.
+var startupSteps = [...]string{
+	"poll",      // KEDA has asked the scaler, and made a Job
+	"job",       // the Job has a pod
+	"schedule",  // the pod has a node
+	"sandbox",   // the pod has its volumes, its network and its cgroup
+	"image",     // what had to be pulled is there
+	"install",   // the init container has put the worker beside the scanner
+	"container", // the container of the scan has started
+	"process",   // the worker runs
+	"connect",   // it is a consumer
+	"message",   // it has the message
+	"source",    // the command runs, in its checkout
+	"total",
+}
+
+const (
+	startupRelease = "startup"
+	startupBegins  = "the scan begins"
+	// startupWithin bounds one message.
+	startupWithin = 2 * time.Minute
+	scannerInOne  = demoscanner.Name + "-with-worker"
+)
+
+// startupBase are the values of all variants, after those of values-test.yaml. The command says when it begins.
+const startupBase = `
+command: [sh, -c, "echo '` + startupBegins + `' >&2; exec git ls-files --stage"]
+worker: {maxMessages: 1, idleTimeout: 1m}
+scaledJob: {pollingInterval: %d, successfulJobsHistoryLimit: 50}
+sourceStore: {enabled: true, claim: source, args: [--max-age=1h, --protocols=file]}
+test: {messages: []}
+`
+
+// startupVariant is one way to run the queue.
+type startupVariant struct {
+	name   string
+	values string
+	poll   time.Duration
+	// pull makes every message find nodes without the images; warm, a worker that waits.
+	pull, warm bool
+}
+
+const startupPoll = 2 * time.Second
+
+func startupVariants() []startupVariant {
+	const inImage = "worker: {inImage: true}\nimage: {repository: ebbtide.dev/" + scannerInOne + "}\n"
+	// As large as what is left of a node, so that there is no room but the headroom.
+	const large = "resources: {requests: {cpu: 1100m, memory: 64Mi}, limits: {memory: 256Mi}}\n"
+	return []startupVariant{
+		{name: "poll-5s", poll: 5 * time.Second},
+		{name: "default", poll: startupPoll},
+		{name: "worker-in-image", poll: startupPoll, values: inImage},
+		{name: "pull", poll: startupPoll, pull: true},
+		{name: "headroom", poll: startupPoll, values: inImage + large + "headroom: {replicas: 2}\n"},
+		{name: "waiting-worker", poll: startupPoll, warm: true,
+			values: "worker: {maxMessages: 0, idleTimeout: 1h}\npolicy: {calendar: {default: {idleReplicas: 1}}}\n"},
+	}
+}
+
+// StartupVariants are the names of the variants.
+func StartupVariants() []string {
+	var names []string
+	for _, v := range startupVariants() {
+		names = append(names, v.name)
+	}
+	return names
+}
+
+// startup is the benchmark's state.
+type startup struct {
+	c        *cluster.Cluster
+	client   kubernetes.Interface
+	channel  *amqp.Channel
+	observed *observer
+	random   *rand.Rand
+	sent     int
+	images   map[string]v1.Image
+
+	mu    sync.Mutex
+	tasks []cluster.TaskEvent
+}
+
+// RunStartup sends messages, one at a time, into the idle scan queue of charts/scan-jobs on a cluster of real nodes, and measures what is
+// between each and its scan: once with each of the named variants.
+func RunStartup(
+	ctx context.Context, c *cluster.Cluster, variants []string, messages int, seed uint64, out io.Writer,
+) ([]StartupResult, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &startup{c: c, observed: newObserver(namespace, corev1.LabelOSStable, "linux"), random: rand.New(rand.NewPCG(seed, 0))}
+	if err := s.prepare(ctx); err != nil {
+		return nil, err
+	}
+	connection, err := amqp.Dial(c.Broker.AMQPURL("/"))
+	if err != nil {
+		return nil, err
+	}
+	defer connection.Close()
+	if s.channel, err = connection.Channel(); err != nil {
+		return nil, err
+	}
+	var all []StartupResult
+	for _, variant := range startupVariants() {
+		if !slices.Contains(variants, variant.name) {
+			continue
+		}
+		result, err := s.run(ctx, variant, messages, out)
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", variant.name, err)
+		}
+		all = append(all, result)
+	}
+	return all, nil
+}
+
+// prepare installs all but the scan queue.
+func (s *startup) prepare(ctx context.Context) (err error) {
+	if s.client, err = kubernetes.NewForConfig(s.c.Admin()); err != nil {
+		return err
+	}
+	if err := PrepareInstall(ctx, s.c); err != nil {
+		return err
+	}
+	if err := s.addScanners(ctx); err != nil {
+		return err
+	}
+	if _, err := s.c.Exec(ctx, "helm", "install", "ebbtide", "charts/ebbtide", "-n", "ebbtide-system", "--create-namespace",
+		"--set", "image.tag="+ImageTag, "--wait", "--timeout", "3m"); err != nil {
+		return err
+	}
+	if _, err := s.c.Exec(ctx, "kubectl", "create", "namespace", namespace); err != nil {
+		return err
+	}
+	if _, err := SourceVolume(ctx, s.c); err != nil {
+		return err
+	}
+	if err := s.c.ApplyYAML(ctx, []byte(`apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: source, namespace: `+namespace+`}
+spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 1Gi}}}
+`)); err != nil {
+		return err
+	}
+	if err := s.observed.watch(ctx, s.client); err != nil {
+		return err
+	}
+	return s.c.WatchTasks(ctx, func(event cluster.TaskEvent) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.tasks = append(s.tasks, event)
+	})
+}
+
+// addScanners gives the nodes and their registry the scanner, alone and with the worker in its image, and the registry the worker's image.
+func (s *startup) addScanners(ctx context.Context) error {
+	root, err := toolchain.Root()
+	if err != nil {
+		return err
+	}
+	scanner, err := demoscanner.Build(ctx, root)
+	if err != nil {
+		return err
+	}
+	worker, err := images.Build(ctx, root, images.Spec{
+		Name: "ebbtide-worker", Packages: []string{"./cmd/ebbtide-worker"}, Arch: runtime.GOARCH,
+	})
+	if err != nil {
+		return err
+	}
+	layers, err := worker.Layers()
+	if err != nil {
+		return err
+	}
+	both, err := mutate.AppendLayers(scanner, layers...)
+	if err != nil {
+		return err
+	}
+	if err := s.c.StartRegistry(ctx); err != nil {
+		return err
+	}
+	// What pull finds nowhere else.
+	s.images = map[string]v1.Image{demoscanner.Name: scanner, "ebbtide-worker": worker}
+	for name, image := range s.images {
+		if err := s.c.PushImage(ctx, name, ImageTag, image); err != nil {
+			return err
+		}
+	}
+	return errors.Join(s.c.AddImage(ctx, demoscanner.Name, ImageTag, scanner), s.c.AddImage(ctx, scannerInOne, ImageTag, both))
+}
+
+// run installs a variant, measures its messages, and uninstalls it.
+func (s *startup) run(ctx context.Context, v startupVariant, messages int, out io.Writer) (StartupResult, error) {
+	base, own := filepath.Join(s.c.Dir, "startup-base.yaml"), filepath.Join(s.c.Dir, "startup-"+v.name+".yaml")
+	if err := errors.Join(
+		os.WriteFile(base, fmt.Appendf(nil, startupBase, int(v.poll.Seconds())), 0o644), os.WriteFile(own, []byte(v.values), 0o644),
+	); err != nil {
+		return StartupResult{}, err
+	}
+	if _, err := s.c.Exec(ctx, "helm", "install", startupRelease, "charts/scan-jobs", "-n", namespace, "--wait", "--timeout", "3m",
+		"-f", "charts/scan-jobs/values-test.yaml", "-f", base, "-f", own); err != nil {
+		return StartupResult{}, err
+	}
+	ended, err := s.channel.Consume(startupRelease+".results", startupRelease, true, false, false, false, nil)
+	if err != nil {
+		return StartupResult{}, err
+	}
+	var steps []map[string]time.Duration
+	for i := range messages + 1 {
+		took, err := s.message(ctx, v, ended)
+		if err != nil {
+			return StartupResult{}, err
+		}
+		fmt.Fprintf(out, "%-16s %2d of %d: %s\n", v.name, i, messages, took["total"].Round(10*time.Millisecond))
+		if i > 0 { // the first one waits for KEDA to take up the ScaledJob, and fetches the source
+			steps = append(steps, took)
+		}
+	}
+	if err := s.channel.Cancel(startupRelease, false); err != nil {
+		return StartupResult{}, err
+	}
+	if _, err := s.c.Exec(ctx, "helm", "uninstall", startupRelease, "-n", namespace, "--wait", "--timeout", "2m"); err != nil {
+		return StartupResult{}, err
+	}
+	return summarizeStartup(v.name, steps), s.removeJobs(ctx)
+}
+
+func summarizeStartup(variant string, messages []map[string]time.Duration) StartupResult {
+	result := StartupResult{Variant: variant, Messages: len(messages)}
+	for _, step := range startupSteps {
+		var took []time.Duration
+		for _, m := range messages {
+			if length, has := m[step]; has {
+				took = append(took, length)
+			}
+		}
+		if len(took) > 0 {
+			result.Steps = append(result.Steps, StartupStep{step, nearestRank(took, 50).Seconds(), nearestRank(took, 95).Seconds()})
+		}
+	}
+	return result
+}
+
+// message sends a message when nothing runs, and measures what is between it and its scan.
+func (s *startup) message(ctx context.Context, v startupVariant, ended <-chan amqp.Delivery) (map[string]time.Duration, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, startupWithin, fmt.Errorf("not within %s", startupWithin))
+	defer cancel()
+	if v.pull {
+		if err := s.removeJobs(ctx); err != nil {
+			return nil, err
+		}
+		for name := range s.images {
+			if err := s.c.RemoveImage(ctx, name, ImageTag); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := s.idle(ctx, v.warm); err != nil {
+		return nil, err
+	}
+	// At any time between two polls.
+	if err := sleep(ctx, time.Duration(s.random.Int64N(int64(v.poll)))); err != nil {
+		return nil, err
+	}
+	s.sent++
+	id := fmt.Sprintf("startup-%03d", s.sent)
+	published := time.Now()
+	if err := s.channel.PublishWithContext(ctx, startupRelease, "", true, false, amqp.Publishing{
+		DeliveryMode: amqp.Persistent, MessageId: id, Timestamp: published,
+		Headers: amqp.Table{"repository": "file:///repositories/payments.git"},
+	}); err != nil {
+		return nil, err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s has no result: %w", id, context.Cause(ctx))
+		case delivery, open := <-ended:
+			if !open {
+				return nil, errors.New("the consumer of results ended")
+			}
+			if delivery.MessageId != id {
+				continue
+			}
+			result, err := results.Unmarshal(delivery.ContentType, delivery.Body)
+			if err != nil {
+				return nil, err
+			}
+			if reason := result.GetReason(); reason != "" {
+				return nil, fmt.Errorf("%s failed: %s", id, reason)
+			}
+			return s.measure(ctx, v, id, published, result.GetWorker())
+		}
+	}
+}
+
+// idle waits until nothing runs, or until a worker waits.
+func (s *startup) idle(ctx context.Context, warm bool) error {
+	for {
+		queue, err := s.channel.QueueDeclarePassive(startupRelease, true, false, false, false, nil)
+		if err != nil {
+			return err
+		}
+		// Polls that were answered before must be over, too.
+		if warm && queue.Consumers > 0 && queue.Messages == 0 || !warm && s.observed.snapshot().unfinishedJobs == 0 && s.placed(ctx) {
+			return sleep(ctx, time.Second)
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return fmt.Errorf("not idle: %d consumers, %+v: %w", queue.Consumers, s.observed.snapshot(), err)
+		}
+	}
+}
+
+// placed reports whether every pod has a node: what a scan has pushed away is back.
+func (s *startup) placed(ctx context.Context) bool {
+	pods, err := s.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{FieldSelector: "status.phase=Pending"})
+	return err == nil && len(pods.Items) == 0
+}
+
+func sleep(ctx context.Context, length time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(length):
+		return nil
+	}
+}
+
+// removeJobs removes all jobs, and waits until their containers are gone too.
+func (s *startup) removeJobs(ctx context.Context) error {
+	if err := s.c.Client().DeleteAllOf(ctx, &batchv1.Job{}, client.InNamespace(namespace),
+		client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
+		return err
+	}
+	for {
+		pods, err := s.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel})
+		if err != nil || len(pods.Items) == 0 {
+			return err
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return fmt.Errorf("pods of jobs are left: %w", err)
+		}
+	}
+}
+
+// measure works out the steps of a message from what was observed of its job.
+func (s *startup) measure(
+	ctx context.Context, v startupVariant, id string, published time.Time, job string,
+) (map[string]time.Duration, error) {
+	pods, err := s.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job})
+	if err != nil {
+		return nil, err
+	}
+	if len(pods.Items) != 1 {
+		return nil, fmt.Errorf("job %s has %d pods, want one", job, len(pods.Items))
+	}
+	pod := pods.Items[0]
+	text, err := s.client.CoreV1().Pods(namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "scan", Timestamps: true}).DoRaw(ctx)
+	if err != nil {
+		return nil, err
+	}
+	log, err := parseStartupLog(text, id)
+	if err != nil {
+		return nil, fmt.Errorf("log of %s: %w", pod.Name, err)
+	}
+	took := map[string]time.Duration{"source": log.begun.Sub(log.taken), "total": log.begun.Sub(published)}
+	if v.warm {
+		took["message"] = log.taken.Sub(published)
+		return took, nil
+	}
+	seen := s.observed.startOf(pod)
+	tasks := s.tasksOf(pod)
+	pulls, err := s.pullsOf(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	from := published
+	step := func(name string, until time.Time, less time.Duration) {
+		took[name] = until.Sub(from) - less
+		from = until
+	}
+	step("poll", seen.job, 0)
+	step("job", seen.pod, 0)
+	step("schedule", seen.bound, 0)
+	step("sandbox", tasks.sandbox, 0)
+	took["image"] = pulls["worker"] + pulls["scan"]
+	if !tasks.installed.IsZero() {
+		step("install", tasks.installed, pulls["worker"])
+	}
+	step("container", tasks.scan, pulls["scan"])
+	step("process", log.process, 0)
+	step("connect", log.connected, 0)
+	step("message", log.taken, 0)
+	return took, nil
+}
+
+// podStart are the moments at which a pod's start was seen at the API server.
+type podStart struct{ job, pod, bound time.Time }
+
+func (o *observer) startOf(pod corev1.Pod) podStart {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	record := o.pods[pod.UID]
+	if record == nil {
+		return podStart{}
+	}
+	start := podStart{pod: record.created, bound: record.bound}
+	if job := o.jobs[record.job]; job != nil {
+		start.job = job.created
+	}
+	return start
+}
+
+// podTasks are the starts of a pod's sandbox and container, and the end of its init container.
+type podTasks struct{ sandbox, installed, scan time.Time }
+
+func (s *startup) tasksOf(pod corev1.Pod) podTasks {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := func(container string, ended bool) time.Time {
+		for _, task := range s.tasks {
+			if task.Container == container && task.Ended == ended {
+				return task.At
+			}
+		}
+		return time.Time{}
+	}
+	id := func(status []corev1.ContainerStatus) string {
+		if len(status) == 0 {
+			return ""
+		}
+		return strings.TrimPrefix(status[0].ContainerID, "containerd://")
+	}
+	install, scan := id(pod.Status.InitContainerStatuses), id(pod.Status.ContainerStatuses)
+	t := podTasks{installed: at(install, true), scan: at(scan, false)}
+	// The sandbox is what started last on the node before the pod's first container: nothing else starts there meanwhile.
+	first := cmp.Or(at(install, false), t.scan)
+	for _, task := range s.tasks {
+		if task.Node == pod.Spec.NodeName && !task.Ended && task.At.Before(first) {
+			t.sandbox = task.At
+		}
+	}
+	return t
+}
+
+// pulled finds how long a pull took in the kubelet's event of it.
+var pulled = regexp.MustCompile(`Successfully pulled image .* in (\S+) \(`)
+
+// pullsOf are the times of pulls, by the container.
+func (s *startup) pullsOf(ctx context.Context, pod corev1.Pod) (map[string]time.Duration, error) {
+	events, err := s.client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: "reason=Pulled,involvedObject.uid=" + string(pod.UID),
+	})
+	if err != nil {
+		return nil, err
+	}
+	pulls := map[string]time.Duration{}
+	for _, event := range events.Items {
+		if match := pulled.FindStringSubmatch(event.Message); match != nil {
+			length, err := time.ParseDuration(match[1])
+			if err != nil {
+				return nil, fmt.Errorf("event %q: %w", event.Message, err)
+			}
+			_, container, _ := strings.Cut(strings.TrimSuffix(event.InvolvedObject.FieldPath, "}"), "{")
+			pulls[container] += length
+		}
+	}
+	return pulls, nil
+}
+
+// startupLog are the moments that the log of a worker's container tells.
+type startupLog struct{ process, connected, taken, begun time.Time }
+
+// parseStartupLog reads a container's log with timestamps, for one message.
+func parseStartupLog(text []byte, id string) (startupLog, error) {
+	var l startupLog
+	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+		stamp, line, _ := strings.Cut(lines.Text(), " ")
+		var entry struct {
+			Time    time.Time
+			Msg     string
+			Message string
+			Seconds float64
+		}
+		switch _ = json.Unmarshal([]byte(line), &entry); { // what the command writes is no JSON
+		case entry.Msg == "connected":
+			l.connected = entry.Time
+			l.process = entry.Time.Add(-time.Duration(entry.Seconds * float64(time.Second)))
+		case entry.Msg == "scan starts" && entry.Message == id:
+			l.taken = entry.Time
+		case line == startupBegins && !l.taken.IsZero() && l.begun.IsZero():
+			var err error
+			if l.begun, err = time.Parse(time.RFC3339Nano, stamp); err != nil {
+				return l, err
+			}
+		}
+	}
+	if l.connected.IsZero() || l.begun.IsZero() {
+		return l, fmt.Errorf("it does not tell when the worker connected and when the scan of %s began:\n%s", id, text)
+	}
+	return l, nil
+}
+
+// PrintStartup writes the medians and the 95th percentiles of all variants as a table.
+func PrintStartup(out io.Writer, all []StartupResult) {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(table, "p50 / p95, seconds\t")
+	for _, result := range all {
+		fmt.Fprintf(table, "%s\t", result.Variant)
+	}
+	fmt.Fprintln(table)
+	for _, name := range startupSteps {
+		fmt.Fprintf(table, "%s\t", name)
+		for _, result := range all {
+			cell := ""
+			for _, step := range result.Steps {
+				if step.Step == name {
+					cell = fmt.Sprintf("%.2f / %.2f", step.P50Seconds, step.P95Seconds)
+				}
+			}
+			fmt.Fprintf(table, "%s\t", cell)
+		}
+		fmt.Fprintln(table)
+	}
+	table.Flush()
+}
+
+// WriteStartup writes results to a file as the JSON of the benchmark.
+func WriteStartup(path string, all []StartupResult) error { return writeJSON(path, all) }

@@ -81,7 +81,11 @@ func sourceGetCommand(store *sourcestore.Store) *cobra.Command {
 			}
 			switch {
 			case len(args) > 0:
-				return errors.Join(describe(cmd.ErrOrStderr(), c), runIn(cmd.Context(), c, args), c.Release())
+				err := errors.Join(describe(cmd.ErrOrStderr(), c), runIn(cmd.Context(), c, args))
+				if c.Lost() {
+					return fmt.Errorf("%w: somebody emptied the store while the command ran in %s", sourcestore.ErrUnavailable, c.Path)
+				}
+				return errors.Join(err, c.Release())
 			case hold:
 				err := describe(cmd.OutOrStdout(), c)
 				<-cmd.Context().Done()

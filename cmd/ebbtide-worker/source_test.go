@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"github.com/ebbtide-dev/ebbtide/e2e/gitserver"
 	"github.com/ebbtide-dev/ebbtide/worker"
 	"github.com/ebbtide-dev/ebbtide/worker/sourcestore"
 )
@@ -34,5 +37,29 @@ func TestMessageFileInCheckout(t *testing.T) {
 	cmd.ExtraFiles, cmd.Stderr = []*os.File{message}, io.Discard
 	if out, err := cmd.Output(); err != nil || string(out) != "orderorder" {
 		t.Errorf("the command read %q, %v; want the message twice", out, err)
+	}
+}
+
+// A command whose checkout is gone asks for another attempt, however it ended.
+func TestCheckoutLost(t *testing.T) {
+	repository, store := t.TempDir(), t.TempDir()
+	for _, args := range [][]string{{"init", "--quiet"}, {"commit", "--quiet", "--allow-empty", "-m", "one"}} {
+		if _, err := gitserver.Git(repository, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for script, want := range map[string]error{
+		"exit 0": nil,
+		"exit 3": commandEnd(3),
+		`rm -rf "$0"/locks "$0"/mirrors "$0"/checkouts`:         sourcestore.ErrUnavailable,
+		`rm -rf "$0"/locks "$0"/mirrors "$0"/checkouts; exit 3`: sourcestore.ErrUnavailable,
+	} {
+		cmd := command(time.Now())
+		cmd.SetArgs([]string{
+			"source", "get", "--store", store, "--protocols", "file", "--repository", "file://" + repository, "--", "sh", "-c", script, store,
+		})
+		if err := cmd.ExecuteContext(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%s: error %v, want %v", script, err, want)
+		}
 	}
 }

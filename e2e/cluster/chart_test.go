@@ -52,6 +52,16 @@ func TestIntegrationChart(t *testing.T) {
 			t.Errorf("the %s changed the certificate", change[0])
 		}
 	}
+	// As docs/how-to/recover.md says: dashboards that are gone are there again after an upgrade.
+	upgrade := []string{"upgrade", "ebbtide", helm.chart, "--set", "dashboards.enabled=true"}
+	helm.run(t, upgrade...)
+	dashboards := []string{"configmaps", "-n", "ebbtide-system", "-l", "grafana_dashboard"}
+	shown := func() string { return kubectl(append([]string{"get", "-o", "jsonpath={.items[*].data}"}, dashboards...)...) }
+	before := shown()
+	kubectl(append([]string{"delete"}, dashboards...)...)
+	if helm.run(t, upgrade...); before == "" || shown() != before {
+		t.Error("an upgrade does not bring back dashboards that were deleted")
+	}
 	// As the notes say.
 	kubectl("create", "clusterrolebinding", "prometheus", "--clusterrole=ebbtide-metrics-reader", "--serviceaccount=monitoring:prometheus")
 	kubectl("auth", "can-i", "get", "/metrics", "--as=system:serviceaccount:monitoring:prometheus")

@@ -215,7 +215,39 @@ func (s *scans) sourceStore() {
 	if err != nil || len(mirrors) != 2 {
 		s.Errorf("mirrors %v, %v: want one for each of two repositories", mirrors, err)
 	}
+	s.storeLost(folder)
 	s.exec("kubectl", "create", "job", "collect", "--from=cronjob/source-source-gc", "-n", namespace)
 	s.exec("kubectl", "wait", "--for=condition=complete", "job/collect", "-n", namespace, "--timeout=1m")
 	s.helm("uninstall", "source")
+}
+
+// storeLost empties the volume in the middle of scans: those that had a checkout get another attempt, repositories are fetched again, and
+// every scan has its result.
+func (s *scans) storeLost(folder string) {
+	const burst = 20
+	for i := range burst {
+		s.must(s.channel.PublishWithContext(s.ctx, "source", "", true, false, amqp.Publishing{
+			DeliveryMode: amqp.Persistent, MessageId: fmt.Sprintf("lost-%02d", i),
+			Headers: amqp.Table{"repository": []string{"file:///repositories/payments.git", "file:///repositories/website.git"}[i%2]},
+		}))
+	}
+	s.eventually("scans have checkouts", func() (string, bool) {
+		checkouts, err := filepath.Glob(filepath.Join(folder, "checkouts", "*", "*"))
+		s.must(err)
+		return "none has", len(checkouts) > 0
+	})
+	begin := time.Now()
+	for _, what := range []string{"locks", "mirrors", "checkouts", "trash"} {
+		s.must(os.RemoveAll(filepath.Join(folder, what)))
+	}
+	s.eventually("every scan has ended", func() (string, bool) {
+		state, err := s.channel.QueueDeclarePassive("source.results", true, false, false, false, nil)
+		s.must(err)
+		return fmt.Sprintf("%d results", state.Messages), state.Messages >= burst
+	})
+	s.Logf("the source store was lost: %d scans done %.0f s after", burst, time.Since(begin).Seconds())
+	s.results("source", burst)
+	if dead := s.take("source.dead"); len(dead) > 0 {
+		s.Errorf("the loss of the store made %d dead letters", len(dead))
+	}
 }

@@ -72,6 +72,9 @@ func (c *Checkout) Lease(ctx context.Context, until time.Time) error {
 	return errors.Join(err, c.lock.write(usage{LeasedUntil: until}))
 }
 
+// Lost reports whether the store lost the checkout while it was in use, with its volume say: what was read from it may not be all there was.
+func (c *Checkout) Lost() bool { return c.lock.lost() }
+
 // Release removes the checkout.
 func (c *Checkout) Release() error {
 	defer c.close()

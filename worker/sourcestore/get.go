@@ -48,6 +48,11 @@ type Checkout struct {
 // ErrUnavailable is wrapped by errors after which the same request may succeed.
 var ErrUnavailable = errors.New("the source can't be had now")
 
+// emptied is an error that came of a store which lost what was in it.
+func emptied(err error) error {
+	return fmt.Errorf("%w: somebody emptied the store: %w", ErrUnavailable, err)
+}
+
 // Get brings a repository's mirror up to date as far as asked, and makes a checkout.
 func (s *Store) Get(ctx context.Context, r Request) (_ *Checkout, err error) {
 	if err := errors.Join(CheckRepository(r.Repository, r.Protocols), checkRevision(r.Revision)); err != nil {
@@ -59,13 +64,20 @@ func (s *Store) Get(ctx context.Context, r Request) (_ *Checkout, err error) {
 	m := s.mirror(r.Repository, r.Filter)
 	// No collector removes the mirror from here on.
 	use, err := awaitLock(ctx, m.lockPath("use"), shared)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, emptied(err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
-		if err != nil {
-			use.close()
+		if err == nil {
+			return
 		}
+		if use.lost() && !errors.Is(err, ErrUnavailable) {
+			err = emptied(err)
+		}
+		use.close()
 	}()
 	u, err := m.use(ctx, func(u *usage) { u.Used = s.Now().UTC() })
 	if err != nil {

@@ -130,4 +130,7 @@ func readRecord(file *os.File, value any) error {
 	return nil
 }
 
+// lost reports whether the lock's file was removed while the lock was held, which none that knows of locks does.
+func (l *lock) lost() bool { return !isAt(l.file, l.file.Name()) }
+
 func (l *lock) close() { l.file.Close() }

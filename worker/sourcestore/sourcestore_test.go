@@ -600,3 +600,37 @@ func TestRace(t *testing.T) {
 	}
 	t.Logf("%d commits, %d fetches for %d getters", pushed, b.origin.Fetches(), getters)
 }
+
+// The volume is emptied while a scan has a checkout and another one waits for its fetch: both get to know that they should ask again, and
+// who does gets the source.
+func TestStoreEmptied(t *testing.T) {
+	b := newBench(t)
+	empty := func() {
+		t.Helper()
+		folders, err := filepath.Glob(filepath.Join(b.store.Root, "*"))
+		if err != nil || len(folders) == 0 {
+			t.Fatalf("the store has %v, %v", folders, err)
+		}
+		for _, folder := range folders {
+			if err := removeAll(folder); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c := b.get(t, b.request())
+	if c.Lost() {
+		t.Error("a checkout is lost that is there")
+	}
+	b.origin.Before = func() error { empty(); return nil }
+	if _, err := b.store.Get(t.Context(), b.request()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("error %v of a request whose store is emptied, want that it may be tried again", err)
+	}
+	if !c.Lost() {
+		t.Error("the store was emptied, and the checkout is not lost")
+	}
+	b.origin.Before = nil
+	again := b.get(t, b.request())
+	if n, err := number(again); err != nil || n != 1 || !again.Fetched || again.Lost() {
+		t.Errorf("after the store was emptied: %d, %v, %+v", n, err, again)
+	}
+}

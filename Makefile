@@ -100,8 +100,8 @@ e2e-scheduler: tools ## The scheduler is killed again and again while pods come
 e2e-calibration: tools ## The same 320 scans on the cluster and in the simulator agree within 10% (OVERLAY=file.svg draws both)
 	$(TEST) -timeout 20m -count=1 -run TestCalibration ./e2e/scenario $(if $(OVERLAY),-args -overlay $(abspath $(OVERLAY)))
 
-e2e-recovery: tools ## Drills: broker, scaler, scheduler, KEDA, nodes, API server and etcd fail in the middle of a burst (ABSENCE=10m)
-	$(TEST) -timeout 90m -count=1 -run TestRecovery ./e2e/scenario $(if $(ABSENCE)$(RECOVERY_JSON),-args $(if $(ABSENCE),-absence $(ABSENCE)) $(if $(RECOVERY_JSON),-recovery $(abspath $(RECOVERY_JSON))))
+e2e-recovery: tools ## Drills: broker, scaler, scheduler, KEDA, nodes, API server and etcd fail in the middle of a burst (ABSENCE=10m, DRILL=scaler for one)
+	$(TEST) -timeout 90m -count=1 -run TestRecovery ./e2e/scenario $(if $(ABSENCE)$(DRILL)$(RECOVERY_JSON),-args $(if $(ABSENCE),-absence $(ABSENCE)) $(if $(DRILL),-drill $(DRILL)) $(if $(RECOVERY_JSON),-recovery $(abspath $(RECOVERY_JSON))))
 
 dashboards-pictures: ## Draw the dashboards of the cluster that make up started by Grafana's components (MINUTES=10, TO=docs/pictures, NAMESPACE=scan, POLICY=scans)
 	dashboards/preview/pictures.sh $(or $(MINUTES),10) $(or $(TO),docs/pictures) $(or $(NAMESPACE),scan) $(or $(POLICY),scans)

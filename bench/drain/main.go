@@ -44,13 +44,14 @@ type figure struct {
 func main() {
 	out := flag.String("out", "bench/out/drain-simulated.json", "where the figures go")
 	seeds := flag.Uint64("seeds", 20, "how many seeds of the load")
+	poll := flag.Duration("poll", simulator.Defaults().PollEvery, "KEDA's pollingInterval")
 	flag.Parse()
-	if err := run(*out, *seeds); err != nil {
+	if err := run(*out, *seeds, *poll); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(out string, seeds uint64) error {
+func run(out string, seeds uint64, poll time.Duration) error {
 	limits, errs := calendar.New(nil, nil, 200, nil)
 	if len(errs) > 0 {
 		return errs.ToAggregate()
@@ -80,6 +81,7 @@ func run(out string, seeds uint64) error {
 		var over []float64
 		for seed := range seeds {
 			s := simulator.Defaults()
+			s.PollEvery = poll
 			s.Scaler, s.Worker, s.Seed = simulator.Ebbtide(limits, target.Policy{MessagesPerReplica: 1}), k.worker, seed
 			o, err := s.Run(ebb(rand.New(rand.NewPCG(seed, 0))))
 			if err != nil {

@@ -56,7 +56,9 @@ func TestIntegrationChart(t *testing.T) {
 	upgrade := []string{"upgrade", "ebbtide", helm.chart, "--set", "dashboards.enabled=true"}
 	helm.run(t, upgrade...)
 	dashboards := []string{"configmaps", "-n", "ebbtide-system", "-l", "grafana_dashboard"}
-	shown := func() string { return kubectl(append([]string{"get", "-o", "jsonpath={.items[*].data}"}, dashboards...)...) }
+	shown := func() string {
+		return kubectl(append([]string{"get", "-o", "jsonpath={.items[*].data}"}, dashboards...)...)
+	}
 	before := shown()
 	kubectl(append([]string{"delete"}, dashboards...)...)
 	if helm.run(t, upgrade...); before == "" || shown() != before {

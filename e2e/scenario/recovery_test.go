@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 
 var (
 	absence       = flag.Duration("absence", 30*time.Second, "how long TestRecovery leaves out what it takes away")
+	drillsWith    = flag.String("drill", "", "let TestRecovery play only drills that have this in their names")
 	recoveryJSON  = flag.String("recovery", "", "write what TestRecovery measured to this file")
 	recoverWithin = 4 * time.Minute
 )
@@ -57,7 +59,12 @@ func TestRecovery(t *testing.T) {
 		{"all nodes are gone", r.nodesLost},
 		{"API server and etcd, restored from a snapshot of half a burst earlier", r.etcdRestored},
 	} {
-		drills = append(drills, r.play(d.name, d.fail))
+		if strings.Contains(d.name, *drillsWith) {
+			drills = append(drills, r.play(d.name, d.fail))
+		}
+	}
+	if len(drills) == 0 {
+		t.Errorf("no drill has %q in its name", *drillsWith)
 	}
 	if *recoveryJSON != "" {
 		if err := writeJSON(*recoveryJSON, drills); err != nil {

@@ -88,24 +88,22 @@ type startupVariant struct {
 	name   string
 	values string
 	poll   time.Duration
-	// pull makes every message find nodes without the images; warm, a worker that waits.
-	pull, warm bool
+	// pull makes every message find nodes without the images; headroom, nodes that are full of it; warm, a worker that waits.
+	pull, headroom, warm bool
 }
 
 const startupPoll = 2 * time.Second
 
 func startupVariants() []startupVariant {
 	const inImage = "worker: {inImage: true}\nimage: {repository: ebbtide.dev/" + scannerInOne + "}\n"
-	// As large as what is left of a node, so that there is no room but the headroom.
-	const large = "resources: {requests: {cpu: 1100m, memory: 64Mi}, limits: {memory: 256Mi}}\n"
 	return []startupVariant{
 		{name: "poll-5s", poll: 5 * time.Second},
 		{name: "default", poll: startupPoll},
 		{name: "worker-in-image", poll: startupPoll, values: inImage},
 		{name: "pull", poll: startupPoll, pull: true},
-		{name: "headroom", poll: startupPoll, values: inImage + large + "headroom: {replicas: 2}\n"},
+		{name: "headroom", poll: startupPoll, values: inImage, headroom: true},
 		{name: "waiting-worker", poll: startupPoll, warm: true,
-			values: "worker: {maxMessages: 0, idleTimeout: 1h}\npolicy: {calendar: {default: {idleReplicas: 1}}}\n"},
+			values: "worker: {maxMessages: 0, idleTimeout: 1h, maxLifetime: 1h}\npolicy: {calendar: {default: {idleReplicas: 1}}}\n"},
 	}
 }
 
@@ -242,13 +240,20 @@ func (s *startup) addScanners(ctx context.Context) error {
 
 // run installs a variant, measures its messages, and uninstalls it.
 func (s *startup) run(ctx context.Context, v startupVariant, messages int, out io.Writer) (StartupResult, error) {
+	if v.headroom {
+		full, err := s.fullNodes(ctx)
+		if err != nil {
+			return StartupResult{}, err
+		}
+		v.values += full
+	}
 	base, own := filepath.Join(s.c.Dir, "startup-base.yaml"), filepath.Join(s.c.Dir, "startup-"+v.name+".yaml")
 	if err := errors.Join(
 		os.WriteFile(base, fmt.Appendf(nil, startupBase, int(v.poll.Seconds())), 0o644), os.WriteFile(own, []byte(v.values), 0o644),
 	); err != nil {
 		return StartupResult{}, err
 	}
-	if _, err := s.c.Exec(ctx, "helm", "install", startupRelease, "charts/scan-jobs", "-n", namespace, "--wait", "--timeout", "3m",
+	if _, err := s.c.Exec(ctx, "helm", "install", startupRelease, "charts/scan-jobs", "-n", namespace, "--timeout", "3m",
 		"-f", "charts/scan-jobs/values-test.yaml", "-f", base, "-f", own); err != nil {
 		return StartupResult{}, err
 	}
@@ -267,6 +272,15 @@ func (s *startup) run(ctx context.Context, v startupVariant, messages int, out i
 			steps = append(steps, took)
 		}
 	}
+	if v.headroom {
+		events, err := s.client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=Preempted"})
+		if err != nil {
+			return StartupResult{}, err
+		}
+		if len(events.Items) < messages {
+			return StartupResult{}, fmt.Errorf("%d scans pushed away %d pods of the headroom, want one each", messages, len(events.Items))
+		}
+	}
 	if err := s.channel.Cancel(startupRelease, false); err != nil {
 		return StartupResult{}, err
 	}
@@ -274,6 +288,35 @@ func (s *startup) run(ctx context.Context, v startupVariant, messages int, out i
 		return StartupResult{}, err
 	}
 	return summarizeStartup(v.name, steps), s.removeJobs(ctx)
+}
+
+// fullNodes are values with which the headroom takes what is left of each node, and a scan as much.
+func (s *startup) fullNodes(ctx context.Context) (string, error) {
+	nodes, err := s.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", err
+	}
+	pods, err := s.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "status.phase=Running"})
+	if err != nil {
+		return "", err
+	}
+	var free []int64 // millicores of each node
+	for _, node := range nodes.Items {
+		left := node.Status.Allocatable.Cpu().MilliValue()
+		for _, pod := range pods.Items {
+			for _, container := range pod.Spec.Containers {
+				if pod.Spec.NodeName == node.Name {
+					left -= container.Resources.Requests.Cpu().MilliValue()
+				}
+			}
+		}
+		free = append(free, left)
+	}
+	if least := slices.Min(free); least < 1 || 2*least <= slices.Max(free) {
+		return "", fmt.Errorf("the nodes have %v millicores left: that can't be filled with one pod of the same size each", free)
+	}
+	return fmt.Sprintf("resources: {requests: {cpu: %dm, memory: 64Mi}, limits: {memory: 256Mi}}\nheadroom: {replicas: %d}\n",
+		slices.Min(free), len(free)), nil
 }
 
 func summarizeStartup(variant string, messages []map[string]time.Duration) StartupResult {
@@ -425,8 +468,11 @@ func (s *startup) measure(
 	if err != nil {
 		return nil, err
 	}
-	from := published
+	from, missing := published, ""
 	step := func(name string, until time.Time, less time.Duration) {
+		if until.IsZero() {
+			missing = name
+		}
 		took[name] = until.Sub(from) - less
 		from = until
 	}
@@ -442,6 +488,9 @@ func (s *startup) measure(
 	step("process", log.process, 0)
 	step("connect", log.connected, 0)
 	step("message", log.taken, 0)
+	if missing != "" {
+		return nil, fmt.Errorf("pod %s: nobody saw the end of step %s", pod.Name, missing)
+	}
 	return took, nil
 }
 

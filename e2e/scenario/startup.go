@@ -1,26 +1,19 @@
 package scenario
 
 import (
-	"bufio"
-	"bytes"
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	amqp "github.com/rabbitmq/amqp091-go"
 	batchv1 "k8s.io/api/batch/v1"
@@ -50,27 +43,12 @@ type StartupStep struct {
 	P95Seconds float64 `json:"p95Seconds"`
 }
 
-// startupSteps are the names of steps, in their order, and what ends each.
-var startupSteps = [...]string{
-	"poll",      // KEDA has asked the scaler, and made a Job
-	"job",       // the Job has a pod
-	"schedule",  // the pod has a node
-	"sandbox",   // the pod has its volumes, its network and its cgroup
-	"image",     // what had to be pulled is there
-	"install",   // the init container has put the worker beside the scanner
-	"container", // the container of the scan has started
-	"process",   // the worker runs
-	"connect",   // it is a consumer
-	"message",   // it has the message
-	"source",    // the command runs, in its checkout
-	"total",
-}
-
 const (
 	startupRelease = "startup"
 	startupBegins  = "the scan begins"
 	// startupWithin bounds one message.
 	startupWithin = 2 * time.Minute
+	workerImage   = "ebbtide-worker"
 	scannerInOne  = demoscanner.Name + "-with-worker"
 )
 
@@ -124,7 +102,6 @@ type startup struct {
 	observed *observer
 	random   *rand.Rand
 	sent     int
-	images   map[string]v1.Image
 
 	mu    sync.Mutex
 	tasks []cluster.TaskEvent
@@ -212,7 +189,7 @@ func (s *startup) addScanners(ctx context.Context) error {
 		return err
 	}
 	worker, err := images.Build(ctx, root, images.Spec{
-		Name: "ebbtide-worker", Packages: []string{"./cmd/ebbtide-worker"}, Arch: runtime.GOARCH,
+		Name: workerImage, Packages: []string{"./cmd/ebbtide-worker"}, Arch: runtime.GOARCH,
 	})
 	if err != nil {
 		return err
@@ -228,14 +205,8 @@ func (s *startup) addScanners(ctx context.Context) error {
 	if err := s.c.StartRegistry(ctx); err != nil {
 		return err
 	}
-	// What pull finds nowhere else.
-	s.images = map[string]v1.Image{demoscanner.Name: scanner, "ebbtide-worker": worker}
-	for name, image := range s.images {
-		if err := s.c.PushImage(ctx, name, ImageTag, image); err != nil {
-			return err
-		}
-	}
-	return errors.Join(s.c.AddImage(ctx, demoscanner.Name, ImageTag, scanner), s.c.AddImage(ctx, scannerInOne, ImageTag, both))
+	return errors.Join(s.c.PushImage(ctx, demoscanner.Name, ImageTag, scanner), s.c.PushImage(ctx, workerImage, ImageTag, worker),
+		s.c.AddImage(ctx, demoscanner.Name, ImageTag, scanner), s.c.AddImage(ctx, scannerInOne, ImageTag, both))
 }
 
 // run installs a variant, measures its messages, and uninstalls it.
@@ -343,7 +314,7 @@ func (s *startup) message(ctx context.Context, v startupVariant, ended <-chan am
 		if err := s.removeJobs(ctx); err != nil {
 			return nil, err
 		}
-		for name := range s.images {
+		for _, name := range []string{demoscanner.Name, workerImage} {
 			if err := s.c.RemoveImage(ctx, name, ImageTag); err != nil {
 				return nil, err
 			}
@@ -437,172 +408,8 @@ func (s *startup) removeJobs(ctx context.Context) error {
 	}
 }
 
-// measure works out the steps of a message from what was observed of its job.
-func (s *startup) measure(
-	ctx context.Context, v startupVariant, id string, published time.Time, job string,
-) (map[string]time.Duration, error) {
-	pods, err := s.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job})
-	if err != nil {
-		return nil, err
-	}
-	if len(pods.Items) != 1 {
-		return nil, fmt.Errorf("job %s has %d pods, want one", job, len(pods.Items))
-	}
-	pod := pods.Items[0]
-	text, err := s.client.CoreV1().Pods(namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "scan", Timestamps: true}).DoRaw(ctx)
-	if err != nil {
-		return nil, err
-	}
-	log, err := parseStartupLog(text, id)
-	if err != nil {
-		return nil, fmt.Errorf("log of %s: %w", pod.Name, err)
-	}
-	took := map[string]time.Duration{"source": log.begun.Sub(log.taken), "total": log.begun.Sub(published)}
-	if v.warm {
-		took["message"] = log.taken.Sub(published)
-		return took, nil
-	}
-	seen := s.observed.startOf(pod)
-	tasks := s.tasksOf(pod)
-	pulls, err := s.pullsOf(ctx, pod)
-	if err != nil {
-		return nil, err
-	}
-	from, missing := published, ""
-	step := func(name string, until time.Time, less time.Duration) {
-		if until.IsZero() {
-			missing = name
-		}
-		took[name] = until.Sub(from) - less
-		from = until
-	}
-	step("poll", seen.job, 0)
-	step("job", seen.pod, 0)
-	step("schedule", seen.bound, 0)
-	step("sandbox", tasks.sandbox, 0)
-	took["image"] = pulls["worker"] + pulls["scan"]
-	if !tasks.installed.IsZero() {
-		step("install", tasks.installed, pulls["worker"])
-	}
-	step("container", tasks.scan, pulls["scan"])
-	step("process", log.process, 0)
-	step("connect", log.connected, 0)
-	step("message", log.taken, 0)
-	if missing != "" {
-		return nil, fmt.Errorf("pod %s: nobody saw the end of step %s", pod.Name, missing)
-	}
-	return took, nil
-}
-
-// podStart are the moments at which a pod's start was seen at the API server.
-type podStart struct{ job, pod, bound time.Time }
-
-func (o *observer) startOf(pod corev1.Pod) podStart {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	record := o.pods[pod.UID]
-	if record == nil {
-		return podStart{}
-	}
-	start := podStart{pod: record.created, bound: record.bound}
-	if job := o.jobs[record.job]; job != nil {
-		start.job = job.created
-	}
-	return start
-}
-
-// podTasks are the starts of a pod's sandbox and container, and the end of its init container.
-type podTasks struct{ sandbox, installed, scan time.Time }
-
-func (s *startup) tasksOf(pod corev1.Pod) podTasks {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at := func(container string, ended bool) time.Time {
-		for _, task := range s.tasks {
-			if task.Container == container && task.Ended == ended {
-				return task.At
-			}
-		}
-		return time.Time{}
-	}
-	id := func(status []corev1.ContainerStatus) string {
-		if len(status) == 0 {
-			return ""
-		}
-		return strings.TrimPrefix(status[0].ContainerID, "containerd://")
-	}
-	install, scan := id(pod.Status.InitContainerStatuses), id(pod.Status.ContainerStatuses)
-	t := podTasks{installed: at(install, true), scan: at(scan, false)}
-	// The sandbox is what started last on the node before the pod's first container: nothing else starts there meanwhile.
-	first := cmp.Or(at(install, false), t.scan)
-	for _, task := range s.tasks {
-		if task.Node == pod.Spec.NodeName && !task.Ended && task.At.Before(first) {
-			t.sandbox = task.At
-		}
-	}
-	return t
-}
-
-// pulled finds how long a pull took in the kubelet's event of it.
-var pulled = regexp.MustCompile(`Successfully pulled image .* in (\S+) \(`)
-
-// pullsOf are the times of pulls, by the container.
-func (s *startup) pullsOf(ctx context.Context, pod corev1.Pod) (map[string]time.Duration, error) {
-	events, err := s.client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{
-		FieldSelector: "reason=Pulled,involvedObject.uid=" + string(pod.UID),
-	})
-	if err != nil {
-		return nil, err
-	}
-	pulls := map[string]time.Duration{}
-	for _, event := range events.Items {
-		if match := pulled.FindStringSubmatch(event.Message); match != nil {
-			length, err := time.ParseDuration(match[1])
-			if err != nil {
-				return nil, fmt.Errorf("event %q: %w", event.Message, err)
-			}
-			_, container, _ := strings.Cut(strings.TrimSuffix(event.InvolvedObject.FieldPath, "}"), "{")
-			pulls[container] += length
-		}
-	}
-	return pulls, nil
-}
-
-// startupLog are the moments that the log of a worker's container tells.
-type startupLog struct{ process, connected, taken, begun time.Time }
-
-// parseStartupLog reads a container's log with timestamps, for one message.
-func parseStartupLog(text []byte, id string) (startupLog, error) {
-	var l startupLog
-	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
-		stamp, line, _ := strings.Cut(lines.Text(), " ")
-		var entry struct {
-			Time    time.Time
-			Msg     string
-			Message string
-			Seconds float64
-		}
-		switch _ = json.Unmarshal([]byte(line), &entry); { // what the command writes is no JSON
-		case entry.Msg == "connected":
-			l.connected = entry.Time
-			l.process = entry.Time.Add(-time.Duration(entry.Seconds * float64(time.Second)))
-		case entry.Msg == "scan starts" && entry.Message == id:
-			l.taken = entry.Time
-		case line == startupBegins && !l.taken.IsZero() && l.begun.IsZero():
-			var err error
-			if l.begun, err = time.Parse(time.RFC3339Nano, stamp); err != nil {
-				return l, err
-			}
-		}
-	}
-	if l.connected.IsZero() || l.begun.IsZero() {
-		return l, fmt.Errorf("it does not tell when the worker connected and when the scan of %s began:\n%s", id, text)
-	}
-	return l, nil
-}
-
 // PrintStartup writes the medians and the 95th percentiles of all variants as a table.
-func PrintStartup(out io.Writer, all []StartupResult) {
+func PrintStartup(out io.Writer, all []StartupResult) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "p50 / p95, seconds\t")
 	for _, result := range all {
@@ -622,7 +429,7 @@ func PrintStartup(out io.Writer, all []StartupResult) {
 		}
 		fmt.Fprintln(table)
 	}
-	table.Flush()
+	return table.Flush()
 }
 
 // WriteStartup writes results to a file as the JSON of the benchmark.

@@ -34,8 +34,7 @@ func startupCommand() *cobra.Command {
 		return onTemporary(*dir, func(dir string) error {
 			return withStarted(cmd.Context(), dir, realNodes(2), func(ctx context.Context, c *cluster.Cluster) error {
 				results, runErr := scenario.RunStartup(ctx, c, *variants, *messages, *seed, os.Stderr)
-				scenario.PrintStartup(os.Stdout, results)
-				return errors.Join(runErr, scenario.WriteStartup(*jsonPath, results))
+				return errors.Join(runErr, scenario.PrintStartup(os.Stdout, results), scenario.WriteStartup(*jsonPath, results))
 			})
 		})
 	}

@@ -25,10 +25,8 @@ func churnCommand() *cobra.Command {
 	messages := cmd.Flags().Int("messages", 2000, "how many messages to send with each scaler")
 	scalers := cmd.Flags().StringSlice("scalers", scenario.ChurnScalers(), "which scalers to run")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		for _, name := range *scalers {
-			if !slices.Contains(scenario.ChurnScalers(), name) {
-				return fmt.Errorf("--scalers %q: must be of %s", name, strings.Join(scenario.ChurnScalers(), ", "))
-			}
+		if err := allOf("scalers", *scalers, scenario.ChurnScalers()); err != nil {
+			return err
 		}
 		return onTemporaryCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
 			results, runErr := scenario.RunChurn(ctx, c, *scalers, *messages, os.Stderr)
@@ -60,6 +58,16 @@ func packingCommand() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// allOf says which of a flag's names is none that there is.
+func allOf(flag string, names, known []string) error {
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("--%s %q: must be of %s", flag, name, strings.Join(known, ", "))
+		}
+	}
+	return nil
 }
 
 // onTemporaryCluster runs f on a cluster with nothing in it, in a folder of its own when dir is empty.

@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,10 +23,8 @@ func drainCommand() *cobra.Command {
 	kinds := cmd.Flags().StringSlice("workers", scenario.DrainWorkers(), "which kinds of workers to run")
 	seed := cmd.Flags().Uint64("seed", 1, "seed of the load")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		for _, name := range *kinds {
-			if !slices.Contains(scenario.DrainWorkers(), name) {
-				return fmt.Errorf("--workers %q: must be of %s", name, strings.Join(scenario.DrainWorkers(), ", "))
-			}
+		if err := allOf("workers", *kinds, scenario.DrainWorkers()); err != nil {
+			return err
 		}
 		return onTemporaryCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
 			results, runErr := scenario.RunDrain(ctx, c, *kinds, *messages, *seed, os.Stderr)

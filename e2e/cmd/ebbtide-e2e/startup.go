@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,10 +23,8 @@ func startupCommand() *cobra.Command {
 	variants := cmd.Flags().StringSlice("variants", scenario.StartupVariants(), "which variants to measure")
 	seed := cmd.Flags().Uint64("seed", 1, "seed of the messages' moments")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		for _, name := range *variants {
-			if !slices.Contains(scenario.StartupVariants(), name) {
-				return fmt.Errorf("--variants %q: must be of %s", name, strings.Join(scenario.StartupVariants(), ", "))
-			}
+		if err := allOf("variants", *variants, scenario.StartupVariants()); err != nil {
+			return err
 		}
 		return onTemporary(*dir, func(dir string) error {
 			return withStarted(cmd.Context(), dir, realNodes(2), func(ctx context.Context, c *cluster.Cluster) error {

@@ -49,10 +49,14 @@ func TestCheckoutLost(t *testing.T) {
 		}
 	}
 	for script, want := range map[string]error{
-		"exit 0": nil,
-		"exit 3": commandEnd(3),
-		`rm -rf "$0"/locks "$0"/mirrors "$0"/checkouts`:         sourcestore.ErrUnavailable,
-		`rm -rf "$0"/locks "$0"/mirrors "$0"/checkouts; exit 3`: sourcestore.ErrUnavailable,
+		"exit 0":               nil,
+		"exit 3":               commandEnd(3),
+		`rm -r "$0"/*`:         sourcestore.ErrUnavailable,
+		`rm -r "$0"/*; exit 3`: sourcestore.ErrUnavailable,
+		// Somebody has begun to.
+		`rm -r "$0"/checkouts`: sourcestore.ErrUnavailable,
+		`rm -r "$0"/locks`:     sourcestore.ErrUnavailable,
+		`rm -r "$0"/mirrors`:   sourcestore.ErrUnavailable,
 	} {
 		cmd := command(time.Now())
 		cmd.SetArgs([]string{

@@ -237,8 +237,9 @@ func (s *scans) storeLost(folder string) {
 		return "none has", len(checkouts) > 0
 	})
 	begin := time.Now()
-	for _, what := range []string{"locks", "mirrors", "checkouts", "trash"} {
-		s.must(os.RemoveAll(filepath.Join(folder, what)))
+	lost := s.TempDir()
+	for _, what := range []string{"checkouts", "locks", "mirrors", "trash"} {
+		s.must(os.Rename(filepath.Join(folder, what), filepath.Join(lost, what)))
 	}
 	s.eventually("every scan has ended", func() (string, bool) {
 		state, err := s.channel.QueueDeclarePassive("source.results", true, false, false, false, nil)

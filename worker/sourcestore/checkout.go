@@ -73,7 +73,9 @@ func (c *Checkout) Lease(ctx context.Context, until time.Time) error {
 }
 
 // Lost reports whether the store lost the checkout while it was in use, with its volume say: what was read from it may not be all there was.
-func (c *Checkout) Lost() bool { return c.lock.lost() }
+func (c *Checkout) Lost() bool {
+	return c.lock.lost() || c.mirror.lost() || isLost(filepath.Join(c.Path, ".git", "HEAD"))
+}
 
 // Release removes the checkout.
 func (c *Checkout) Release() error {

@@ -70,11 +70,12 @@ func (s *Store) Get(ctx context.Context, r Request) (_ *Checkout, err error) {
 	if err != nil {
 		return nil, err
 	}
+	updated := false
 	defer func() {
 		if err == nil {
 			return
 		}
-		if use.lost() && !errors.Is(err, ErrUnavailable) {
+		if (use.lost() || updated && m.lost()) && !errors.Is(err, ErrUnavailable) {
 			err = emptied(err)
 		}
 		use.close()
@@ -88,6 +89,7 @@ func (s *Store) Get(ctx context.Context, r Request) (_ *Checkout, err error) {
 	if err != nil {
 		return nil, err
 	}
+	updated = true
 	commit, err := m.resolve(ctx, r)
 	if err != nil {
 		return nil, err
@@ -156,7 +158,7 @@ func (m *mirror) update(ctx context.Context, r Request) (fetched bool, stale str
 
 // suffices reports whether a mirror has what is asked for as it is.
 func (m *mirror) suffices(ctx context.Context, r Request, s state) bool {
-	if s.Completed == 0 {
+	if s.Completed == 0 || m.lost() {
 		return false
 	}
 	if isCommit(r.Revision) {
@@ -174,7 +176,7 @@ func (m *mirror) git(ctx context.Context, held *lock, args ...string) (string, e
 
 // fetch fetches and writes down that it did. The mirror is as it was if that fails.
 func (m *mirror) fetch(ctx context.Context, r Request, s state, fetching *lock) (state, error) {
-	if s.Completed == 0 {
+	if s.Completed == 0 || m.lost() {
 		// One that was begun before may be there. It does no harm to begin again.
 		if _, err := m.git(ctx, fetching, "init", "--quiet", "--bare", "--template="); err != nil {
 			return s, err

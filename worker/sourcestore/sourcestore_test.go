@@ -633,4 +633,14 @@ func TestStoreEmptied(t *testing.T) {
 	if n, err := number(again); err != nil || n != 1 || !again.Fetched || again.Lost() {
 		t.Errorf("after the store was emptied: %d, %v, %+v", n, err, again)
 	}
+	// Of the mirrors alone, the locks tell what was there.
+	if err := removeAll(filepath.Join(b.store.Root, "mirrors")); err != nil {
+		t.Fatal(err)
+	}
+	r := b.request()
+	r.MaxAge = time.Hour
+	again = b.get(t, r)
+	if n, err := number(again); err != nil || n != 1 || !again.Fetched {
+		t.Errorf("after the mirrors were removed: %d, %v, %+v", n, err, again)
+	}
 }

@@ -107,6 +107,15 @@ func (m *mirror) folder() string { return fmt.Sprintf("%s.%d", m.id, m.generatio
 
 func (m *mirror) path() string { return filepath.Join(m.store.Root, "mirrors", m.folder()) }
 
+// lost reports whether the mirror of a complete fetch is gone: whoever empties a volume may not have come to the locks yet. Ask it of no
+// other, or an NFS client remembers that it is not there.
+func (m *mirror) lost() bool { return isLost(filepath.Join(m.path(), "HEAD")) }
+
+func isLost(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist)
+}
+
 func (m *mirror) lockPath(kind string) string {
 	return filepath.Join(m.store.Root, "locks", m.id+"."+kind)
 }

@@ -140,10 +140,12 @@ func run(ctx context.Context, o options) error {
 	})
 	decisions := &decision.API{Ledger: recorder.Ledger, Policies: store, Now: time.Now, Authorize: authorize}
 
+	work, workCtx := errgroup.WithContext(ctx)
 	healthServer := health.NewServer()
 	healthServer.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	server := grpc.NewServer(
 		grpc.Creds(credentials),
+		grpc.StreamInterceptor(endWith(workCtx)),
 		// Goroutines that go on answering keep their stacks; when all wait for a broker, more are made.
 		grpc.NumStreamWorkers(uint32(2*runtime.GOMAXPROCS(0))),
 		// Requests are small: with windows that follow the bandwidth each would be answered by a ping that measures it, too.
@@ -169,7 +171,6 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 
-	work, workCtx := errgroup.WithContext(ctx)
 	work.Go(func() error {
 		return feed(workCtx, o, store, recorder.Ledger, log, func() {
 			healthServer.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)

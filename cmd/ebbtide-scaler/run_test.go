@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,9 +18,11 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
 	decisions "github.com/ebbtide-dev/ebbtide/proto/ebbtide/decisions/v1alpha1"
@@ -152,13 +155,43 @@ spec:
 		}
 	}
 
-	// A stream that is open does not keep the program.
-	watch, err := api.WatchDecisions(ctx, &decisions.WatchDecisionsRequest{})
+	// Streams that are open do not keep the program: KEDA's end as if all was said, ours with the reason.
+	scaler := pb.NewExternalScalerClient(connection)
+	active, err := scaler.StreamIsActive(t.Context(), ref)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = watch
+	if first, err := active.Recv(); err != nil || !first.Result {
+		t.Fatalf("%v, %v; want that the policy is active", first, err)
+	}
+	specs, err := scaler.StreamMetricSpec(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := specs.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	watch, err := api.WatchDecisions(t.Context(), &decisions.WatchDecisionsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Recv(); err != nil { // the stream takes decisions
+		t.Fatal(err)
+	}
+	asked := time.Now()
 	stop()
+	_, activeErr := active.Recv()
+	_, specsErr := specs.Recv()
+	if !errors.Is(activeErr, io.EOF) || !errors.Is(specsErr, io.EOF) {
+		t.Errorf("KEDA's streams end with %v and %v, want %v", activeErr, specsErr, io.EOF)
+	}
+	var watchErr error
+	for watchErr == nil {
+		_, watchErr = watch.Recv()
+	}
+	if status.Code(watchErr) != codes.Unavailable || !strings.Contains(watchErr.Error(), "this replica of the scaler stops") {
+		t.Errorf("a watch ends with %v, want that the replica stops", watchErr)
+	}
 	select {
 	case err := <-ended:
 		if err != nil {
@@ -167,9 +200,12 @@ spec:
 	case <-time.After(20 * time.Second):
 		t.Fatal("it does not end")
 	}
+	if took := time.Since(asked); took >= stopWithin {
+		t.Errorf("it took %s to end, as if streams had no end", took)
+	}
 	decided, sampled := traces.named("decide"), traces.named("sample")
-	if len(decided) != 1 || len(sampled) != 1 {
-		t.Fatalf("%d spans of decisions, %d of samples, want one each", len(decided), len(sampled))
+	if len(decided) == 0 || len(decided) > len(sampled) {
+		t.Fatalf("%d spans of decisions, %d of samples, want one of each decision and of each sample", len(decided), len(sampled))
 	}
 	if links := decided[0].Links; len(links) != 1 || string(links[0].SpanId) != string(sampled[0].SpanId) {
 		t.Errorf("the decision's span is linked to %v, want the sample's", links)

@@ -77,7 +77,7 @@ func (a *API) WatchDecisions(
 	for {
 		select {
 		case <-stream.Context().Done():
-			return nil
+			return context.Cause(stream.Context())
 		case e, ok := <-watcher.Entries():
 			if !ok {
 				return status.Error(codes.ResourceExhausted, "the client was too slow: watch again, or select fewer policies")

@@ -283,7 +283,8 @@ func (s *Service) IsActive(ctx context.Context, ref *pb.ScaledObjectRef) (*pb.Is
 }
 
 // StreamIsActive implements ExternalScaler for triggers of type external-push: it says at once when a target leaves or
-// reaches zero. Failures are left to the calls that KEDA makes anyway.
+// reaches zero. Failures are left to the calls that KEDA makes anyway. With its context it ends without an error: KEDA opens it again
+// 2 s later then, but after an error later each time, up to a minute.
 func (s *Service) StreamIsActive(ref *pb.ScaledObjectRef, stream pb.ExternalScaler_StreamIsActiveServer) error {
 	tick := time.NewTicker(pushEvery)
 	defer tick.Stop()

@@ -1,6 +1,9 @@
 // bench/scaler compares the cost of polling a thousand RabbitMQ queues once a second with Ebbtide's scaler and with KEDA's
 // own rabbitmq scaler, over AMQP and over HTTP, on a real broker, one after the other. It writes bench/out/scaler.json.
 //
+// Then it polls a tenth of the queues with several pollers each, as when ScaledJobs share a policy: what that costs the broker must not
+// grow with them.
+//
 // Who polls is a process of its own, as KEDA is: KEDA's scaler is called in it, Ebbtide's from it through gRPC. This process only
 // counts what goes to the broker.
 package main
@@ -42,11 +45,28 @@ type figures struct {
 	BrokerBytesPerSecond float64 `json:"brokerBytesPerSecond"`
 }
 
+// severalPollers are the figures of queues that are each polled by several, all at once or one after the other over the second.
+type severalPollers struct {
+	Queues   int                  `json:"queues"`
+	Together []figuresWithPollers `json:"together"`
+	Spread   []figuresWithPollers `json:"spread"`
+}
+
+type figuresWithPollers struct {
+	Pollers int `json:"pollersPerQueue"`
+	figures
+}
+
 type options struct {
 	queues, seconds int
 	output          string
 	only, beside    string
-	poll, calls     string
+	pollers         []int
+
+	// of a process that polls
+	poll, calls string
+	perQueue    int
+	spread      bool
 }
 
 func main() {
@@ -54,11 +74,22 @@ func main() {
 	flag.IntVar(&o.queues, "queues", 1000, "how many queues and policies")
 	flag.IntVar(&o.seconds, "seconds", 60, "how long each scaler is polled")
 	flag.StringVar(&o.output, "o", "bench/out/scaler.json", "file of the figures")
-	flag.StringVar(&o.only, "only", "", "measure only these, comma-separated: ebbtide, emptyCalls, builtin, builtinAMQP")
+	flag.StringVar(&o.only, "only", "", "measure only these, comma-separated: ebbtide, severalPollers, emptyCalls, builtin, builtinAMQP")
 	flag.StringVar(&o.beside, "beside", "", "another ebbtide-scaler to measure in the same run, an earlier version say")
+	pollers := flag.String("pollers", "1,2,4,8", "how many poll each queue in severalPollers, one measurement each")
 	flag.StringVar(&o.poll, "poll", "", "used by the benchmark itself: poll the scaler at this address")
 	flag.StringVar(&o.calls, "calls", "", "used by the benchmark itself: which calls make a poll")
+	flag.IntVar(&o.perQueue, "per-queue", 1, "used by the benchmark itself: how many poll each queue")
+	flag.BoolVar(&o.spread, "spread", false, "used by the benchmark itself: those of a queue poll one after the other")
 	flag.Parse()
+	for text := range strings.SplitSeq(*pollers, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			fmt.Fprintf(os.Stderr, "error: -pollers %q: must be numbers from 1, comma-separated\n", *pollers)
+			os.Exit(2)
+		}
+		o.pollers = append(o.pollers, n)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	work := run
@@ -109,19 +140,38 @@ func run(ctx context.Context, o options) error {
 	}
 	defer held.Close()
 	own := filepath.Join(root, "bin", "ebbtide-scaler")
-	ebbtide := func(binary, calls string) func(amqp, http *proxy) (figures, error) {
+	ebbtide := func(o options, binary, calls string) func(amqp, http *proxy) (figures, error) {
 		return func(amqp, http *proxy) (figures, error) {
 			return measureEbbtide(ctx, o, binary, calls, dir, amqp, http)
 		}
 	}
-	results := map[string]figures{}
+	measured := func(name string, measure func(amqp, http *proxy) (figures, error)) (figures, error) {
+		fmt.Fprintln(os.Stderr, name)
+		amqpProxy, err := newProxy(strings.TrimSuffix(strings.TrimPrefix(broker.AMQPURL("/"), "amqp://guest:guest@"), "/%2f"))
+		if err != nil {
+			return figures{}, err
+		}
+		defer amqpProxy.close()
+		httpProxy, err := newProxy(strings.TrimPrefix(broker.ManagementURL(), "http://guest:guest@"))
+		if err != nil {
+			return figures{}, err
+		}
+		defer httpProxy.close()
+		f, err := measure(amqpProxy, httpProxy)
+		if err != nil {
+			return f, fmt.Errorf("%s: %w", name, err)
+		}
+		fmt.Fprintf(os.Stderr, "  %+v\n", f)
+		return f, nil
+	}
+	results := map[string]any{}
 	for _, scaler := range []struct {
 		name    string
 		measure func(amqp, http *proxy) (figures, error)
 	}{
-		{"beside", ebbtide(o.beside, keda)},
-		{"ebbtide", ebbtide(own, keda)},
-		{"emptyCalls", ebbtide(own, empty)},
+		{"beside", ebbtide(o, o.beside, keda)},
+		{"ebbtide", ebbtide(o, own, keda)},
+		{"emptyCalls", ebbtide(o, own, empty)},
 		{"builtin", func(_, http *proxy) (figures, error) {
 			return measureBuiltin(ctx, o, builtin, "http", fmt.Sprintf("http://guest:guest@%s/", http.address()), http)
 		}},
@@ -132,22 +182,29 @@ func run(ctx context.Context, o options) error {
 		if scaler.name == "beside" && o.beside == "" || scaler.name != "beside" && !wanted(scaler.name) {
 			continue
 		}
-		fmt.Fprintf(os.Stderr, "%s: %d queues, once a second for %d s\n", scaler.name, o.queues, o.seconds)
-		amqpProxy, err := newProxy(strings.TrimSuffix(strings.TrimPrefix(broker.AMQPURL("/"), "amqp://guest:guest@"), "/%2f"))
-		if err != nil {
+		name := fmt.Sprintf("%s: %d queues, once a second for %d s", scaler.name, o.queues, o.seconds)
+		if results[scaler.name], err = measured(name, scaler.measure); err != nil {
 			return err
 		}
-		httpProxy, err := newProxy(strings.TrimPrefix(broker.ManagementURL(), "http://guest:guest@"))
-		if err != nil {
-			return err
+	}
+	if wanted("severalPollers") {
+		several := severalPollers{Queues: max(1, o.queues/10)}
+		for _, how := range []struct {
+			spread bool
+			list   *[]figuresWithPollers
+		}{{false, &several.Together}, {true, &several.Spread}} {
+			for _, pollers := range o.pollers {
+				o := o
+				o.queues, o.seconds, o.perQueue, o.spread = several.Queues, max(5, o.seconds/4), pollers, how.spread
+				name := fmt.Sprintf("severalPollers: %d queues, %d pollers each (spread: %v), for %d s", o.queues, pollers, how.spread, o.seconds)
+				f, err := measured(name, ebbtide(o, own, keda))
+				if err != nil {
+					return err
+				}
+				*how.list = append(*how.list, figuresWithPollers{pollers, f})
+			}
 		}
-		results[scaler.name], err = scaler.measure(amqpProxy, httpProxy)
-		amqpProxy.close()
-		httpProxy.close()
-		if err != nil {
-			return fmt.Errorf("%s: %w", scaler.name, err)
-		}
-		fmt.Fprintf(os.Stderr, "  %+v\n", results[scaler.name])
+		results["severalPollers"] = several
 	}
 	text, err := json.MarshalIndent(results, "", "  ")
 	if err != nil {
@@ -241,7 +298,7 @@ spec:
 		return figures{}, err
 	}
 	return measure(ctx, o, exec.CommandContext(ctx, self, "-poll", address, "-calls", calls, "-queues", fmt.Sprint(o.queues),
-		"-seconds", fmt.Sprint(o.seconds)), process.PID(), amqpProxy, httpProxy)
+		"-seconds", fmt.Sprint(o.seconds), "-per-queue", fmt.Sprint(o.perQueue), "-spread="+strconv.FormatBool(o.spread)), process.PID(), amqpProxy, httpProxy)
 }
 
 func measureBuiltin(ctx context.Context, o options, binary, protocol, host string, through *proxy) (figures, error) {

@@ -51,11 +51,11 @@ func poll(ctx context.Context, o options) error {
 		}
 		return err
 	}
-	if _, err := pollAll(once, o.queues, 3); err != nil { // warm: connected, every policy asked
+	if _, err := pollAll(once, o, 3); err != nil { // warm: connected, every policy asked
 		return err
 	}
 	fmt.Println("ready")
-	polls, err := pollAll(once, o.queues, o.seconds)
+	polls, err := pollAll(once, o, o.seconds)
 	if err != nil {
 		return err
 	}
@@ -65,15 +65,23 @@ func poll(ctx context.Context, o options) error {
 }
 
 // pollAll returns how long polls took, the shortest first.
-func pollAll(once func(*pb.ScaledObjectRef) error, queues, seconds int) ([]time.Duration, error) {
-	polls, errs := make([]time.Duration, queues*seconds), make([]error, queues)
+func pollAll(once func(*pb.ScaledObjectRef) error, o options, seconds int) ([]time.Duration, error) {
+	pollers := o.queues * o.perQueue
+	polls, errs := make([]time.Duration, pollers*seconds), make([]error, pollers)
 	var wait sync.WaitGroup
 	start := time.Now()
-	for i := range queues {
-		ref := &pb.ScaledObjectRef{Name: queueName(i), Namespace: "scan", ScalerMetadata: map[string]string{"policy": queueName(i)}}
+	for i := range pollers {
+		queue, which := i/o.perQueue, i%o.perQueue
+		ref := &pb.ScaledObjectRef{
+			Name: fmt.Sprintf("%s-%d", queueName(queue), which), Namespace: "scan", ScalerMetadata: map[string]string{"policy": queueName(queue)},
+		}
+		after := time.Duration(queue) * time.Second / time.Duration(o.queues)
+		if o.spread {
+			after = (after + time.Duration(which)*time.Second/time.Duration(o.perQueue)) % time.Second
+		}
 		wait.Go(func() {
 			for second := range seconds {
-				time.Sleep(time.Until(start.Add(time.Duration(second)*time.Second + time.Duration(i)*time.Second/time.Duration(queues))))
+				time.Sleep(time.Until(start.Add(time.Duration(second)*time.Second + after)))
 				begin := time.Now()
 				if err := once(ref); err != nil {
 					errs[i] = err

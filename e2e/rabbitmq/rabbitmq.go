@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -135,9 +136,12 @@ func (b *Broker) Stop() {
 
 // Crash kills the node as a power failure would; Restart brings it back with its data.
 func (b *Broker) Crash() {
-	_ = b.process.Signal(9)
+	_ = b.process.Signal(syscall.SIGKILL)
 	<-b.process.Done()
 }
+
+// Pause stops the node as it is: its connections stay open, and nothing is answered any more. Crash ends it all the same.
+func (b *Broker) Pause() error { return b.process.Signal(syscall.SIGSTOP) }
 
 // Restart starts a node again that Crash ended, on the same ports and data.
 func (b *Broker) Restart(ctx context.Context) error { return b.startNode(ctx) }

@@ -127,4 +127,6 @@ func TestIntegrationStatus(t *testing.T) {
 	if s.ObservedGeneration != 1 {
 		t.Errorf("observed generation %d, want that of the version in force", s.ObservedGeneration)
 	}
+
+	t.Run("replicas", func(t *testing.T) { checkReplicas(t, c) })
 }

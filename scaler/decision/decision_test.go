@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -104,6 +105,41 @@ ebbtide_calendar_utc_offset_seconds{namespace="scan",policy="scans"} %d
 	store.Delete(scans)
 	if n, err := testutil.GatherAndCount(registry); n != 0 || err != nil {
 		t.Errorf("%d series of a deleted policy are left (%v)", n, err)
+	}
+}
+
+// A decision that changes something is a line of the log that says all of it; one that repeats the last is one at debug level.
+func TestLog(t *testing.T) {
+	var out strings.Builder
+	recorder := NewRecorder(NewLedger(3), prometheus.NewRegistry(), slog.New(slog.NewJSONHandler(&out, nil)))
+	limits := calendar.Limits{Period: "day", MaxReplicas: 5}
+	record := func(ready int64) {
+		at := time.Unix(100, 0).UTC()
+		o := target.Observation{Time: at, Ready: ready, Consumers: 2, Source: "rabbitmq broker:5672"}
+		recorder.Record(t.Context(), scans, target.Decide(at, o, nil, limits, target.Policy{MessagesPerReplica: 1}, 0), at)
+	}
+	record(7)
+	record(7)
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 1 {
+		t.Fatalf("%d lines, want one: %s", len(lines), out.String())
+	}
+	var got map[string]any
+	if err := json.Unmarshal([]byte(lines[0]), &got); err != nil {
+		t.Fatal(err)
+	}
+	delete(got, "time")
+	want := map[string]any{
+		"level": "INFO", "msg": "decided", "policy": "scan/scans", "target": 5.0, "constraint": "cap", "ready": 7.0, "inFlight": 2.0,
+		"reason": "7 ready and 2 in flight ask for 9, capped at 5 by period day", "source": "rabbitmq broker:5672",
+		"observedAt": "1970-01-01T00:01:40Z", "period": "day",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	record(1)
+	if n := strings.Count(out.String(), "\n"); n != 2 {
+		t.Errorf("%d lines after the target changed, want 2", n)
 	}
 }
 

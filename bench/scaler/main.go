@@ -195,7 +195,7 @@ func run(ctx context.Context, o options) error {
 		}{{false, &several.Together}, {true, &several.Spread}} {
 			for _, pollers := range o.pollers {
 				o := o
-				o.queues, o.seconds, o.perQueue, o.spread = several.Queues, max(5, o.seconds/4), pollers, how.spread
+				o.queues, o.seconds, o.perQueue, o.spread = several.Queues, max(5, o.seconds/6), pollers, how.spread
 				name := fmt.Sprintf("severalPollers: %d queues, %d pollers each (spread: %v), for %d s", o.queues, pollers, how.spread, o.seconds)
 				f, err := measured(name, ebbtide(o, own, keda))
 				if err != nil {

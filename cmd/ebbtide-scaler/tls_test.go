@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	pb "github.com/kedacore/keda/v2/pkg/scalers/externalscaler"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -20,8 +22,10 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/ebbtide-dev/ebbtide/e2e/proc"
 	"github.com/ebbtide-dev/ebbtide/e2e/testcert"
 	"github.com/ebbtide-dev/ebbtide/internal/doctable"
+	decisions "github.com/ebbtide-dev/ebbtide/proto/ebbtide/decisions/v1alpha1"
 )
 
 func write(t *testing.T, path string, content []byte) {
@@ -86,6 +90,67 @@ func TestServerCredentials(t *testing.T) {
 	rotate(stranger)
 	if err := call(stranger, ca); err != nil {
 		t.Errorf("after the rotation: %v", err)
+	}
+	write(t, file("ca.crt"), stranger.PEM)
+	if err := call(stranger, stranger); err != nil {
+		t.Errorf("after the rotation of the clients' CA: %v", err)
+	}
+	if err := call(stranger, ca); status.Code(err) != codes.Unavailable {
+		t.Errorf("a client of the CA before the rotation: %v, want that it is refused", err)
+	}
+}
+
+// A client with a certificate asks about the namespaces that it is allowed, and no others.
+func TestAllowClient(t *testing.T) {
+	ca, dir := testcert.New(t), t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	cert, key := ca.Issue(t, "team-a")
+	write(t, file("tls.crt"), cert)
+	write(t, file("tls.key"), key)
+	write(t, file("ca.crt"), ca.PEM)
+	ports, err := proc.FreePorts(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	ctx, stop := context.WithCancel(t.Context())
+	cmd := command()
+	cmd.SetArgs([]string{
+		"--policy-dir", t.TempDir(), "--listen", address, "--metrics-listen", fmt.Sprintf("127.0.0.1:%d", ports[1]), "--log-level", "error",
+		"--tls-cert", file("tls.crt"), "--tls-key", file("tls.key"), "--tls-client-ca", file("ca.crt"), "--allow-client", "team-a=a",
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.ExecuteContext(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	config.RootCAs.AddCert(ca.Certificate)
+	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	for namespace, want := range map[string]codes.Code{"a": codes.NotFound, "b": codes.PermissionDenied} {
+		ref := &pb.ScaledObjectRef{Namespace: namespace, Name: "job", ScalerMetadata: map[string]string{"policy": "none"}}
+		client, wait := pb.NewExternalScalerClient(connection), grpc.WaitForReady(true)
+		_, metrics := client.GetMetrics(t.Context(), &pb.GetMetricsRequest{ScaledObjectRef: ref}, wait)
+		_, active := client.IsActive(t.Context(), ref, wait)
+		_, explained := decisions.NewDecisionServiceClient(connection).ExplainDecision(t.Context(), &decisions.ExplainDecisionRequest{
+			Policy: &decisions.PolicyRef{Namespace: namespace, Name: "none"},
+		}, wait)
+		for _, err := range []error{metrics, active, explained} {
+			if status.Code(err) != want {
+				t.Errorf("namespace %s: %v, want %s", namespace, err, want)
+			}
+		}
 	}
 }
 

@@ -203,7 +203,10 @@ func TestIntegrationFaults(t *testing.T) {
 					tc.metadata = map[string]string{"policy": policy}
 				}
 				begin := time.Now()
-				_, err := ask(tc.metadata)
+				value, err := ask(tc.metadata)
+				if err == nil && value != 3 {
+					t.Errorf("%v, want 3", value)
+				}
 				if status.Code(err) != tc.code || err != nil && (!strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "wr0ng")) {
 					t.Errorf("error %v, want %s with %q", err, tc.code, tc.want)
 				}

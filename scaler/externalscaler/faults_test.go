@@ -281,6 +281,47 @@ func TestIntegrationFaults(t *testing.T) {
 		asks(t, "lagging", 0, "all are done, and their consumers gone")
 	})
 
+	// More queues than there are channels.
+	t.Run("queues that do not answer", func(t *testing.T) {
+		const stuck = 40
+		var polls sync.WaitGroup
+		for i := range stuck {
+			fill(t, channel, fmt.Sprint("stuck-", i), amqp.QueueTypeClassic, 1)
+		}
+		all := func(what string) {
+			t.Helper()
+			if err := broker.Control(t.Context(), "eval", fmt.Sprintf(`[begin {ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue,
+				list_to_binary("stuck-" ++ integer_to_list(I)))), sys:%s(amqqueue:get_pid(Q)) end || I <- lists:seq(0, %d)].`, what, stuck-1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all("suspend")
+		for i := range stuck {
+			name := fmt.Sprint("stuck-", i)
+			set(name, v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), Queue: name})
+			polls.Go(func() {
+				if _, err := ask(map[string]string{"policy": name}); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), name) {
+					t.Errorf("error %v, want Unavailable and the queue's name", err)
+				}
+			})
+		}
+		polls.Wait()
+		time.Sleep(2 * maxAge)
+		begin := time.Now()
+		_, err := ask(map[string]string{"policy": "stuck-0"})
+		if took := time.Since(begin); took > allowed || err == nil || !strings.Contains(err.Error(), `queue "stuck-0": it does not answer, though`) {
+			t.Errorf("error %v after %s, want at once that the queue does not answer", err, took)
+		}
+		all("resume")
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(maxAge) {
+			if value, err := ask(map[string]string{"policy": "stuck-0"}); value == 1 && err == nil {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatalf("%v, %v once it answers again; want 1", value, err)
+			}
+		}
+	})
+
 	t.Run("edit not valid", func(t *testing.T) {
 		set("edited", v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), Queue: "healthy"})
 		set("edited", v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/"))})

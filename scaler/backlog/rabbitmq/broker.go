@@ -23,8 +23,12 @@ const (
 	// channelsPerConnection is how many questions are asked side by side. A channel answers one at a time; a declaration
 	// takes a broker less than a millisecond.
 	channelsPerConnection = 16
-	maxBackoff            = 15 * time.Second
-	heartbeat             = 10 * time.Second
+	// patience is how long a question keeps others from the channel's place: hundreds of times what an answer takes.
+	patience = 200 * time.Millisecond
+	// owingFor is how long a queue is not asked again that has not answered.
+	owingFor   = time.Minute
+	maxBackoff = 15 * time.Second
+	heartbeat  = 10 * time.Second
 )
 
 var errMissing = errors.New("there is no such queue")
@@ -63,6 +67,33 @@ type connection struct {
 	*amqp.Connection
 	slots   chan *amqp.Channel // nil: not open
 	answers atomic.Int64       // how many came
+
+	mu   sync.Mutex
+	owes map[string]time.Time // when queues were given up that have not answered yet
+}
+
+// owing says whether a queue has still to answer a question of the last minute.
+func (c *connection) owing(queue string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	given, is := c.owes[queue]
+	return is && now.Sub(given).Abs() < owingFor
+}
+
+// abandon lets go of a question that may be answered at some time. Until then the queue is rarely asked: each question holds a channel,
+// and there is an end to these.
+func (c *connection) abandon(queue string, now time.Time, answer func() *amqp.Channel) {
+	c.mu.Lock()
+	c.owes[queue] = now
+	c.mu.Unlock()
+	go func() {
+		if channel := answer(); channel != nil {
+			_ = channel.Close() // it has outlived its use
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.owes, queue)
+	}()
 }
 
 // inspect asks for a queue's ready messages and consumers.
@@ -70,6 +101,9 @@ func (b *broker) inspect(ctx context.Context, name string) (queueState, error) {
 	c, err := b.connect(ctx)
 	if err != nil {
 		return queueState{}, err
+	}
+	if c.owing(name, b.limits.Now()) {
+		return queueState{}, fmt.Errorf("queue %q: it does not answer, though its broker does: look at the queue's state and its leader", name)
 	}
 	var channel *amqp.Channel
 	select {
@@ -94,27 +128,40 @@ func (b *broker) inspect(ctx context.Context, name string) (queueState, error) {
 		}
 		answers <- a
 	}()
-	select {
-	case a := <-answers:
-		c.answers.Add(1)
-		if a.err != nil {
-			c.slots <- nil // a channel is closed by what failed on it
-			return queueState{}, b.explain(c, name, a.err)
+	// The slot goes back with what was answered on, or without it when the answer is late, for questions about other queues.
+	var late bool
+	giveBack := func(channel *amqp.Channel) {
+		switch {
+		case !late:
+			c.slots <- channel
+		case channel != nil:
+			go channel.Close()
 		}
-		c.slots <- a.channel
-		return queueState{ready: int64(a.queue.Messages), consumers: int64(a.queue.Consumers)}, nil
-	case <-ctx.Done():
-		if c.answers.Load() == before { // nobody was answered meanwhile: the broker hangs, not the queue
-			b.drop(c)
-		} else {
-			c.slots <- nil
-			go func() {
-				if a := <-answers; a.channel != nil {
-					_ = a.channel.Close() // it has outlived its use
-				}
-			}()
+	}
+	waited := time.NewTimer(patience)
+	defer waited.Stop()
+	for {
+		select {
+		case <-waited.C:
+			giveBack(nil)
+			late = true
+		case a := <-answers:
+			c.answers.Add(1)
+			if a.err != nil {
+				giveBack(nil) // a channel is closed by what failed on it
+				return queueState{}, b.explain(c, name, a.err)
+			}
+			giveBack(a.channel)
+			return queueState{ready: int64(a.queue.Messages), consumers: int64(a.queue.Consumers)}, nil
+		case <-ctx.Done():
+			if c.answers.Load() == before { // nobody was answered meanwhile: the broker hangs, not the queue
+				b.drop(c)
+			} else {
+				giveBack(nil)
+				c.abandon(name, b.limits.Now(), func() *amqp.Channel { return (<-answers).channel })
+			}
+			return queueState{}, fmt.Errorf("queue %q: %w", name, context.Cause(ctx))
 		}
-		return queueState{}, fmt.Errorf("queue %q: %w", name, context.Cause(ctx))
 	}
 }
 
@@ -187,7 +234,7 @@ func (b *broker) dial(ctx context.Context) {
 		var c *amqp.Connection
 		if c, err = b.dialHost(ctx, uri, b.limits.Timeout/time.Duration(len(b.uris))); err == nil {
 			host += i
-			opened = &connection{Connection: c, slots: make(chan *amqp.Channel, channelsPerConnection)}
+			opened = &connection{Connection: c, slots: make(chan *amqp.Channel, channelsPerConnection), owes: map[string]time.Time{}}
 			for range channelsPerConnection {
 				opened.slots <- nil
 			}

@@ -135,7 +135,7 @@ func (b *broker) inspect(ctx context.Context, name string) (queueState, error) {
 		case !late:
 			c.slots <- channel
 		case channel != nil:
-			go channel.Close()
+			go func() { _ = channel.Close() }()
 		}
 	}
 	waited := time.NewTimer(patience)

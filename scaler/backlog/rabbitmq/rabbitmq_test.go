@@ -113,6 +113,7 @@ func eventually(t *testing.T, f func() error) {
 }
 
 func TestIntegrationRead(t *testing.T) {
+	t.Parallel()
 	b := rabbitmq.StartForTest(t)
 	ch := channel(t, b)
 	brokers := NewBrokers(limits(5 * time.Second))
@@ -303,6 +304,7 @@ func TestIntegrationRead(t *testing.T) {
 
 // A broker with a certificate for another name than it is reached by, that asks clients for one.
 func TestIntegrationTLS(t *testing.T) {
+	t.Parallel()
 	authority, stranger, dir := testcert.New(t), testcert.New(t), t.TempDir()
 	certificate, key := authority.Issue(t, "broker")
 	for name, text := range map[string][]byte{"ca.pem": authority.PEM, "cert.pem": certificate, "key.pem": key} {

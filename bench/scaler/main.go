@@ -1,8 +1,8 @@
 // bench/scaler compares the cost of polling a thousand RabbitMQ queues once a second with Ebbtide's scaler and with KEDA's
 // own rabbitmq scaler, over AMQP and over HTTP, on a real broker, one after the other. It writes bench/out/scaler.json.
 //
-// Then it polls a tenth of the queues with several pollers each, as when ScaledJobs share a policy: what that costs the broker must not
-// grow with them.
+// Then it polls a tenth of the queues with several pollers each, as when ScaledJobs share a policy: what that costs the broker should not
+// grow with those that ask at the same time, and has a bound, by the age of samples, for others.
 //
 // Who polls is a process of its own, as KEDA is: KEDA's scaler is called in it, Ebbtide's from it through gRPC. This process only
 // counts what goes to the broker.

@@ -1,8 +1,8 @@
 // bench/scaler compares the cost of polling a thousand RabbitMQ queues once a second with Ebbtide's scaler and with KEDA's
 // own rabbitmq scaler, over AMQP and over HTTP, on a real broker, one after the other. It writes bench/out/scaler.json.
 //
-// Then it polls a tenth of the queues with several pollers each, as when ScaledJobs share a policy: what that costs the broker should not
-// grow with those that ask at the same time, and has a bound, by the age of samples, for others.
+// Then it polls a tenth of the queues with several pollers each: at the same time, one after the other over the second, and with a
+// policy for each. What that costs the broker should not depend on how many there are.
 //
 // Who polls is a process of its own, as KEDA is: KEDA's scaler is called in it, Ebbtide's from it through gRPC. This process only
 // counts what goes to the broker.
@@ -45,11 +45,14 @@ type figures struct {
 	BrokerBytesPerSecond float64 `json:"brokerBytesPerSecond"`
 }
 
-// severalPollers are the figures of queues that are each polled by several, all at once or one after the other over the second.
+// severalPollers are the figures of queues that are each polled by several.
 type severalPollers struct {
-	Queues   int                  `json:"queues"`
+	Queues int `json:"queues"`
+	// Together poll at the same time, Spread one after the other over the second, by one policy of the queue.
 	Together []figuresWithPollers `json:"together"`
 	Spread   []figuresWithPollers `json:"spread"`
+	// OwnPolicies are spread, too, and have a policy of the queue each.
+	OwnPolicies []figuresWithPollers `json:"ownPolicies"`
 }
 
 type figuresWithPollers struct {
@@ -66,7 +69,7 @@ type options struct {
 	// of a process that polls
 	poll, calls string
 	perQueue    int
-	spread      bool
+	spread, own bool
 }
 
 func main() {
@@ -81,6 +84,7 @@ func main() {
 	flag.StringVar(&o.calls, "calls", "", "used by the benchmark itself: which calls make a poll")
 	flag.IntVar(&o.perQueue, "per-queue", 1, "used by the benchmark itself: how many poll each queue")
 	flag.BoolVar(&o.spread, "spread", false, "used by the benchmark itself: those of a queue poll one after the other")
+	flag.BoolVar(&o.own, "own", false, "used by the benchmark itself: each of them has a policy of its own")
 	flag.Parse()
 	for text := range strings.SplitSeq(*pollers, ",") {
 		n, err := strconv.Atoi(text)
@@ -190,13 +194,17 @@ func run(ctx context.Context, o options) error {
 	if wanted("severalPollers") {
 		several := severalPollers{Queues: max(1, o.queues/10)}
 		for _, how := range []struct {
-			spread bool
-			list   *[]figuresWithPollers
-		}{{false, &several.Together}, {true, &several.Spread}} {
+			name        string
+			spread, own bool
+			list        *[]figuresWithPollers
+		}{
+			{"together", false, false, &several.Together}, {"spread", true, false, &several.Spread},
+			{"with a policy each", true, true, &several.OwnPolicies},
+		} {
 			for _, pollers := range o.pollers {
 				o := o
-				o.queues, o.seconds, o.perQueue, o.spread = several.Queues, max(5, o.seconds/6), pollers, how.spread
-				name := fmt.Sprintf("severalPollers: %d queues, %d pollers each (spread: %v), for %d s", o.queues, pollers, how.spread, o.seconds)
+				o.queues, o.seconds, o.perQueue, o.spread, o.own = several.Queues, max(5, o.seconds/6), pollers, how.spread, how.own
+				name := fmt.Sprintf("severalPollers: %d queues, %d pollers each, %s, for %d s", o.queues, pollers, how.name, o.seconds)
 				f, err := measured(name, ebbtide(o, own, keda))
 				if err != nil {
 					return err
@@ -218,6 +226,14 @@ func run(ctx context.Context, o options) error {
 }
 
 func queueName(i int) string { return fmt.Sprintf("queue-%04d", i) }
+
+// policyName is the policy by which the poller which asks for a queue.
+func (o options) policyName(queue, which int) string {
+	if !o.own {
+		which = 0
+	}
+	return fmt.Sprintf("%s-%d", queueName(queue), which)
+}
 
 // fill declares the queues. A third of them hold messages, and a tenth a message that a consumer works on.
 func fill(broker *rabbitmq.Broker, queues int) (*amqp.Connection, error) {
@@ -261,19 +277,23 @@ func measureEbbtide(ctx context.Context, o options, binary, calls, dir string, a
 		return figures{}, err
 	}
 	var text strings.Builder
-	for i := range o.queues {
+	for i := range o.queues * o.perQueue {
+		queue, which := i/o.perQueue, i%o.perQueue
+		if which > 0 && !o.own {
+			continue
+		}
 		fmt.Fprintf(&text, `---
 apiVersion: ebbtide.dev/v1alpha1
 kind: ScalingPolicy
 metadata: {name: %[1]s, namespace: scan}
 spec:
   backlog:
-    rabbitmq: {uri: {value: "amqp://guest:guest@%[2]s/"}, managementURI: {value: "http://%[3]s"}, queue: %[1]s}
+    rabbitmq: {uri: {value: "amqp://guest:guest@%[2]s/"}, managementURI: {value: "http://%[3]s"}, queue: %[4]s}
   calendar:
     timeZone: Europe/Prague
     periods:
     - {name: workday, days: [Mon-Fri], from: "07:00", to: "19:00", limits: {minReplicas: 1, idleReplicas: 1}}
-`, queueName(i), amqpProxy.address(), httpProxy.address())
+`, o.policyName(queue, which), amqpProxy.address(), httpProxy.address(), queueName(queue))
 	}
 	if err := os.WriteFile(filepath.Join(policies, "policies.yaml"), []byte(text.String()), 0o600); err != nil {
 		return figures{}, err
@@ -298,7 +318,7 @@ spec:
 		return figures{}, err
 	}
 	return measure(ctx, o, exec.CommandContext(ctx, self, "-poll", address, "-calls", calls, "-queues", fmt.Sprint(o.queues),
-		"-seconds", fmt.Sprint(o.seconds), "-per-queue", fmt.Sprint(o.perQueue), "-spread="+strconv.FormatBool(o.spread)), process.PID(), amqpProxy, httpProxy)
+		"-seconds", fmt.Sprint(o.seconds), "-per-queue", fmt.Sprint(o.perQueue), "-spread="+strconv.FormatBool(o.spread), "-own="+strconv.FormatBool(o.own)), process.PID(), amqpProxy, httpProxy)
 }
 
 func measureBuiltin(ctx context.Context, o options, binary, protocol, host string, through *proxy) (figures, error) {

@@ -73,7 +73,8 @@ func pollAll(once func(*pb.ScaledObjectRef) error, o options, seconds int) ([]ti
 	for i := range pollers {
 		queue, which := i/o.perQueue, i%o.perQueue
 		ref := &pb.ScaledObjectRef{
-			Name: fmt.Sprintf("%s-%d", queueName(queue), which), Namespace: "scan", ScalerMetadata: map[string]string{"policy": queueName(queue)},
+			Name: fmt.Sprintf("%s-%d", queueName(queue), which), Namespace: "scan",
+			ScalerMetadata: map[string]string{"policy": o.policyName(queue, which)},
 		}
 		after := time.Duration(queue) * time.Second / time.Duration(o.queues)
 		if o.spread {

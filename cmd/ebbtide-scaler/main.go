@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -20,10 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -35,13 +32,13 @@ import (
 )
 
 const (
+	// sampleMaxAge is just under a second, KEDA's shortest polling interval: a trigger that alone asks for a queue always gets a new
+	// sample, and a queue is asked no more than about once a second, however many ask.
+	sampleMaxAge = 900 * time.Millisecond
 	// ledgerSize is how many decisions of each policy are kept; repeated ones count once.
 	ledgerSize = 64
 	// stopWithin is how long calls may go on after SIGTERM.
 	stopWithin = 5 * time.Second
-	// maxConnectionAge is less than the 30 seconds for which gRPC's DNS resolver answers from its memory, so that clients resolve as
-	// often as they may.
-	maxConnectionAge = 20 * time.Second
 )
 
 type options struct {
@@ -90,7 +87,8 @@ func command() *cobra.Command {
 	flags.StringVar(&o.tlsClients, "tls-client-ca", "", "CA file of the clients that may call; without it any client may")
 	flags.StringArrayVar(&o.allowClients, "allow-client", nil, "client that may ask: NAME, its certificate's common or DNS name, or "+
 		"NAME=NAMESPACE,NAMESPACE; may be repeated; without it any client with a certificate may")
-	flags.DurationVar(&o.sampleMaxAge, "sample-max-age", 250*time.Millisecond, "a queue is asked again only when its last answer is older")
+	flags.DurationVar(&o.sampleMaxAge, "sample-max-age", sampleMaxAge, "a queue is asked again only when its last answer is older; "+
+		"push triggers look at theirs four times a second")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "bound of a call, and of a question to a broker")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
@@ -129,39 +127,26 @@ func run(ctx context.Context, o options) error {
 	recorder := decision.NewRecorder(decision.NewLedger(ledgerSize), registry, log)
 
 	watch := &watcher{recorder: recorder}
-	sources := policy.NewSources(backlog.Limits{MaxAge: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now})
+	sources := policy.NewSources(backlog.Limits{Timeout: o.timeout, Now: time.Now})
 	store := policy.NewStore(sources, watch, log)
 	registry.MustRegister(&decision.Calendars{Policies: store, Now: time.Now})
 	if o.tlsCert != "" {
 		registry.MustRegister(certificateExpiry(o.tlsCert))
 	}
 	watch.service = externalscaler.New(externalscaler.Config{
-		Policies: store, Recorder: recorder, RepeatFailure: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now, Authorize: authorize,
+		Policies: store, Recorder: recorder, MaxAge: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now, Authorize: authorize,
 	})
 	decisions := &decision.API{Ledger: recorder.Ledger, Policies: store, Now: time.Now, Authorize: authorize}
 
 	work, workCtx := errgroup.WithContext(ctx)
 	healthServer := health.NewServer()
 	healthServer.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
-	server := grpc.NewServer(
-		grpc.Creds(credentials),
-		grpc.StreamInterceptor(endWith(workCtx)),
-		// Goroutines that go on answering keep their stacks; when all wait for a broker, more are made.
-		grpc.NumStreamWorkers(uint32(2*runtime.GOMAXPROCS(0))),
-		// Requests are small: with windows that follow the bandwidth each would be answered by a ping that measures it, too.
-		grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10),
-		// A client that vanished is noticed; one that pings more often than this is not one of KEDA's. One that connects again asks DNS
-		// for the replicas, and so learns of new ones before the old are gone; a connection with open streams lives until they end.
-		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionAge: maxConnectionAge,
-		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	server := newServer(workCtx, credentials)
 	watch.service.Register(server)
 	decisions.Register(server)
 	healthpb.RegisterHealthServer(server, healthServer)
 	reflection.Register(server)
-	listener, err := net.Listen("tcp", o.listen)
+	listener, err := socket.Listen(ctx, o.listen, vanished)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
@@ -179,7 +164,7 @@ func run(ctx context.Context, o options) error {
 		})
 	})
 	work.Go(func() error { store.FollowHolidays(workCtx); return nil })
-	work.Go(func() error { return server.Serve(socket.Listener{Listener: listener}) })
+	work.Go(func() error { return server.Serve(listener) })
 	work.Go(func() error {
 		if err := web.server.Serve(web.listener); !errors.Is(err, http.ErrServerClosed) {
 			return err

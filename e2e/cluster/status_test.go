@@ -27,7 +27,7 @@ import (
 type noSource struct{}
 
 func (noSource) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Source { return noSource{} }
-func (noSource) Observe(context.Context) (target.Observation, error) {
+func (noSource) Observe(context.Context, time.Duration) (target.Observation, error) {
 	return target.Observation{}, errors.New("not to be read")
 }
 func (noSource) Close() error { return nil }

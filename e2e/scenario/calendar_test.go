@@ -3,8 +3,6 @@ package scenario
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,8 +11,6 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -95,19 +91,10 @@ func (s *shift) connect() {
 	s.must(err)
 }
 
-// decisions is a client of the scaler's own API, with the certificate that KEDA has.
+// decisions is a client of the scaler's own API.
 func (s *shift) decisions() decisions.DecisionServiceClient {
 	s.Helper()
-	read := func(file string) []byte {
-		text, err := s.c.PKI(file)
-		s.must(err)
-		return text
-	}
-	pair, err := tls.X509KeyPair(read(cluster.ScalerClient+".crt"), read(cluster.ScalerClient+".key"))
-	s.must(err)
-	config := &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
-	config.RootCAs.AppendCertsFromPEM(read(cluster.ScalerCA + ".crt"))
-	connection, err := grpc.NewClient(s.c.ScalerAddress(), grpc.WithTransportCredentials(credentials.NewTLS(config)))
+	connection, err := dialScaler(s.c)
 	s.must(err)
 	s.Cleanup(func() { connection.Close() })
 	return decisions.NewDecisionServiceClient(connection)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/errgroup"
 	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -33,8 +34,10 @@ type ChurnResult struct {
 	// PodSeconds are counted from binding to end.
 	PodSeconds float64 `json:"podSeconds"`
 	// Killed workers, and messages that were delivered more than once for it.
-	Killed      int     `json:"killed"`
-	WallSeconds float64 `json:"wallSeconds"`
+	Killed int `json:"killed"`
+	// PollersBeside asked Ebbtide's scaler as KEDA did.
+	PollersBeside int     `json:"pollersBeside,omitempty"`
+	WallSeconds   float64 `json:"wallSeconds"`
 }
 
 // churnCap is how many jobs may exist, for every scaler.
@@ -124,8 +127,9 @@ func (k *killer) fault() (time.Duration, bool) {
 	return time.Duration(k.random.Int64N(int64(8 * time.Second))), true
 }
 
-// RunChurn plays the load once with each of the named scalers, one after the other, on a cluster that runs nothing else.
-func RunChurn(ctx context.Context, c *cluster.Cluster, scalers []string, messages int, out io.Writer) ([]ChurnResult, error) {
+// RunChurn plays the load once with each of the named scalers, one after the other, on a cluster that runs nothing else. Beside KEDA,
+// so many pollers ask Ebbtide's scaler for the same policy.
+func RunChurn(ctx context.Context, c *cluster.Cluster, scalers []string, messages, pollers int, out io.Writer) ([]ChurnResult, error) {
 	if err := declareTopology(c.Broker.AMQPURL("/")); err != nil {
 		return nil, err
 	}
@@ -137,7 +141,7 @@ func RunChurn(ctx context.Context, c *cluster.Cluster, scalers []string, message
 		if !slices.Contains(scalers, scaler.name) {
 			continue
 		}
-		result, err := runChurn(ctx, c, scaler.name, scaler.job, messages, out)
+		result, err := runChurn(ctx, c, scaler.name, scaler.job, messages, pollers, out)
 		if err != nil {
 			return results, fmt.Errorf("%s: %w", scaler.name, err)
 		}
@@ -157,7 +161,7 @@ func installStaticNode(ctx context.Context, c *cluster.Cluster) error {
 }
 
 func runChurn(
-	ctx context.Context, c *cluster.Cluster, name string, job scanJob, messages int, out io.Writer,
+	ctx context.Context, c *cluster.Cluster, name string, job scanJob, messages, pollers int, out io.Writer,
 ) (result ChurnResult, err error) {
 	begin := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
@@ -174,13 +178,17 @@ func runChurn(
 		return ChurnResult{}, err
 	}
 	kills := &killer{random: rand.New(rand.NewPCG(11, 11))}
-	podsCtx, stopPods := context.WithCancel(ctx)
-	podsDone := make(chan error, 1)
-	go func() { podsDone <- RunPods(podsCtx, c, kills.fault) }()
+	stoppable, stopBeside := context.WithCancel(ctx)
+	beside, besideCtx := errgroup.WithContext(stoppable)
+	beside.Go(func() error { return RunPods(besideCtx, c, kills.fault) })
+	if job.Builtin != "" {
+		pollers = 0
+	}
+	beside.Go(func() error { return pollBeside(besideCtx, c, pollers) })
 	defer func() {
-		stopPods()
-		if podsErr := <-podsDone; err == nil {
-			err = podsErr
+		stopBeside()
+		if besideErr := beside.Wait(); err == nil {
+			err = besideErr
 		}
 	}()
 
@@ -237,7 +245,7 @@ func runChurn(
 	result = ChurnResult{
 		Scaler: name, Messages: messages, Jobs: observed.snapshot().jobs, EmptyJobs: observed.idlePods(), Lost: lost,
 		WaitP50Seconds: percentile(waits, 50), WaitP95Seconds: percentile(waits, 95),
-		PodSeconds: round(observed.podSeconds()), Killed: killed, WallSeconds: round(time.Since(begin).Seconds()),
+		PodSeconds: round(observed.podSeconds()), Killed: killed, PollersBeside: pollers, WallSeconds: round(time.Since(begin).Seconds()),
 	}
 	return result, removeScans(ctx, c, clientset)
 }

@@ -11,7 +11,19 @@
 //	go run ./bench/scaler -only ebbtide -beside ANOTHER_BINARY
 package socket
 
-import "net"
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// Listen listens on a TCP address. Where the system can, a connection ends when its peer has not acknowledged what was sent, or a probe,
+// for so long: probes are sent after 15 s of silence, and every 15 s from then on.
+func Listen(ctx context.Context, address string, unacknowledged time.Duration) (Listener, error) {
+	config := net.ListenConfig{Control: endUnacknowledged(unacknowledged)}
+	listener, err := config.Listen(ctx, "tcp", address)
+	return Listener{listener}, err
+}
 
 // Listener accepts connections of this package.
 type Listener struct{ net.Listener }

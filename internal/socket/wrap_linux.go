@@ -6,8 +6,22 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
+
+// endUnacknowledged sets tcp(7)'s TCP_USER_TIMEOUT, which accepted connections have of their listener.
+func endUnacknowledged(after time.Duration) func(network, address string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after.Milliseconds()))
+		})
+		return errors.Join(err, failed)
+	}
+}
 
 // Wrap returns a TCP connection as one of this package, and any other as it is.
 func Wrap(c net.Conn) net.Conn {

@@ -14,15 +14,15 @@ import (
 
 // Source reads the backlog of one policy. It is safe for concurrent use.
 type Source interface {
-	// Observe returns the backlog as it is now, or as it was at most the source's maximum age ago. It honours ctx. Its
-	// errors tell a person what to do; they hold no credentials.
-	Observe(ctx context.Context) (target.Observation, error)
+	// Observe returns the backlog as it is now, or as it was less than maxAge ago. It honours ctx. Its errors tell a person
+	// what to do; they hold no credentials.
+	Observe(ctx context.Context, maxAge time.Duration) (target.Observation, error)
 	// Close gives back what the source holds.
 	Close() error
 }
 
-// Reader reads a backlog from its broker each time it is asked to; it leaves the observation's time to its caller. One
-// Read at a time is under way; Close may come during one.
+// Reader reads a backlog from its broker each time it is asked to; it leaves the observation's time and trace to its caller.
+// One Read at a time is under way; Close may come during one.
 type Reader interface {
 	Read(ctx context.Context) (target.Observation, error)
 	Close() error
@@ -33,31 +33,46 @@ type Values func(ctx context.Context, field string, value *v1alpha1.ValueSource)
 
 // Limits are the bounds of all sampling.
 type Limits struct {
-	// MaxAge is how old a sample may be that is answered with.
-	MaxAge time.Duration
 	// Timeout bounds the making of a sample.
 	Timeout time.Duration
 	Now     func() time.Time
 }
 
-// NewSource makes a source of a reader: callers that come while a sample is fresh are answered from memory, and those
-// that come while one is being made wait for it.
+// Sample is what a broker answered to a question.
+type Sample[T any] struct {
+	Value T
+	// Time before the question: the answer may be newer than it claims, never older.
+	Time time.Time
+	// Trace is the W3C traceparent of the question, empty when it is not traced.
+	Trace string
+}
+
+// NewSampler returns samples that read takes: callers that can do with the last one are answered from memory, and those that
+// come while one is being taken wait for it.
+func NewSampler[T any](limits Limits, read func(context.Context) (T, error)) *Fresh[Sample[T]] {
+	return NewFresh(limits, func(ctx context.Context) (Sample[T], error) {
+		sample := Sample[T]{Time: limits.Now()}
+		var err error
+		sample.Value, sample.Trace, err = traced(ctx, read)
+		return sample, err
+	})
+}
+
+// NewSource makes a source of a reader, with a sampler of its own.
 func NewSource(reader Reader, limits Limits) Source {
-	read := func(ctx context.Context) (target.Observation, error) {
-		// The time before the question: the answer may be newer than it claims, never older.
-		at := limits.Now()
-		o, err := traced(ctx, reader.Read)
-		o.Time = at
-		return o, err
-	}
-	return &source{reader, NewFresh(limits.MaxAge, limits, read)}
+	return &source{reader, NewSampler(limits, reader.Read)}
 }
 
 type source struct {
-	reader Reader
-	sample *Fresh[target.Observation]
+	reader  Reader
+	samples *Fresh[Sample[target.Observation]]
 }
 
-func (s *source) Observe(ctx context.Context) (target.Observation, error) { return s.sample.Get(ctx) }
+func (s *source) Observe(ctx context.Context, maxAge time.Duration) (target.Observation, error) {
+	sample, err := s.samples.Get(ctx, maxAge)
+	o := sample.Value
+	o.Time, o.Trace = sample.Time, sample.Trace
+	return o, err
+}
 
 func (s *source) Close() error { return s.reader.Close() }

@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// Fresh is a value that is read again only when it is older than a maximum age, and by one reader at a time however many
-// ask for it. It is safe for concurrent use.
+// Fresh is a value that is read again only when it is older than who asks can do with, and by one reader at a time however
+// many ask. It is safe for concurrent use.
 type Fresh[T any] struct {
-	maxAge time.Duration
 	limits Limits
 	read   func(context.Context) (T, error)
 
@@ -28,20 +27,22 @@ type flight[T any] struct {
 }
 
 // NewFresh returns a value that read reads. A reading takes at most limits.Timeout.
-func NewFresh[T any](maxAge time.Duration, limits Limits, read func(context.Context) (T, error)) *Fresh[T] {
-	return &Fresh[T]{maxAge: maxAge, limits: limits, read: read}
+func NewFresh[T any](limits Limits, read func(context.Context) (T, error)) *Fresh[T] {
+	return &Fresh[T]{limits: limits, read: read}
 }
 
-// Get returns the value, not older than its maximum age. An error is not kept: the next caller reads again.
-func (f *Fresh[T]) Get(ctx context.Context) (T, error) { return f.Recent(ctx, f.maxAge) }
+// Get returns the value, younger than maxAge. An error is not kept: the next caller reads again.
+func (f *Fresh[T]) Get(ctx context.Context, maxAge time.Duration) (T, error) {
+	return f.Recent(ctx, maxAge, maxAge)
+}
 
-// Recent is Get for callers who can do with an older value: one that is past its maximum age but younger than tolerated is
-// returned at once, while a newer one is read in the background.
-func (f *Fresh[T]) Recent(ctx context.Context, tolerated time.Duration) (T, error) {
+// Recent is Get for callers who would rather have an older value than wait: one that is past maxAge but younger than tolerated
+// is returned at once, while a newer one is read in the background.
+func (f *Fresh[T]) Recent(ctx context.Context, maxAge, tolerated time.Duration) (T, error) {
 	f.mu.Lock()
 	age, value := f.limits.Now().Sub(f.readAt), f.value
 	known := !f.readAt.IsZero() && age >= 0
-	if known && age < f.maxAge {
+	if known && age < maxAge {
 		f.mu.Unlock()
 		return value, nil
 	}

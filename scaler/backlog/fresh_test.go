@@ -14,10 +14,10 @@ func TestFresh(t *testing.T) {
 	now := time.Unix(100, 0)
 	reads, failure := 0, error(nil)
 	limits := Limits{Timeout: time.Second, Now: func() time.Time { return now }}
-	fresh := NewFresh(time.Minute, limits, func(context.Context) (int, error) { reads++; return reads, failure })
+	fresh := NewFresh(limits, func(context.Context) (int, error) { reads++; return reads, failure })
 	get := func() int {
 		t.Helper()
-		value, err := fresh.Get(t.Context())
+		value, err := fresh.Get(t.Context(), time.Minute)
 		if !errors.Is(err, failure) {
 			t.Fatal(err)
 		}
@@ -48,7 +48,7 @@ func TestFreshShares(t *testing.T) {
 	var reads atomic.Int64
 	release := make(chan struct{})
 	limits := Limits{Timeout: 10 * time.Second, Now: time.Now}
-	fresh := NewFresh(time.Minute, limits, func(ctx context.Context) (int64, error) {
+	fresh := NewFresh(limits, func(ctx context.Context) (int64, error) {
 		n := reads.Add(1)
 		select {
 		case <-release:
@@ -60,7 +60,7 @@ func TestFreshShares(t *testing.T) {
 	hasty, giveUp := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
 	wait.Go(func() {
-		if _, err := fresh.Get(hasty); !errors.Is(err, context.Canceled) {
+		if _, err := fresh.Get(hasty, time.Minute); !errors.Is(err, context.Canceled) {
 			t.Errorf("error %v of a caller that gave up", err)
 		}
 	})
@@ -70,7 +70,7 @@ func TestFreshShares(t *testing.T) {
 	giveUp()
 	for range 50 {
 		wait.Go(func() {
-			if value, err := fresh.Get(t.Context()); value != 1 || err != nil {
+			if value, err := fresh.Get(t.Context(), time.Minute); value != 1 || err != nil {
 				t.Errorf("%d, %v; want the first reading", value, err)
 			}
 		})
@@ -79,12 +79,43 @@ func TestFreshShares(t *testing.T) {
 	close(release)
 	wait.Wait()
 
-	stuck := NewFresh(time.Minute, Limits{Timeout: 20 * time.Millisecond, Now: time.Now}, func(ctx context.Context) (int, error) {
+	stuck := NewFresh(Limits{Timeout: 20 * time.Millisecond, Now: time.Now}, func(ctx context.Context) (int, error) {
 		<-ctx.Done()
 		return 0, context.Cause(ctx)
 	})
-	if _, err := stuck.Get(t.Context()); err == nil || err.Error() != "no answer within 20ms" {
+	if _, err := stuck.Get(t.Context(), time.Minute); err == nil || err.Error() != "no answer within 20ms" {
 		t.Errorf("error %v", err)
+	}
+}
+
+// However many ask once a second, the broker is asked as often as for one, and about once a second.
+func TestFreshCostIsFlat(t *testing.T) {
+	const maxAge, seconds = 900 * time.Millisecond, 60
+	for _, pollers := range []int{1, 2, 3, 4, 8, 50} {
+		synctest.Test(t, func(t *testing.T) {
+			reads := 0
+			fresh := NewFresh(Limits{Timeout: time.Second, Now: time.Now}, func(context.Context) (int, error) {
+				reads++
+				time.Sleep(time.Millisecond)
+				return 0, nil
+			})
+			var polls sync.WaitGroup
+			for i := range pollers {
+				polls.Go(func() {
+					time.Sleep(time.Duration(i) * time.Second / time.Duration(pollers))
+					for range seconds {
+						if _, err := fresh.Get(t.Context(), maxAge); err != nil {
+							t.Error(err)
+						}
+						time.Sleep(time.Second)
+					}
+				})
+			}
+			polls.Wait()
+			if reads < seconds || float64(reads) > seconds/maxAge.Seconds()+1 {
+				t.Errorf("%d readings in %d s for %d pollers", reads, seconds, pollers)
+			}
+		})
 	}
 }
 
@@ -92,7 +123,7 @@ func TestFreshShares(t *testing.T) {
 func TestFreshRecent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reads := 0
-		fresh := NewFresh(time.Second, Limits{Timeout: time.Minute, Now: time.Now}, func(context.Context) (int, error) {
+		fresh := NewFresh(Limits{Timeout: time.Minute, Now: time.Now}, func(context.Context) (int, error) {
 			reads++
 			time.Sleep(100 * time.Millisecond)
 			return reads, nil
@@ -110,7 +141,7 @@ func TestFreshRecent(t *testing.T) {
 		} {
 			time.Sleep(step.sleep)
 			begin := time.Now()
-			got, err := fresh.Recent(t.Context(), 5*time.Second)
+			got, err := fresh.Recent(t.Context(), time.Second, 5*time.Second)
 			if wait := time.Since(begin); got != step.want || err != nil || wait != step.wantWait {
 				t.Errorf("after %s: %d, %v after %s; want %d after %s", step.sleep, got, err, wait, step.want, step.wantWait)
 			}

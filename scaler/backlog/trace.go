@@ -7,27 +7,25 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
 )
 
 const traceparent = "traceparent"
 
-// traced makes a sample within a span of its own, which outlives whoever asked for it.
-func traced(ctx context.Context, read func(context.Context) (target.Observation, error)) (target.Observation, error) {
+// traced reads within a span of its own, which outlives whoever asked for it, and returns the span's traceparent: empty when it
+// is not sampled.
+func traced[T any](ctx context.Context, read func(context.Context) (T, error)) (value T, parent string, err error) {
 	tracer := otel.Tracer("github.com/ebbtide-dev/ebbtide/scaler/backlog")
 	ctx, span := tracer.Start(ctx, "sample", trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindClient))
 	defer span.End()
-	o, err := read(ctx)
-	if err != nil {
+	if value, err = read(ctx); err != nil {
 		span.SetStatus(codes.Error, err.Error())
 	}
 	if span.SpanContext().IsSampled() {
 		carrier := propagation.MapCarrier{}
 		propagation.TraceContext{}.Inject(ctx, carrier)
-		o.Trace = carrier[traceparent]
+		parent = carrier[traceparent]
 	}
-	return o, err
+	return value, parent, err
 }
 
 // TraceLinks are the links to an observation's sample: one, or none if it was not traced.

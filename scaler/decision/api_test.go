@@ -28,7 +28,7 @@ import (
 type unread struct{ t *testing.T }
 
 func (u unread) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Source { return u }
-func (u unread) Observe(context.Context) (target.Observation, error) {
+func (u unread) Observe(context.Context, time.Duration) (target.Observation, error) {
 	u.t.Error("the backlog was read")
 	return target.Observation{}, errors.New("not to be read")
 }

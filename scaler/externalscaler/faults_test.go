@@ -110,8 +110,8 @@ func TestIntegrationFaults(t *testing.T) {
 	clock := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	registry, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
 	told := &forgetting{recorder: decision.NewRecorder(decision.NewLedger(4), registry, log)}
-	store := policy.NewStore(policy.NewSources(backlog.Limits{MaxAge: maxAge, Timeout: timeout, Now: clock}), told, log)
-	service := New(Config{Policies: store, Recorder: told.recorder, RepeatFailure: maxAge, Timeout: 2 * timeout, Now: clock})
+	store := policy.NewStore(policy.NewSources(backlog.Limits{Timeout: timeout, Now: clock}), told, log)
+	service := New(Config{Policies: store, Recorder: told.recorder, MaxAge: maxAge, Timeout: 2 * timeout, Now: clock})
 	told.service = service
 	secrets := &values{}
 	set := func(name string, source v1alpha1.RabbitMQBacklog) {
@@ -403,10 +403,10 @@ func TestIntegrationFaults(t *testing.T) {
 	})
 
 	t.Run("replicas answer alike", func(t *testing.T) {
-		other := policy.NewStore(policy.NewSources(backlog.Limits{MaxAge: maxAge, Timeout: timeout, Now: clock}), nobody{}, log)
+		other := policy.NewStore(policy.NewSources(backlog.Limits{Timeout: timeout, Now: clock}), nobody{}, log)
 		replica := New(Config{
 			Policies: other, Recorder: decision.NewRecorder(decision.NewLedger(4), prometheus.NewRegistry(), log),
-			RepeatFailure: maxAge, Timeout: 2 * timeout, Now: clock,
+			MaxAge: maxAge, Timeout: 2 * timeout, Now: clock,
 		})
 		healthy, _, _ := store.Get(types.NamespacedName{Namespace: "scan", Name: "healthy"})
 		other.Set(t.Context(), &v1alpha1.ScalingPolicy{

@@ -27,7 +27,7 @@ import (
 const (
 	// metricName is the same for every policy: KEDA tells triggers apart by itself.
 	metricName = "ebbtide-target-replicas"
-	// pushEvery is how often a stream looks for work to announce.
+	// pushEvery is how often a stream looks for work to announce, in samples that are no older.
 	pushEvery = 250 * time.Millisecond
 	// memberAge is how old the decision of another policy of a group may be before it is taken anew.
 	memberAge = 5 * time.Second
@@ -37,8 +37,8 @@ const (
 type Config struct {
 	Policies *policy.Store
 	Recorder *decision.Recorder
-	// RepeatFailure is how long the decision after a failed observation answers further calls.
-	RepeatFailure time.Duration
+	// MaxAge is how old a sample of a backlog may be that answers a call, or the failure to take one.
+	MaxAge time.Duration
 	// Timeout bounds a call.
 	Timeout time.Duration
 	Now     func() time.Time
@@ -103,6 +103,10 @@ func (s *Service) state(name types.NamespacedName) *state {
 // Decide takes a decision for a policy, or returns the last one while the sample and the limits that it was taken by are
 // those of the moment. Its errors are gRPC statuses.
 func (s *Service) Decide(ctx context.Context, name types.NamespacedName) (target.Decision, error) {
+	return s.decide(ctx, name, s.config.MaxAge)
+}
+
+func (s *Service) decide(ctx context.Context, name types.NamespacedName, maxAge time.Duration) (target.Decision, error) {
 	p, invalid, known := s.config.Policies.Get(name)
 	switch {
 	case !known:
@@ -114,7 +118,7 @@ func (s *Service) Decide(ctx context.Context, name types.NamespacedName) (target
 	bounded, cancel := context.WithTimeoutCause(ctx, s.config.Timeout, fmt.Errorf("no answer within %s", s.config.Timeout))
 	defer cancel()
 	begin := s.config.Now()
-	observation, failure := p.Source.Observe(bounded)
+	observation, failure := p.Source.Observe(bounded, maxAge)
 	if failure != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return target.Decision{}, status.Error(codes.Canceled, "the call was canceled before the backlog was read") // the broker may be well
 	}
@@ -126,7 +130,7 @@ func (s *Service) Decide(ctx context.Context, name types.NamespacedName) (target
 	limits := p.Calendar.Limits(now)
 	if last := &st.decision; st.policy == p && last.Limits == limits {
 		sameSample := failure == nil && last.Failure == nil && last.Observation.Time.Equal(observation.Time)
-		sameFailure := failure != nil && last.Failure != nil && now.Sub(last.Time).Abs() < s.config.RepeatFailure
+		sameFailure := failure != nil && last.Failure != nil && now.Sub(last.Time).Abs() < maxAge
 		if sameSample || sameFailure {
 			return *last, nil
 		}
@@ -202,7 +206,7 @@ func (s *Service) others(p *policy.Policy) []target.Member {
 
 // answer is Decide, with an outage in which the calendar asks for nothing as an error: it would create no job anyway,
 // and as an error it shows in the ScaledJob's conditions.
-func (s *Service) answer(ctx context.Context, ref *pb.ScaledObjectRef) (target.Decision, error) {
+func (s *Service) answer(ctx context.Context, ref *pb.ScaledObjectRef, maxAge time.Duration) (target.Decision, error) {
 	name, err := policyName(ref)
 	if err != nil {
 		return target.Decision{}, err
@@ -212,7 +216,7 @@ func (s *Service) answer(ctx context.Context, ref *pb.ScaledObjectRef) (target.D
 			return target.Decision{}, err
 		}
 	}
-	d, err := s.Decide(ctx, name)
+	d, err := s.decide(ctx, name, maxAge)
 	if err == nil && d.Constraint == target.Outage && d.Target == 0 {
 		err = status.Error(codes.Unavailable, d.Reason)
 	}
@@ -264,7 +268,7 @@ func (s *Service) StreamMetricSpec(ref *pb.ScaledObjectRef, stream pb.ExternalSc
 
 // GetMetrics implements ExternalScaler.
 func (s *Service) GetMetrics(ctx context.Context, request *pb.GetMetricsRequest) (*pb.GetMetricsResponse, error) {
-	d, err := s.answer(ctx, request.GetScaledObjectRef())
+	d, err := s.answer(ctx, request.GetScaledObjectRef(), s.config.MaxAge)
 	if err != nil {
 		return nil, err
 	}
@@ -275,7 +279,7 @@ func (s *Service) GetMetrics(ctx context.Context, request *pb.GetMetricsRequest)
 
 // IsActive implements ExternalScaler.
 func (s *Service) IsActive(ctx context.Context, ref *pb.ScaledObjectRef) (*pb.IsActiveResponse, error) {
-	d, err := s.answer(ctx, ref)
+	d, err := s.answer(ctx, ref, s.config.MaxAge)
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +294,7 @@ func (s *Service) StreamIsActive(ref *pb.ScaledObjectRef, stream pb.ExternalScal
 	defer tick.Stop()
 	var announced *bool
 	for {
-		if d, err := s.answer(stream.Context(), ref); err == nil {
+		if d, err := s.answer(stream.Context(), ref, min(pushEvery, s.config.MaxAge)); err == nil {
 			if active := d.Target > 0; announced == nil || *announced != active {
 				if err := stream.Send(&pb.IsActiveResponse{Result: active}); err != nil {
 					return err

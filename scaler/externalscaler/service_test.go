@@ -38,7 +38,7 @@ type source struct {
 	held     chan struct{} // answers wait until it is closed; nil: they do not
 }
 
-func (s *source) Observe(ctx context.Context) (target.Observation, error) {
+func (s *source) Observe(ctx context.Context, _ time.Duration) (target.Observation, error) {
 	s.observed.Add(1)
 	if s.held != nil {
 		select {
@@ -86,7 +86,7 @@ func newBundle(t *testing.T) *testBundle {
 	b.store = policy.NewStore(b, nobody{}, log)
 	b.service = New(Config{
 		Policies: b.store, Recorder: decision.NewRecorder(b.ledger, prometheus.NewRegistry(), log),
-		RepeatFailure: time.Second, Timeout: time.Second, Now: now,
+		MaxAge: time.Second, Timeout: time.Second, Now: now,
 	})
 	listener := bufconn.Listen(1 << 16)
 	server := grpc.NewServer()

@@ -28,7 +28,7 @@ func (s *sources) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Sour
 	return &countedSource{s}
 }
 
-func (*countedSource) Observe(context.Context) (target.Observation, error) {
+func (*countedSource) Observe(context.Context, time.Duration) (target.Observation, error) {
 	return target.Observation{}, nil
 }
 
@@ -196,7 +196,7 @@ func TestSourceFollowsCredentials(t *testing.T) {
 	spec := &v1alpha1.ScalingPolicySpec{Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{Queue: "scans"}}}
 	source := opener.Open(spec, valuesOf("scan", resolverFunc(func(*v1alpha1.ValueSource) (string, error) { lookups++; return uri, failure })))
 	observe := func() string {
-		_, err := source.Observe(t.Context())
+		_, err := source.Observe(t.Context(), 0)
 		if err == nil {
 			t.Fatal("there is no broker to observe")
 		}

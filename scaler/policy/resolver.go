@@ -69,11 +69,11 @@ func (o *objects) value(ctx context.Context, at, kind string, name types.Namespa
 			clear(o.read)
 		}
 		limits := backlog.Limits{Timeout: resolveTimeout, Now: time.Now}
-		fresh = backlog.NewFresh(objectAge, limits, func(ctx context.Context) (map[string]string, error) { return o.get(ctx, object) })
+		fresh = backlog.NewFresh(limits, func(ctx context.Context) (map[string]string, error) { return o.get(ctx, object) })
 		o.read[object] = fresh
 	}
 	o.mu.Unlock()
-	values, err := fresh.Get(ctx)
+	values, err := fresh.Get(ctx, objectAge)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", at, err)
 	}

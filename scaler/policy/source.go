@@ -28,7 +28,7 @@ type Sources struct {
 	rabbitmq *rabbitmq.Brokers
 }
 
-// NewSources returns sources with samples within limits.
+// NewSources returns sources whose samples are taken within limits.
 func NewSources(limits backlog.Limits) *Sources {
 	return &Sources{limits: limits, rabbitmq: rabbitmq.NewBrokers(limits)}
 }
@@ -38,11 +38,22 @@ func NewSources(limits backlog.Limits) *Sources {
 func (s *Sources) Open(spec *v1alpha1.ScalingPolicySpec, values backlog.Values) backlog.Source {
 	switch b := spec.Backlog; {
 	case b.Kafka != nil:
-		return resolved(s, spec, values, kafka.Resolve, kafka.Open)
+		return resolved(s, spec, values, kafka.Resolve, sampled(s, kafka.Open))
 	case b.Prometheus != nil:
-		return resolved(s, spec, values, prometheus.Resolve, prometheus.Open)
+		return resolved(s, spec, values, prometheus.Resolve, sampled(s, prometheus.Open))
 	default:
 		return resolved(s, spec, values, rabbitmq.Resolve, s.rabbitmq.Open)
+	}
+}
+
+// sampled makes sources of a kind's readers.
+func sampled[C any](s *Sources, open func(C) (backlog.Reader, error)) func(C) (backlog.Source, error) {
+	return func(config C) (backlog.Source, error) {
+		reader, err := open(config)
+		if err != nil {
+			return nil, err
+		}
+		return backlog.NewSource(reader, s.limits), nil
 	}
 }
 
@@ -52,7 +63,7 @@ type config[C any] interface{ Equal(other C) bool }
 // resolved returns a source whose values are looked up when it is first used, and again from time to time.
 func resolved[C config[C]](
 	s *Sources, spec *v1alpha1.ScalingPolicySpec, values backlog.Values,
-	resolve func(context.Context, *v1alpha1.ScalingPolicySpec, backlog.Values) (C, error), open func(C) (backlog.Reader, error),
+	resolve func(context.Context, *v1alpha1.ScalingPolicySpec, backlog.Values) (C, error), open func(C) (backlog.Source, error),
 ) backlog.Source {
 	return &resolving[C]{
 		limits:  s.limits,
@@ -65,7 +76,7 @@ func resolved[C config[C]](
 type resolving[C config[C]] struct {
 	limits  backlog.Limits
 	resolve func(context.Context) (C, error)
-	open    func(C) (backlog.Reader, error)
+	open    func(C) (backlog.Source, error)
 
 	mu         sync.Mutex
 	closed     bool
@@ -75,12 +86,12 @@ type resolving[C config[C]] struct {
 }
 
 // Observe implements backlog.Source.
-func (r *resolving[C]) Observe(ctx context.Context) (target.Observation, error) {
+func (r *resolving[C]) Observe(ctx context.Context, maxAge time.Duration) (target.Observation, error) {
 	source, err := r.current(ctx)
 	if err != nil {
 		return target.Observation{}, err
 	}
-	return source.Observe(ctx)
+	return source.Observe(ctx, maxAge)
 }
 
 // current is the source for the credentials of the moment. While they can't be looked up, the last ones serve.
@@ -108,14 +119,14 @@ func (r *resolving[C]) current(ctx context.Context) (backlog.Source, error) {
 	if r.source != nil && config.Equal(r.config) {
 		return r.source, nil
 	}
-	reader, err := r.open(config)
+	source, err := r.open(config)
 	if err != nil {
 		return nil, err
 	}
 	if r.source != nil {
 		_ = r.source.Close() // its connection is of no more use
 	}
-	r.config, r.source = config, backlog.NewSource(reader, r.limits)
+	r.config, r.source = config, source
 	return r.source, nil
 }
 

@@ -15,7 +15,8 @@ import (
 
 // A replay sends messages to a queue, lets KEDA start jobs for them by its own arithmetic, second by second, and counts
 // what came of it. Jobs take time to boot (half of it until the pod runs, half until its worker consumes), and a little to be seen as finished once their worker has left the queue;
-// statistics lag; KEDA's own view of jobs is a moment old; workers crash, and their message is delivered again.
+// statistics lag; KEDA's own view of jobs is a moment old, and so may be the sample of the queue, where others have just asked for it;
+// workers crash, and their message is delivered again.
 
 // metric is what a trigger reports for a queue.
 type metric func(q *queue) int64
@@ -51,6 +52,7 @@ type load struct {
 	poll, stale            int // stale: how old KEDA's view of jobs is; less than poll
 	crashes                float64
 	maxReplicas            int64
+	sampleAge              int // of what the metric is made of
 	leavingMin, leavingMax int // from leaving the queue until the Job is seen as finished
 }
 
@@ -77,6 +79,7 @@ func replay(l load, m metric, strategy string) outcome {
 	var jobs []*job   // unfinished, or finished a moment ago
 	var out outcome
 	sent := 0
+	past := make([]queue, l.sampleAge+1) // the oldest first
 	for second := 0; sent < l.messages || len(jobs) > 0 || len(waiting) > 0; second++ {
 		if second > 1_000_000 {
 			break // starved
@@ -114,6 +117,7 @@ func replay(l load, m metric, strategy string) outcome {
 		if second%5 == 1 { // just after a poll that is as frequent
 			q.statistic = q.ready + unacknowledged
 		}
+		past = append(past[1:], *q)
 		jobs = slices.DeleteFunc(jobs, func(j *job) bool { return j.finished+l.stale < second })
 		if second%l.poll != 0 {
 			continue
@@ -127,7 +131,7 @@ func replay(l load, m metric, strategy string) outcome {
 				}
 			}
 		}
-		for range s.Create(m(q), keda.Jobs{Unfinished: unfinished, Pending: pending, Max: l.maxReplicas}) {
+		for range s.Create(m(&past[0]), keda.Jobs{Unfinished: unfinished, Pending: pending, Max: l.maxReplicas}) {
 			boot := l.bootMin + random.IntN(l.bootMax-l.bootMin+1)
 			jobs = append(jobs, &job{created: second, running: second + boot/2, starts: second + boot, leaves: math.MaxInt, finished: math.MaxInt - 100})
 			out.jobs++
@@ -150,15 +154,17 @@ func arrivals(random *rand.Rand, l load) int {
 	return n
 }
 
-// With strategy default, every message gets a job and no job finds none, whatever goes wrong on the way.
+// With strategy default, every message gets a job and no job finds none, whatever goes wrong on the way. A sample may be as old as a
+// Job takes at least to be finished when its worker has left the queue.
 func TestReplayJobsMatchMessages(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		poll := 1 + random.IntN(10)
+		poll, age := 1+random.IntN(10), random.IntN(3)
 		l := load{
 			seed: seed, messages: 400, perSecond: random.Float64() * 0.6, burst: 1 + random.IntN(80), bootMin: 1,
 			bootMax: 1 + random.IntN(90), workMin: 1, workMean: 1 + random.Float64()*40, poll: poll, stale: random.IntN(poll),
-			crashes: random.Float64() * 0.1, maxReplicas: int64(1 + random.IntN(60)), leavingMin: 0, leavingMax: random.IntN(4),
+			crashes: random.Float64() * 0.1, maxReplicas: int64(1 + random.IntN(60)), sampleAge: age, leavingMin: age,
+			leavingMax: age + random.IntN(4),
 		}
 		got := replay(l, metrics["ebbtide"], "default")
 		if got.empty > 0 {

@@ -24,12 +24,13 @@ func churnCommand() *cobra.Command {
 	jsonPath := cmd.Flags().String("json", "bench/out/churn.json", "file of the figures")
 	messages := cmd.Flags().Int("messages", 2000, "how many messages to send with each scaler")
 	scalers := cmd.Flags().StringSlice("scalers", scenario.ChurnScalers(), "which scalers to run")
+	pollers := cmd.Flags().Int("pollers", 0, "how many ask for Ebbtide's policy beside KEDA, each once a second")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := allOf("scalers", *scalers, scenario.ChurnScalers()); err != nil {
 			return err
 		}
 		return onTemporaryCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
-			results, runErr := scenario.RunChurn(ctx, c, *scalers, *messages, os.Stderr)
+			results, runErr := scenario.RunChurn(ctx, c, *scalers, *messages, *pollers, os.Stderr)
 			return errors.Join(runErr, scenario.WriteChurn(*jsonPath, results))
 		})
 	}

@@ -26,23 +26,36 @@ const (
 	// patience is how long a question keeps others from the channel's place: hundreds of times what an answer takes.
 	patience = 200 * time.Millisecond
 	// owingFor is how long a queue is not asked again that has not answered.
-	owingFor   = time.Minute
-	maxBackoff = 15 * time.Second
-	heartbeat  = 10 * time.Second
+	owingFor = time.Minute
+	// askMissingAgain is how soon a queue that was missing is asked for again: the broker logs each such question as an
+	// error, and closes a channel.
+	askMissingAgain = 2 * time.Second
+	maxBackoff      = 15 * time.Second
+	heartbeat       = 10 * time.Second
 )
 
-var errMissing = errors.New("there is no such queue")
-
 // queueState is what a passive declaration tells.
-type queueState struct{ ready, consumers int64 }
+type queueState struct {
+	ready, consumers int64
+	missing          bool // there is no such queue
+}
 
-// broker is one connection, shared by readers, that is made anew when it breaks.
+// queue is sampled for all policies that read it.
+type queue struct {
+	name    string
+	samples *backlog.Fresh[backlog.Sample[queueState]]
+	users   int // guarded by Brokers.mu
+}
+
+// broker is one connection, shared by policies, that is made anew when it breaks.
 type broker struct {
 	uris    []amqp.URI
-	address string // names the broker in errors and observations
+	address string // names the broker in errors
+	source  string // and in observations
 	tls     *tls.Config
 	limits  backlog.Limits
-	users   int // guarded by Brokers.mu
+	users   int               // guarded by Brokers.mu
+	queues  map[string]*queue // guarded by Brokers.mu
 
 	mu         sync.Mutex
 	connection *connection   // nil: none
@@ -59,7 +72,39 @@ func newBroker(uris []amqp.URI, tlsConfig *tls.Config, limits backlog.Limits) *b
 	for i, uri := range uris {
 		hosts[i] = net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port))
 	}
-	return &broker{uris: uris, address: strings.Join(hosts, ","), tls: tlsConfig, limits: limits}
+	address := strings.Join(hosts, ",")
+	return &broker{
+		uris: uris, address: address, source: "rabbitmq " + address, tls: tlsConfig, limits: limits, queues: map[string]*queue{},
+	}
+}
+
+// use returns a queue, to be left by leave. Brokers.mu is held, as it is for leave.
+func (b *broker) use(name string) *queue {
+	q := b.queues[name]
+	if q == nil {
+		var missingAt time.Time // one question is under way at a time
+		q = &queue{name: name, samples: backlog.NewSampler(b.limits, func(ctx context.Context) (queueState, error) {
+			now := b.limits.Now()
+			if now.Sub(missingAt) < askMissingAgain {
+				return queueState{missing: true}, nil
+			}
+			state, err := b.inspect(ctx, name)
+			missingAt = time.Time{}
+			if state.missing {
+				missingAt = now
+			}
+			return state, err
+		})}
+		b.queues[name] = q
+	}
+	q.users++
+	return q
+}
+
+func (b *broker) leave(q *queue) {
+	if q.users--; q.users == 0 {
+		delete(b.queues, q.name)
+	}
 }
 
 // connection is an open one, with a fixed number of channels that are opened when they are first needed.
@@ -96,7 +141,7 @@ func (c *connection) abandon(queue string, now time.Time, answer func() *amqp.Ch
 	}()
 }
 
-// inspect asks for a queue's ready messages and consumers.
+// inspect asks for a queue's ready messages and consumers, or whether there is none.
 func (b *broker) inspect(ctx context.Context, name string) (queueState, error) {
 	c, err := b.connect(ctx)
 	if err != nil {
@@ -149,7 +194,7 @@ func (b *broker) inspect(ctx context.Context, name string) (queueState, error) {
 			c.answers.Add(1)
 			if a.err != nil {
 				giveBack(nil) // a channel is closed by what failed on it
-				return queueState{}, b.explain(c, name, a.err)
+				return b.explain(c, name, a.err)
 			}
 			giveBack(a.channel)
 			return queueState{ready: int64(a.queue.Messages), consumers: int64(a.queue.Consumers)}, nil
@@ -165,24 +210,24 @@ func (b *broker) inspect(ctx context.Context, name string) (queueState, error) {
 	}
 }
 
-// explain turns a failed declaration into an error for a person.
-func (b *broker) explain(c *connection, name string, err error) error {
+// explain turns a failed declaration into a state, or an error for a person.
+func (b *broker) explain(c *connection, name string, err error) (queueState, error) {
 	var failure *amqp.Error
 	if !errors.As(err, &failure) {
 		b.drop(c)
-		return fmt.Errorf("queue %q: %w", name, err)
+		return queueState{}, fmt.Errorf("queue %q: %w", name, err)
 	}
 	switch failure.Code {
 	case amqp.NotFound:
-		return fmt.Errorf("queue %q: %w", name, errMissing)
+		return queueState{missing: true}, nil
 	case amqp.AccessRefused:
-		return fmt.Errorf("queue %q: the broker refuses access; the user needs the configure permission on it: %s",
+		return queueState{}, fmt.Errorf("queue %q: the broker refuses access; the user needs the configure permission on it: %s",
 			name, failure.Reason)
 	case amqp.ResourceLocked:
-		return fmt.Errorf("queue %q is exclusive to another connection and can't be scaled on", name)
+		return queueState{}, fmt.Errorf("queue %q is exclusive to another connection and can't be scaled on", name)
 	default:
 		b.drop(c)
-		return fmt.Errorf("queue %q: %s (%d)", name, failure.Reason, failure.Code)
+		return queueState{}, fmt.Errorf("queue %q: %s (%d)", name, failure.Reason, failure.Code)
 	}
 }
 

@@ -26,7 +26,7 @@ const (
 	maxAnswer = 64 << 20
 )
 
-var errSilent = errors.New("management API: no answer")
+var errAway = errors.New("management API: no answer")
 
 // management asks a broker's management API for what AMQP does not tell, of all queues of a virtual host at once.
 type management struct {
@@ -34,8 +34,8 @@ type management struct {
 	client               *http.Client
 	limits               backlog.Limits
 
-	mu          sync.Mutex
-	silentSince time.Time // when an answer was last waited for in vain
+	mu      sync.Mutex
+	retryAt time.Time // until when it is not asked, as it failed
 
 	totals   *backlog.Fresh[map[string]totals]
 	finished *backlog.Fresh[map[string]int64]
@@ -66,40 +66,47 @@ func newManagement(config Config, vhost, user, password string, limits backlog.L
 	}
 	u.User = nil
 	m.base = strings.TrimSuffix(u.String(), "/") + "/api/queues/" + url.PathEscape(vhost)
-	m.totals = backlog.NewFresh(totalsAge, limits, m.readTotals)
-	m.finished = backlog.NewFresh(finishedAge, limits, m.readFinished)
+	m.totals = backlog.NewFresh(limits, m.readTotals)
+	m.finished = backlog.NewFresh(limits, m.readFinished)
 	return m, nil
 }
 
 // queueTotals returns the totals of all queues.
 func (m *management) queueTotals(ctx context.Context) (map[string]totals, error) {
-	return recent(ctx, m, m.totals, totalsTolerated)
+	return recent(ctx, m, m.totals, totalsAge, totalsTolerated)
 }
 
 // finishedMessages returns how many messages of each queue were ever acknowledged.
 func (m *management) finishedMessages(ctx context.Context) (map[string]int64, error) {
-	return recent(ctx, m, m.finished, finishedTolerated)
+	return recent(ctx, m, m.finished, finishedAge, finishedTolerated)
 }
 
 // recent waits for an answer no longer than the observation that it adds to can do without: a quarter of the time limit, and then
-// not at all for the whole of it.
-func recent[T any](ctx context.Context, m *management, value *backlog.Fresh[T], tolerated time.Duration) (T, error) {
+// not at all for the whole of it. After any other failure it asks again when an answer would be due.
+func recent[T any](ctx context.Context, m *management, value *backlog.Fresh[T], maxAge, tolerated time.Duration) (T, error) {
 	m.mu.Lock()
-	silent := m.limits.Now().Sub(m.silentSince).Abs() < m.limits.Timeout
+	wait := m.retryAt.Sub(m.limits.Now())
 	m.mu.Unlock()
-	if silent {
+	if wait > 0 && wait <= max(m.limits.Timeout, maxAge) { // more: the clock was put back
 		var none T
-		return none, errSilent
+		return none, errAway
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, m.limits.Timeout/4, errSilent)
+	ctx, cancel := context.WithTimeoutCause(ctx, m.limits.Timeout/4, errAway)
 	defer cancel()
-	answer, err := value.Recent(ctx, tolerated)
-	if errors.Is(err, errSilent) {
-		m.mu.Lock()
-		m.silentSince = m.limits.Now()
-		m.mu.Unlock()
+	answer, err := value.Recent(ctx, maxAge, tolerated)
+	switch {
+	case errors.Is(err, errAway):
+		m.failed(m.limits.Timeout)
+	case err != nil && ctx.Err() == nil:
+		m.failed(maxAge)
 	}
 	return answer, err
+}
+
+func (m *management) failed(pause time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.retryAt = m.limits.Now().Add(pause)
 }
 
 // readTotals reads what kind each queue is and how many messages its consumers hold. With statistics disabled the queues

@@ -3,12 +3,11 @@
 // Ready messages and consumers come from a passive queue.declare, the only source that is live on every queue type;
 // management statistics lag by up to five seconds on quorum queues and serve for what AMQP does not tell: unacknowledged
 // messages, finished ones, and the type of a queue. All policies of one broker, virtual host and identity share a
-// connection, on whose channels questions are asked side by side.
+// connection, on whose channels questions are asked side by side, and the samples of its queues.
 package rabbitmq
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,7 +74,7 @@ func Resolve(ctx context.Context, spec *v1alpha1.ScalingPolicySpec, values backl
 	return c, err
 }
 
-// Brokers shares connections among readers.
+// Brokers shares connections, and samples of queues, among policies.
 type Brokers struct {
 	limits backlog.Limits
 
@@ -94,13 +93,13 @@ type sharedManagement struct {
 	users int
 }
 
-// NewBrokers returns an opener of readers.
+// NewBrokers returns an opener of sources.
 func NewBrokers(limits backlog.Limits) *Brokers {
 	return &Brokers{limits: limits, brokers: map[Identity]*broker{}, management: map[managementKey]*sharedManagement{}}
 }
 
-// Open returns a reader for queues. It does not connect yet.
-func (b *Brokers) Open(config Config) (backlog.Reader, error) {
+// Open returns a source that adds up queues. It does not connect yet.
+func (b *Brokers) Open(config Config) (backlog.Source, error) {
 	uris, err := parseURIs(config.URI, config.Username, config.Password)
 	if err != nil {
 		return nil, err
@@ -109,7 +108,7 @@ func (b *Brokers) Open(config Config) (backlog.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{config: config, brokers: b, missing: map[string]time.Time{}}
+	s := &source{config: config, brokers: b}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if config.ManagementURI != "" {
@@ -124,77 +123,78 @@ func (b *Brokers) Open(config Config) (backlog.Reader, error) {
 			b.management[key] = shared
 		}
 		shared.users++
-		r.management = shared.management
+		s.management = shared.management
 	}
-	r.broker = b.brokers[config.Identity]
-	if r.broker == nil {
-		r.broker = newBroker(uris, tlsConfig, b.limits)
-		b.brokers[config.Identity] = r.broker
+	s.broker = b.brokers[config.Identity]
+	if s.broker == nil {
+		s.broker = newBroker(uris, tlsConfig, b.limits)
+		b.brokers[config.Identity] = s.broker
 	}
-	r.broker.users++
-	return r, nil
+	s.broker.users++
+	for _, name := range config.Queues {
+		s.queues = append(s.queues, s.broker.use(name))
+	}
+	return s, nil
 }
 
-// reader is one policy's view of a broker.
-type reader struct {
+// source is one policy's view of a broker.
+type source struct {
 	config     Config
 	brokers    *Brokers
 	broker     *broker
+	queues     []*queue    // of config.Queues
 	management *management // nil: not used
 	closing    sync.Once
 
 	mu        sync.Mutex
-	missing   map[string]time.Time // when a queue was found missing
-	typesSeen time.Time            // when the queues were last seen to be none but queues
+	typesSeen time.Time // when the queues were last seen to be none but queues
 }
 
-const (
-	// askMissingAgain is how soon a queue that was missing is asked for again: the broker logs each such question as an
-	// error, and closes a channel.
-	askMissingAgain = 2 * time.Second
-	// checkTypes is how often it is made sure that no queue is a stream.
-	checkTypes = 5 * time.Minute
-)
+// checkTypes is how often it is made sure that no queue is a stream.
+const checkTypes = 5 * time.Minute
 
-// Read implements backlog.Reader.
-func (r *reader) Read(ctx context.Context) (target.Observation, error) {
-	o, err := r.read(ctx)
+// Observe implements backlog.Source. Of several samples the oldest is the observation's time.
+func (s *source) Observe(ctx context.Context, maxAge time.Duration) (target.Observation, error) {
+	o, err := s.observe(ctx, maxAge)
 	if err != nil {
-		return o, fmt.Errorf("broker %s: %w", r.broker.address, err)
+		return o, fmt.Errorf("broker %s: %w", s.broker.address, err)
 	}
 	return o, nil
 }
 
-func (r *reader) read(ctx context.Context) (target.Observation, error) {
-	o := target.Observation{Source: "rabbitmq " + r.broker.address}
-	if err := r.refuseStreams(ctx); err != nil {
+func (s *source) observe(ctx context.Context, maxAge time.Duration) (target.Observation, error) {
+	o := target.Observation{Source: s.broker.source}
+	if err := s.refuseStreams(ctx); err != nil {
 		return o, err
 	}
-	states, err := r.inspectAll(ctx)
+	samples, err := s.sampleAll(ctx, maxAge)
 	if err != nil {
 		return o, err
 	}
-	for _, state := range states {
-		o.Ready += state.ready
-		o.Consumers += state.consumers
+	for _, sample := range samples {
+		if o.Time.IsZero() || sample.Time.Before(o.Time) {
+			o.Time, o.Trace = sample.Time, sample.Trace
+		}
+		o.Ready += sample.Value.ready
+		o.Consumers += sample.Value.consumers
 	}
-	o.Consumers = max(0, o.Consumers-r.config.OtherConsumers)
-	if r.management == nil {
+	o.Consumers = max(0, o.Consumers-s.config.OtherConsumers)
+	if s.management == nil {
 		return o, nil
 	}
 	// A management API that fails costs accuracy of the idle reserve and of the service time, not the observation. Only
 	// with nothing waiting do unacknowledged messages matter, so only then are they asked for.
 	if o.Ready == 0 && o.Consumers > 0 {
-		if queues, err := r.management.queueTotals(ctx); err == nil {
+		if queues, err := s.management.queueTotals(ctx); err == nil {
 			o.UnacknowledgedKnown = true
-			for _, name := range r.config.Queues {
+			for _, name := range s.config.Queues {
 				o.Unacknowledged += queues[name].Unacknowledged
 			}
 		}
 	}
-	if r.config.CountFinished {
-		if finished, err := r.management.finishedMessages(ctx); err == nil {
-			for _, name := range r.config.Queues {
+	if s.config.CountFinished {
+		if finished, err := s.management.finishedMessages(ctx); err == nil {
+			for _, name := range s.config.Queues {
 				n, known := finished[name]
 				o.Finished += n
 				o.FinishedKnown = o.FinishedKnown || known
@@ -204,64 +204,52 @@ func (r *reader) read(ctx context.Context) (target.Observation, error) {
 	return o, nil
 }
 
-// inspectAll asks for all queues, side by side.
-func (r *reader) inspectAll(ctx context.Context) ([]queueState, error) {
-	states := make([]queueState, len(r.config.Queues))
+// sampleAll returns samples of all queues, taken side by side.
+func (s *source) sampleAll(ctx context.Context, maxAge time.Duration) ([]backlog.Sample[queueState], error) {
+	samples := make([]backlog.Sample[queueState], len(s.queues))
 	var err error
-	if len(states) == 1 { // as nearly always
-		states[0], err = r.inspect(ctx, r.config.Queues[0])
-		return states, err
+	if len(samples) == 1 { // as nearly always
+		samples[0], err = s.sample(ctx, s.queues[0], maxAge)
+		return samples, err
 	}
 	all, allCtx := errgroup.WithContext(ctx)
-	for i, name := range r.config.Queues {
+	for i, queue := range s.queues {
 		all.Go(func() error {
 			var err error
-			states[i], err = r.inspect(allCtx, name)
+			samples[i], err = s.sample(allCtx, queue, maxAge)
 			return err
 		})
 	}
-	return states, all.Wait()
+	return samples, all.Wait()
 }
 
-// inspect asks for a queue, unless it was missing a moment ago.
-func (r *reader) inspect(ctx context.Context, name string) (queueState, error) {
-	now := r.brokers.limits.Now()
-	r.mu.Lock()
-	missing := now.Sub(r.missing[name]) < askMissingAgain
-	r.mu.Unlock()
-	var state queueState
-	err := errMissing
-	if !missing {
-		state, err = r.broker.inspect(ctx, name)
-		r.mu.Lock()
-		delete(r.missing, name)
-		if errors.Is(err, errMissing) {
-			r.missing[name] = now
-		}
-		r.mu.Unlock()
+func (s *source) sample(ctx context.Context, queue *queue, maxAge time.Duration) (backlog.Sample[queueState], error) {
+	sample, err := queue.samples.Get(ctx, maxAge)
+	if err == nil && sample.Value.missing && s.config.FailIfMissing {
+		err = fmt.Errorf("queue %q: there is no such queue: declare it, or set onMissingQueue to Zero", queue.name)
 	}
-	if errors.Is(err, errMissing) {
-		if !r.config.FailIfMissing {
-			return queueState{}, nil
-		}
-		return state, fmt.Errorf("queue %q: %w: declare it, or set onMissingQueue to Zero", name, errMissing)
-	}
-	return state, err
+	return sample, err
 }
 
 // refuseStreams makes sure, now and then, that no queue is a stream: a stream's length says nothing of what its consumers
 // have still to read.
-func (r *reader) refuseStreams(ctx context.Context) error {
-	now := r.brokers.limits.Now()
-	if r.management == nil || now.Sub(r.typesSeen) < checkTypes {
+func (s *source) refuseStreams(ctx context.Context) error {
+	if s.management == nil {
 		return nil
 	}
-	queues, err := r.management.queueTotals(ctx)
+	now := s.brokers.limits.Now()
+	s.mu.Lock()
+	seen := now.Sub(s.typesSeen) < checkTypes
+	s.mu.Unlock()
+	if seen {
+		return nil
+	}
+	queues, err := s.management.queueTotals(ctx)
 	if err != nil {
-		return nil // see read
+		return nil // see observe
 	}
 	known := 0
-	for _, name := range r.config.Queues {
+	for _, name := range s.config.Queues {
 		switch queues[name].Type {
 		case "stream":
 			return fmt.Errorf("queue %q is a stream, whose length is not a backlog: consume from a classic or quorum queue, or "+
@@ -271,20 +259,22 @@ func (r *reader) refuseStreams(ctx context.Context) error {
 			known++
 		}
 	}
-	if known == len(r.config.Queues) { // one that is not declared yet may become a stream
-		r.typesSeen = now
+	if known == len(s.config.Queues) { // one that is not declared yet may become a stream
+		s.mu.Lock()
+		s.typesSeen = now
+		s.mu.Unlock()
 	}
 	return nil
 }
 
-// Close implements backlog.Reader.
-func (r *reader) Close() error {
-	r.closing.Do(func() {
-		b := r.brokers
+// Close implements backlog.Source.
+func (s *source) Close() error {
+	s.closing.Do(func() {
+		b := s.brokers
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if r.management != nil {
-			key := managementKey{r.config.Identity, r.config.ManagementURI}
+		if s.management != nil {
+			key := managementKey{s.config.Identity, s.config.ManagementURI}
 			if shared := b.management[key]; shared != nil {
 				if shared.users--; shared.users == 0 {
 					delete(b.management, key)
@@ -292,9 +282,12 @@ func (r *reader) Close() error {
 				}
 			}
 		}
-		if r.broker.users--; r.broker.users == 0 {
-			delete(b.brokers, r.config.Identity)
-			r.broker.close()
+		for _, queue := range s.queues {
+			s.broker.leave(queue)
+		}
+		if s.broker.users--; s.broker.users == 0 {
+			delete(b.brokers, s.config.Identity)
+			s.broker.close()
 		}
 	})
 	return nil

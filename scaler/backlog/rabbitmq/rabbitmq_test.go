@@ -59,36 +59,36 @@ func publish(t *testing.T, ch *amqp.Channel, queue string, n int) {
 	}
 }
 
-// limits of readers in tests.
+// limits of sources in tests.
 func limits(timeout time.Duration) backlog.Limits {
 	return backlog.Limits{Timeout: timeout, Now: time.Now}
 }
 
 func at(uri string) Identity { return Identity{URI: uri} }
 
-func open(t *testing.T, brokers *Brokers, config Config) backlog.Reader {
+func open(t *testing.T, brokers *Brokers, config Config) backlog.Source {
 	t.Helper()
-	reader, err := brokers.Open(config)
+	source, err := brokers.Open(config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := reader.Close(); err != nil {
+		if err := source.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return reader
+	return source
 }
 
-// observe waits until the reader sees want, leaving the source aside.
-func observe(t *testing.T, reader backlog.Reader, want target.Observation) {
+// observe waits until the source sees want, leaving the source aside.
+func observe(t *testing.T, source backlog.Source, want target.Observation) {
 	t.Helper()
 	eventually(t, func() error {
-		got, err := reader.Read(t.Context())
+		got, err := source.Observe(t.Context(), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got.Source = ""
+		got.Source, got.Time = "", time.Time{}
 		if got != want {
 			return fmt.Errorf("observation (-want +got):\n%s", cmp.Diff(want, got))
 		}
@@ -161,7 +161,7 @@ func TestIntegrationRead(t *testing.T) {
 				Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{kind}, CountFinished: true,
 			})
 			eventually(t, func() error {
-				o, err := counting.Read(t.Context())
+				o, err := counting.Observe(t.Context(), 0)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -177,33 +177,33 @@ func TestIntegrationRead(t *testing.T) {
 		lenient := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"nobody-declared-it"}})
 		observe(t, lenient, target.Observation{})
 		strict := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"nobody-declared-it"}, FailIfMissing: true})
-		_, err := strict.Read(t.Context())
+		_, err := strict.Observe(t.Context(), 0)
 		if err == nil || !strings.Contains(err.Error(), `queue "nobody-declared-it": there is no such queue: declare it`) {
 			t.Errorf("error %v", err)
 		}
-		// The failure closed a channel, not the reader.
+		// The failure closed a channel, not the source.
 		declare(t, ch, "nobody-declared-it", amqp.QueueTypeClassic)
-		eventually(t, func() error { _, err := strict.Read(t.Context()); return err })
+		eventually(t, func() error { _, err := strict.Observe(t.Context(), 0); return err })
 	})
 
 	t.Run("a queue is deleted while in use", func(t *testing.T) {
 		declare(t, ch, "short-lived", amqp.QueueTypeClassic)
 		publish(t, ch, "short-lived", 3)
-		reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"short-lived"}})
-		observe(t, reader, target.Observation{Ready: 3})
+		source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"short-lived"}})
+		observe(t, source, target.Observation{Ready: 3})
 		if _, err := ch.QueueDelete("short-lived", false, false, false); err != nil {
 			t.Fatal(err)
 		}
-		observe(t, reader, target.Observation{})
+		observe(t, source, target.Observation{})
 		declare(t, ch, "short-lived", amqp.QueueTypeClassic)
 		publish(t, ch, "short-lived", 1)
-		observe(t, reader, target.Observation{Ready: 1})
+		observe(t, source, target.Observation{Ready: 1})
 	})
 
 	t.Run("a stream is refused", func(t *testing.T) {
 		declare(t, ch, "events", amqp.QueueTypeStream)
-		reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{"events"}})
-		_, err := reader.Read(t.Context())
+		source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{"events"}})
+		_, err := source.Observe(t.Context(), 0)
 		if err == nil || !strings.Contains(err.Error(), `queue "events" is a stream, whose length is not a backlog`) {
 			t.Errorf("error %v", err)
 		}
@@ -213,10 +213,10 @@ func TestIntegrationRead(t *testing.T) {
 		brokers := NewBrokers(limits(5 * time.Second))
 		var wait sync.WaitGroup
 		for range 100 {
-			reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{amqp.QueueTypeClassic, "not-declared"}})
+			source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{amqp.QueueTypeClassic, "not-declared"}})
 			wait.Go(func() {
 				for range 5 {
-					if _, err := reader.Read(t.Context()); err != nil {
+					if _, err := source.Observe(t.Context(), 0); err != nil {
 						t.Error(err)
 					}
 				}
@@ -228,8 +228,47 @@ func TestIntegrationRead(t *testing.T) {
 		}
 	})
 
+	t.Run("one sample for all policies of a queue", func(t *testing.T) {
+		brokers := NewBrokers(limits(5 * time.Second))
+		declare(t, ch, "shared", amqp.QueueTypeQuorum)
+		publish(t, ch, "shared", 5)
+		alone := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"shared"}})
+		withOthers := open(t, brokers, Config{
+			Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{amqp.QueueTypeClassic, "shared"}, OtherConsumers: 1,
+		})
+		observed := func(source backlog.Source, maxAge time.Duration, want int64) target.Observation {
+			t.Helper()
+			o, err := source.Observe(t.Context(), maxAge)
+			if err != nil || o.Ready != want {
+				t.Errorf("%+v, %v; want %d", o, err, want)
+			}
+			return o
+		}
+		first := observed(alone, time.Hour, 5)
+		publish(t, ch, "shared", 1)
+		if o := observed(withOthers, time.Hour, 5); !o.Time.Equal(first.Time) {
+			t.Errorf("its time is %s, that of the older sample %s", o.Time, first.Time)
+		}
+		observed(withOthers, 0, 6)
+		if o := observed(alone, time.Hour, 6); !o.Time.After(first.Time) {
+			t.Error("the newer sample of another policy does not serve")
+		}
+		shared := brokers.brokers[at(b.AMQPURL("/"))]
+		for _, source := range []backlog.Source{alone, withOthers} {
+			if len(shared.queues) != 2 {
+				t.Errorf("%d queues are sampled, want 2", len(shared.queues))
+			}
+			if err := source.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if len(shared.queues) != 0 || len(brokers.brokers) != 0 {
+			t.Errorf("%d queues and %d connections are left of closed sources", len(shared.queues), len(brokers.brokers))
+		}
+	})
+
 	t.Run("a blocked connection", func(t *testing.T) {
-		reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{amqp.QueueTypeClassic}})
+		source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{amqp.QueueTypeClassic}})
 		// An alarm makes the broker stop reading from those who publish.
 		if err := b.Control(t.Context(), "set_vm_memory_high_watermark", "0.000001"); err != nil {
 			t.Fatal(err)
@@ -240,7 +279,7 @@ func TestIntegrationRead(t *testing.T) {
 			}
 		}()
 		for range 10 {
-			if _, err := reader.Read(t.Context()); err != nil {
+			if _, err := source.Observe(t.Context(), 0); err != nil {
 				t.Error(err)
 			}
 		}
@@ -259,34 +298,34 @@ func TestIntegrationRead(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				tc.config.Queues = []string{"q"}
-				reader := open(t, NewBrokers(limits(5*time.Second)), tc.config)
-				_, err := reader.Read(t.Context())
+				source := open(t, NewBrokers(limits(5*time.Second)), tc.config)
+				_, err := source.Observe(t.Context(), 0)
 				if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "wr0ng") {
 					t.Errorf("error %v, want one with %q and no password", err, tc.want)
 				}
 				// It is not tried again at once.
-				if _, again := reader.Read(t.Context()); again == nil || !strings.Contains(again.Error(), "next attempt in") {
+				if _, again := source.Observe(t.Context(), 0); again == nil || !strings.Contains(again.Error(), "next attempt in") {
 					t.Errorf("error %v, want when it is tried again", again)
 				}
 			})
 		}
 		// A management API that is away costs a figure, not the observation.
-		reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), ManagementURI: "http://guest:guest@127.0.0.1:1", Queues: []string{"nobody-declared-it"}})
-		observe(t, reader, target.Observation{})
+		source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), ManagementURI: "http://guest:guest@127.0.0.1:1", Queues: []string{"nobody-declared-it"}})
+		observe(t, source, target.Observation{})
 	})
 
 	t.Run("several hosts", func(t *testing.T) {
 		address := strings.TrimPrefix(b.AMQPURL("/"), "amqp://guest:guest@")
-		reader := open(t, brokers, Config{Identity: at("amqp://guest:guest@127.0.0.1:1," + silentListener(t) + "," + address), Queues: []string{"not-declared"}})
-		observe(t, reader, target.Observation{})
+		source := open(t, brokers, Config{Identity: at("amqp://guest:guest@127.0.0.1:1," + silentListener(t) + "," + address), Queues: []string{"not-declared"}})
+		observe(t, source, target.Observation{})
 	})
 
 	t.Run("crash and return", func(t *testing.T) {
-		reader := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{amqp.QueueTypeQuorum}})
-		observe(t, reader, target.Observation{})
+		source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{amqp.QueueTypeQuorum}})
+		observe(t, source, target.Observation{})
 		b.Crash()
 		eventually(t, func() error {
-			_, err := reader.Read(t.Context())
+			_, err := source.Observe(t.Context(), 0)
 			if err == nil {
 				return fmt.Errorf("a broker that is gone is still observed")
 			}
@@ -298,7 +337,7 @@ func TestIntegrationRead(t *testing.T) {
 		if err := b.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, func() error { _, err := reader.Read(t.Context()); return err })
+		eventually(t, func() error { _, err := source.Observe(t.Context(), 0); return err })
 	})
 }
 
@@ -342,7 +381,7 @@ ssl_options.fail_if_no_peer_cert = true
 			config := Config{Identity: identity, Queues: []string{"not-declared"}}
 			config.TLS = full
 			tc.change(&config.TLS)
-			_, err := open(t, NewBrokers(limits(5*time.Second)), config).Read(t.Context())
+			_, err := open(t, NewBrokers(limits(5*time.Second)), config).Observe(t.Context(), 0)
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
@@ -403,9 +442,9 @@ func TestParseURIs(t *testing.T) {
 
 // A broker that accepts connections and says nothing costs a caller its timeout, not more.
 func TestReadIsBounded(t *testing.T) {
-	reader := open(t, NewBrokers(limits(300*time.Millisecond)), Config{Identity: at("amqp://u:secret@" + silentListener(t)), Queues: []string{"q"}})
+	source := open(t, NewBrokers(limits(300*time.Millisecond)), Config{Identity: at("amqp://u:secret@" + silentListener(t)), Queues: []string{"q"}})
 	begin := time.Now()
-	_, err := reader.Read(context.Background())
+	_, err := source.Observe(context.Background(), 0)
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("error %v", err)
 	}

@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -187,44 +190,107 @@ func (f resolverFunc) Resolve(_ context.Context, _ string, value *v1alpha1.Value
 	return f(value)
 }
 
-// Credentials are looked up when they are first needed, and again from time to time; while that fails the last serve.
+// secret is a Secret's value, or why it can't be read.
+type secret struct {
+	mu      sync.Mutex
+	text    string
+	failure error
+	hangs   bool
+	lookups int
+}
+
+func (s *secret) set(text string, failure error, hangs bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text, s.failure, s.hangs = text, failure, hangs
+}
+
+func (s *secret) Resolve(ctx context.Context, _ string, _ *v1alpha1.ValueSource) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lookups++
+	if s.hangs {
+		<-ctx.Done()
+		return "", context.Cause(ctx)
+	}
+	return s.text, s.failure
+}
+
+// Credentials are looked up when they are first needed, and again from time to time; while that fails or takes its time the last serve.
 func TestSourceFollowsCredentials(t *testing.T) {
-	now := time.Unix(0, 0)
-	clock := func() time.Time { return now }
-	uri, failure, lookups := "", errors.New("secretKeyRef: no such Secret"), 0
+	var now atomic.Int64
+	clock := func() time.Time { return time.Unix(now.Load(), 0) }
+	later := func() { now.Add(int64(resolveEvery.Seconds())) }
+	uri := &secret{failure: errors.New("secretKeyRef: no such Secret")}
 	opener := NewSources(backlog.Limits{Timeout: 100 * time.Millisecond, Now: clock})
 	spec := &v1alpha1.ScalingPolicySpec{Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{Queue: "scans"}}}
-	source := opener.Open(spec, valuesOf("scan", resolverFunc(func(*v1alpha1.ValueSource) (string, error) { lookups++; return uri, failure })))
+	source := opener.Open(spec, valuesOf("scan", uri))
 	observe := func() string {
+		t.Helper()
 		_, err := source.Observe(t.Context(), 0)
 		if err == nil {
 			t.Fatal("there is no broker to observe")
 		}
 		return err.Error()
 	}
-	if got := observe(); !strings.Contains(got, "spec.backlog.rabbitmq.uri.secretKeyRef: no such Secret") {
-		t.Errorf("error %q", got)
+	want := func(text string) {
+		t.Helper()
+		if got := observe(); !strings.Contains(got, text) {
+			t.Errorf("error %q, want %q", got, text)
+		}
 	}
-	uri, failure = "amqp://127.0.0.1:1", nil
-	if got := observe(); !strings.Contains(got, "broker 127.0.0.1:1") {
-		t.Errorf("error %q, want the first broker's", got)
+	const first, second = "broker 127.0.0.1:1", "broker 127.0.0.1:2"
+	want("spec.backlog.rabbitmq.uri.secretKeyRef: no such Secret")
+	uri.set("amqp://127.0.0.1:1", nil, false)
+	want(first)
+	uri.set("amqp://127.0.0.1:2", nil, false)
+	want(first)
+	if uri.lookups != 2 {
+		t.Errorf("%d look-ups: credentials are looked up with every call", uri.lookups)
 	}
-	uri = "amqp://127.0.0.1:2"
-	if got, before := observe(), lookups; !strings.Contains(got, "broker 127.0.0.1:1") || lookups != before {
-		t.Errorf("error %q: credentials are looked up with every call", got)
+	later()
+	want(first) // nobody waits for the new ones
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(observe(), second); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the second broker's credentials are not taken up")
+		}
 	}
-	now = now.Add(resolveEvery)
-	if got := observe(); !strings.Contains(got, "broker 127.0.0.1:2") {
-		t.Errorf("error %q, want the second broker's", got)
+	uri.set("", errors.New("the API server is away"), false)
+	for range 3 {
+		later()
+		want(second)
 	}
-	now, failure = now.Add(resolveEvery), errors.New("the API server is away")
-	if got := observe(); !strings.Contains(got, "broker 127.0.0.1:2") {
-		t.Errorf("error %q, want that the last credentials serve", got)
+	uri.set("", nil, true)
+	later()
+	begin := time.Now()
+	want(second)
+	if took := time.Since(begin); took > resolveTimeout/2 {
+		t.Errorf("a poll waited %s for an API server that hangs", took)
 	}
 	if err := source.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := observe(); !strings.Contains(got, "a newer version of the policy is in force") {
-		t.Errorf("error %q of a closed source", got)
-	}
+	want("a newer version of the policy is in force")
+}
+
+// However many ask while the API server hangs, each waits for the first look-up as long as one may, not for each other's.
+func TestSourceWaitsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opener := NewSources(backlog.Limits{Timeout: time.Second, Now: time.Now})
+		spec := &v1alpha1.ScalingPolicySpec{Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{Queue: "scans"}}}
+		source := opener.Open(spec, valuesOf("scan", &secret{hangs: true}))
+		var polls sync.WaitGroup
+		begin := time.Now()
+		for range 10 {
+			polls.Go(func() {
+				if _, err := source.Observe(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "no answer within 5s") {
+					t.Errorf("error %v", err)
+				}
+			})
+		}
+		polls.Wait()
+		if took := time.Since(begin); took != resolveTimeout {
+			t.Errorf("took %s, want %s", took, resolveTimeout)
+		}
+	})
 }

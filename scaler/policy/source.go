@@ -3,7 +3,7 @@ package policy
 import (
 	"context"
 	"errors"
-	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -65,57 +65,52 @@ func resolved[C config[C]](
 	s *Sources, spec *v1alpha1.ScalingPolicySpec, values backlog.Values,
 	resolve func(context.Context, *v1alpha1.ScalingPolicySpec, backlog.Values) (C, error), open func(C) (backlog.Source, error),
 ) backlog.Source {
-	return &resolving[C]{
-		limits:  s.limits,
-		resolve: func(ctx context.Context) (C, error) { return resolve(ctx, spec, values) },
-		open:    open,
-	}
+	var last *C
+	limits := backlog.Limits{Timeout: resolveTimeout, Now: s.limits.Now}
+	return &resolving[C]{open: open, configs: backlog.NewFresh(limits, func(ctx context.Context) (C, error) {
+		config, err := resolve(ctx, spec, values)
+		switch {
+		case err == nil:
+			last = &config
+		case last != nil: // while they can't be looked up, the last ones serve
+			return *last, nil
+		}
+		return config, err
+	})}
 }
 
 // resolving is a source whose credentials are looked up again from time to time.
 type resolving[C config[C]] struct {
-	limits  backlog.Limits
-	resolve func(context.Context) (C, error)
+	configs *backlog.Fresh[C]
 	open    func(C) (backlog.Source, error)
 
-	mu         sync.Mutex
-	closed     bool
-	resolvedAt time.Time
-	config     C
-	source     backlog.Source
+	mu     sync.Mutex
+	closed bool
+	config C
+	source backlog.Source // opened with config
 }
 
 // Observe implements backlog.Source.
 func (r *resolving[C]) Observe(ctx context.Context, maxAge time.Duration) (target.Observation, error) {
-	source, err := r.current(ctx)
+	// Only the first look-up is waited for.
+	config, err := r.configs.Recent(ctx, resolveEvery, math.MaxInt64)
+	if err != nil {
+		return target.Observation{}, err
+	}
+	source, err := r.current(config)
 	if err != nil {
 		return target.Observation{}, err
 	}
 	return source.Observe(ctx, maxAge)
 }
 
-// current is the source for the credentials of the moment. While they can't be looked up, the last ones serve.
-func (r *resolving[C]) current(ctx context.Context) (backlog.Source, error) {
+// current is the source for a configuration.
+func (r *resolving[C]) current(config C) (backlog.Source, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return nil, errors.New("a newer version of the policy is in force")
 	}
-	now := r.limits.Now()
-	if age := now.Sub(r.resolvedAt); r.source != nil && age >= 0 && age < resolveEvery {
-		return r.source, nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, resolveTimeout, fmt.Errorf("no answer within %s", resolveTimeout))
-	defer cancel()
-	config, err := r.resolve(ctx)
-	if err != nil {
-		if r.source != nil {
-			r.resolvedAt = now // ask again no sooner than if all were well
-			return r.source, nil
-		}
-		return nil, err
-	}
-	r.resolvedAt = now
 	if r.source != nil && config.Equal(r.config) {
 		return r.source, nil
 	}
@@ -127,7 +122,7 @@ func (r *resolving[C]) current(ctx context.Context) (backlog.Source, error) {
 		_ = r.source.Close() // its connection is of no more use
 	}
 	r.config, r.source = config, source
-	return r.source, nil
+	return source, nil
 }
 
 // Close implements backlog.Source.

@@ -11,10 +11,13 @@ import (
 	"time"
 )
 
+// unacknowledged is how long a peer may be silent in these tests.
+const unacknowledged = 20 * time.Second
+
 // pair returns the two ends of a connection.
 func pair(t *testing.T) (one, other net.Conn) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := Listen(t.Context(), "127.0.0.1:0", unacknowledged)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +26,7 @@ func pair(t *testing.T) (one, other net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accepted, err := Listener{listener}.Accept()
+	accepted, err := listener.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ const (
 	// finishedAge and finishedTolerated are the same for counts of acknowledged messages: only differences over minutes are used.
 	finishedAge       = 10 * time.Second
 	finishedTolerated = time.Minute
+	failurePause      = time.Second
 	// maxAnswer bounds an answer of the management API: some hundred thousand queues.
 	maxAnswer = 64 << 20
 )
@@ -82,12 +83,12 @@ func (m *management) finishedMessages(ctx context.Context) (map[string]int64, er
 }
 
 // recent waits for an answer no longer than the observation that it adds to can do without: a quarter of the time limit, and then
-// not at all for the whole of it. After any other failure it asks again when an answer would be due.
+// not at all for the whole of it. After any other failure it does not ask for a second.
 func recent[T any](ctx context.Context, m *management, value *backlog.Fresh[T], maxAge, tolerated time.Duration) (T, error) {
 	m.mu.Lock()
 	wait := m.retryAt.Sub(m.limits.Now())
 	m.mu.Unlock()
-	if wait > 0 && wait <= max(m.limits.Timeout, maxAge) { // more: the clock was put back
+	if wait > 0 && wait <= max(m.limits.Timeout, failurePause) { // more: the clock was put back
 		var none T
 		return none, errAway
 	}
@@ -98,7 +99,7 @@ func recent[T any](ctx context.Context, m *management, value *backlog.Fresh[T], 
 	case errors.Is(err, errAway):
 		m.failed(m.limits.Timeout)
 	case err != nil && ctx.Err() == nil:
-		m.failed(maxAge)
+		m.failed(failurePause)
 	}
 	return answer, err
 }

@@ -17,6 +17,7 @@ apiVersion: ebbtide.dev/v1alpha1
 kind: ScalingPolicy
 metadata: {name: scans, namespace: scan}
 spec:
+  backlog: {rabbitmq: {uri: {secretKeyRef: {name: broker, key: uri}}, queue: scans}}
   calendar: {periods: [{name: day, limits: {minReplicas: 5}}]}
 status: {conditions: [{type: Ready, status: "True"}, {type: BacklogReachable, status: "True", message: x}]}
 ---
@@ -68,6 +69,33 @@ kind: Deployment
 metadata: {name: keda-operator, namespace: keda, labels: {app.kubernetes.io/version: 2.21.0}}
 `
 
+// anotherPolicy reads the queue of the first, among others.
+const anotherPolicy = `---
+apiVersion: ebbtide.dev/v1alpha1
+kind: ScalingPolicy
+metadata: {name: more, namespace: scan}
+spec: {backlog: {rabbitmq: {uri: {secretKeyRef: {name: broker, key: uri}}, queues: [others, scans]}}}
+`
+
+// anotherJob is a second ScaledJob, with nothing wrong in itself.
+func anotherJob(policy string) string {
+	return `---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledJob
+metadata: {name: more, namespace: scan}
+spec:
+  maxReplicaCount: 1000
+  rollout: {strategy: gradual}
+  triggers:
+  - type: external
+    metadata: {scalerAddress: "dns:///ebbtide-scaler.ebbtide-system:8443", policy: ` + policy + `}
+    authenticationRef: {name: ebbtide}
+  jobTargetRef:
+    backoffLimit: 0
+    template: {spec: {containers: [{name: scan, command: [scan.sh], resources: {requests: {cpu: 1, memory: 1Gi}}}]}}
+`
+}
+
 func examine(t *testing.T, text string) []Finding {
 	t.Helper()
 	objects, err := Parse("x.yaml", []byte(text))
@@ -94,6 +122,10 @@ func TestChecks(t *testing.T) {
 		"EBB006": {{"clusterIP: None", "clusterIP: 10.0.0.7"}, {"dns:///ebbtide-scaler.ebbtide-system:", "scaler.elsewhere.svc:"}},
 		"EBB007": {{"policy: scans}\n", "policy: scan}\n"}},
 		"EBB008": {{"    authenticationRef: {name: ebbtide}\n", ""}},
+		"EBB009": {
+			{"---\napiVersion: v1\nkind: Service\n", anotherJob("scans") + "---\napiVersion: v1\nkind: Service\n"},
+			{"---\napiVersion: v1\nkind: Service\n", anotherPolicy + anotherJob("more") + "---\napiVersion: v1\nkind: Service\n"},
+		},
 		"EBB101": {
 			{"--idle-timeout, 15m,", "--idle-timeout, 15m, --prefetch, \"10\","}, {"--idle-timeout, 15m,", "--idle-timeout, 15m, --prefetch=10,"},
 			{"          resources:", "          env: [{name: AMQP_PREFETCH_COUNT, value: \"10\"}]\n          resources:"},
@@ -129,6 +161,14 @@ func TestChecks(t *testing.T) {
 func TestNodePoolIsFineWithProtectedPods(t *testing.T) {
 	text := strings.Replace(healthy, "consolidationPolicy: WhenEmpty", "consolidationPolicy: WhenEmptyOrUnderutilized", 1)
 	text = strings.Replace(text, "      spec:\n        containers:", "      metadata: {annotations: {karpenter.sh/do-not-disrupt: \"true\"}}\n      spec:\n        containers:", 1)
+	if found := examine(t, text); len(found) > 0 {
+		t.Errorf("%+v", found)
+	}
+}
+
+// Queues of the same name at brokers of their own are two.
+func TestQueuesOfDifferentBrokers(t *testing.T) {
+	text := healthy + strings.Replace(anotherPolicy, "name: broker", "name: other-broker", 1) + anotherJob("more")
 	if found := examine(t, text); len(found) > 0 {
 		t.Errorf("%+v", found)
 	}

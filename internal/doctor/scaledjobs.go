@@ -3,6 +3,8 @@ package doctor
 import (
 	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // scaledJobChecks are of what KEDA is told.
@@ -133,5 +135,53 @@ func scaledJobChecks() []Check {
 				}
 			},
 		},
+		{
+			ID: "EBB009", Severity: Error, Title: "two ScaledJobs for one queue",
+			Why: "Each starts a job for every message, as KEDA counts the jobs of each by itself: half of them find none.",
+			Fix: "give each kind of work a queue and a policy of its own, or do it in one ScaledJob",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				startedBy := map[backlog]Object{}
+				for _, job := range o.ourScaledJobs() {
+					ours, _ := triggers(job)
+					for _, t := range ours {
+						for _, b := range o.backlogs(job.GetNamespace(), text(t, "metadata", "policy")) {
+							other, taken := startedBy[b]
+							if taken && (other.GetNamespace() != job.GetNamespace() || other.GetName() != job.GetName()) {
+								found(job, "ScaledJob %s/%s starts jobs for %s, too", other.GetNamespace(), other.GetName(), b.name)
+								break // once is enough
+							}
+							startedBy[b] = job
+						}
+					}
+				}
+			},
+		},
 	}
+}
+
+// backlog is what jobs are started for, and where: that may hold a password.
+type backlog struct{ name, where string }
+
+// backlogs are the queues that a policy reads, and the policy itself where it does not say which.
+func (o *objects) backlogs(namespace, name string) []backlog {
+	var rabbitmq map[string]any
+	if policy, ok := o.get("ScalingPolicy", namespace, name); ok {
+		rabbitmq, _, _ = unstructured.NestedMap(policy.Object, "spec", "backlog", "rabbitmq")
+	}
+	queues := texts(rabbitmq, "queues")
+	if queue := text(rabbitmq, "queue"); queue != "" {
+		queues = append(queues, queue)
+	}
+	if len(queues) == 0 {
+		return []backlog{{"ScalingPolicy " + name, namespace}}
+	}
+	where := text(rabbitmq, "uri")
+	if text(rabbitmq, "uri", "value") == "" { // a reference means what it means in its namespace
+		where += " " + namespace
+	}
+	var all []backlog
+	for _, queue := range queues {
+		all = append(all, backlog{"queue " + queue, where})
+	}
+	return all
 }

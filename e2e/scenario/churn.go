@@ -83,7 +83,8 @@ func ChurnScalers() []string {
 	return names
 }
 
-// churn is the benchmark's load: a trickle, and a burst now and then. Scans take a second and an exponential time.
+// churn is the benchmark's load: a trickle, and a burst now and then. Scans take a second and an exponential time. Bursts are 15 to 25 s
+// apart, so that they come at any moment between polls, and between the broker's statistics of every five seconds.
 func churn(messages int) []arrival {
 	const perSecond, burst = 3.5, 45
 	random := rand.New(rand.NewPCG(7, 7))
@@ -94,13 +95,13 @@ func churn(messages int) []arrival {
 			scan:  scan{Seconds: math.Round(100*(1+3*random.ExpFloat64())) / 100},
 		})
 	}
-	for at, next := 0.0, 20.0; len(arrivals) < messages; at += random.ExpFloat64() / perSecond {
+	for at, next := 0.0, 15.0; len(arrivals) < messages; at += random.ExpFloat64() / perSecond {
 		add(at)
 		if at > next {
 			for range min(burst, messages-len(arrivals)) {
 				add(at + random.Float64())
 			}
-			next += 20
+			next += 15 + 10*random.Float64()
 		}
 	}
 	slices.SortFunc(arrivals, func(a, b arrival) int { return int(a.after - b.after) })

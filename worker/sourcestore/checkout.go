@@ -107,10 +107,13 @@ func (s *Store) Release(path string) error {
 	return s.remove(path, held)
 }
 
-// remove removes a checkout, and then its lock, which the caller holds.
+// remove removes a checkout, and then its lock, which the caller holds, or leaves that to whoever is emptying the store.
 func (s *Store) remove(path string, held *lock) error {
 	if err := s.discard(path); err != nil {
 		return err
 	}
-	return os.Remove(held.file.Name())
+	if err := os.Remove(held.file.Name()); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }

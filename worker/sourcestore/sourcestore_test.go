@@ -644,3 +644,17 @@ func TestStoreEmptied(t *testing.T) {
 		t.Errorf("after the mirrors were removed: %d, %v, %+v", n, err, again)
 	}
 }
+
+// What is to be removed may be gone already, with the rest of the store.
+func TestReleaseOfWhatIsGone(t *testing.T) {
+	b := newBench(t)
+	for _, gone := range []string{"locks", "checkouts", "trash", ""} {
+		c := b.get(t, b.request())
+		if err := os.RemoveAll(filepath.Join(b.store.Root, gone)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Release(); err != nil {
+			t.Errorf("without %q of the store: %v", gone, err)
+		}
+	}
+}

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // example are values of all variables.
@@ -198,12 +198,12 @@ func TestPanels(t *testing.T) {
 			}
 		}
 	}
-	if len(bound) != len(target.Constraints) {
-		t.Fatalf("%d constraints have a color, of %d", len(bound), len(target.Constraints))
+	if len(bound) != len(sizing.Constraints) {
+		t.Fatalf("%d constraints have a color, of %d", len(bound), len(sizing.Constraints))
 	}
-	for _, constraint := range target.Constraints {
+	for _, constraint := range sizing.Constraints {
 		if !slices.ContainsFunc(bound[:], func(b struct {
-			constraint target.Constraint
+			constraint sizing.Constraint
 			color      string
 		}) bool {
 			return b.constraint == constraint

@@ -5,16 +5,16 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // bound is how a constraint looks. Where replicas of the scaler differ for a moment, the last one here is shown.
 var bound = []struct {
-	constraint target.Constraint
+	constraint sizing.Constraint
 	color      string
 }{
-	{target.Backlog, "green"}, {target.Drain, "semi-dark-green"}, {target.Floor, "blue"}, {target.Idle, "light-blue"},
-	{target.ScaleIn, "purple"}, {target.Cap, "orange"}, {target.Hold, "yellow"}, {target.Outage, "red"},
+	{sizing.Backlog, "green"}, {sizing.Drain, "semi-dark-green"}, {sizing.Floor, "blue"}, {sizing.Idle, "light-blue"},
+	{sizing.ScaleIn, "purple"}, {sizing.Cap, "orange"}, {sizing.Hold, "yellow"}, {sizing.Outage, "red"},
 }
 
 // constraintCode is a number for what binds the target of each policy, from 1 on in the order of bound.

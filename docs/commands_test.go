@@ -200,8 +200,8 @@ func TestCheck(t *testing.T) {
 		"helm install e charts/ebbtide --set scheduler.replicas.x=1":                  "no fields",
 		"kubectl apply -k manifests/nowhere":                                          "no manifests/nowhere",
 		"kubectl apply -f https://example.com/a/b.yaml":                               "",
-		"go test ./scaler/target -run TestReplayTable":                                "",
-		"go test ./scaler/target -run TestNothing":                                    "no test",
+		"go test ./scaler/sizing -run TestReplayTable":                                "",
+		"go test ./scaler/sizing -run TestNothing":                                    "no test",
 		"go run ./e2e/cmd/none up":                                                    "no package",
 	} {
 		err := v.check(simpleCommands(text)[0])

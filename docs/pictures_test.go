@@ -15,7 +15,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
@@ -102,8 +102,8 @@ func TestMomentsTable(t *testing.T) {
 			}
 			return strategy.Create(value, keda.Jobs{Unfinished: m.unfinished, Pending: m.pending, Max: 100})
 		}
-		ours := target.Decide(time.Unix(0, 0), target.Observation{Time: time.Unix(0, 0), Ready: m.ready, Consumers: m.consumers}, nil,
-			calendar.Limits{MaxReplicas: 100}, target.Policy{MessagesPerReplica: 1}, 0)
+		ours := sizing.Decide(time.Unix(0, 0), sizing.Observation{Time: time.Unix(0, 0), Ready: m.ready, Consumers: m.consumers}, nil,
+			calendar.Limits{MaxReplicas: 100}, sizing.Parameters{MessagesPerReplica: 1}, 0)
 		cell := func(n int64) string {
 			switch {
 			case n > m.right:
@@ -150,7 +150,7 @@ func TestPictureOfBursts(t *testing.T) {
 		{"rabbitmq AMQP, default", "b", simulator.RabbitMQ(false), nil},
 		{"rabbitmq HTTP, default", "c", simulator.RabbitMQ(true), nil},
 		{"rabbitmq AMQP, accurate", "d", simulator.RabbitMQ(false), accurate},
-		{"ready + consumers, default", "a", simulator.Ebbtide(unlimited, target.Policy{MessagesPerReplica: 1}), nil},
+		{"ready + consumers, default", "a", simulator.Ebbtide(unlimited, sizing.Parameters{MessagesPerReplica: 1}), nil},
 	}
 	const left, right, top, bottom, minutes, highest = 44.0, 870.0, 130.0, 290.0, 14.0, 80.0
 	c := newCanvas(322, "Messages that wait while four bursts of 40 come, under four triggers")
@@ -416,7 +416,7 @@ func TestPictureOfAnOutage(t *testing.T) {
 		away, back               = 4.0, 16.0
 	)
 	limits := calendar.Limits{Period: "workday", MinReplicas: 5, MaxReplicas: 200}
-	rules := target.Policy{MessagesPerReplica: 1, HoldFor: 5 * time.Minute}
+	rules := sizing.Parameters{MessagesPerReplica: 1, HoldFor: 5 * time.Minute}
 	c := newCanvas(306, "The target before, during and after twelve minutes without the broker")
 	c.text(14, 22, "h", "The broker is away for twelve minutes (holdFor 5m, a floor of 5)")
 	at := func(minute, value float64) point {
@@ -433,9 +433,9 @@ func TestPictureOfAnOutage(t *testing.T) {
 		c.text(at(m, 0).x, bottom+18, "s m", "%.0f min", m)
 	}
 	origin := time.Unix(0, 0)
-	var last target.Observation
+	var last sizing.Observation
 	var targets, work []point
-	var constraints []target.Constraint
+	var constraints []sizing.Constraint
 	for minute := 0.0; minute <= minutes; minute += 1.0 / 12 {
 		demand := int64(14 + 8*math.Sin(minute/2.6))
 		now := origin.Add(time.Duration(minute * float64(time.Minute)))
@@ -443,9 +443,9 @@ func TestPictureOfAnOutage(t *testing.T) {
 		if minute >= away && minute < back {
 			failure = context.DeadlineExceeded
 		} else {
-			last = target.Observation{Time: now, Ready: demand / 3, Consumers: demand - demand/3}
+			last = sizing.Observation{Time: now, Ready: demand / 3, Consumers: demand - demand/3}
 		}
-		d := target.Decide(now, last, failure, limits, rules, 0)
+		d := sizing.Decide(now, last, failure, limits, rules, 0)
 		targets = append(targets, at(minute, float64(d.Target)))
 		work = append(work, at(minute, float64(demand)))
 		if n := len(constraints); n == 0 || constraints[n-1] != d.Constraint {

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
-	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
 )
 
 // Outcome is what came of a run. Hours count until an hour after the last arrival, or until the last message is done if that is later.
@@ -61,7 +61,7 @@ type Series struct {
 	// Price of an hour of the nodes.
 	Price []float64 `json:"price"`
 	// Constraints are the shares of queues whose target each of them decided.
-	Constraints map[target.Constraint][]float64 `json:"constraints"`
+	Constraints map[sizing.Constraint][]float64 `json:"constraints"`
 	// WaitQuantiles are the waits that 0%, 1%, ... 100% of the messages do not exceed, in seconds.
 	WaitQuantiles []float64 `json:"waitQuantiles"`
 }
@@ -159,8 +159,8 @@ const (
 	gaugeNodes
 	gaugeBound
 	gaugePrice
-	gaugeConstraints // of them, in the order of target.Constraints
-	gauges           = gaugeConstraints + len(target.Constraints)
+	gaugeConstraints // of them, in the order of sizing.Constraints
+	gauges           = gaugeConstraints + len(sizing.Constraints)
 )
 
 // series adds gauges up over steps of time.
@@ -202,7 +202,7 @@ func (s *series) add(from, to time.Duration, values *[gauges]float64) {
 
 func (s *series) means(origin time.Time) Series {
 	out := Series{
-		Start: origin, StepSeconds: s.step.Seconds(), Arrivals: s.arrivals, Constraints: map[target.Constraint][]float64{},
+		Start: origin, StepSeconds: s.step.Seconds(), Arrivals: s.arrivals, Constraints: map[sizing.Constraint][]float64{},
 	}
 	for i := range s.sums {
 		step := s.step
@@ -212,7 +212,7 @@ func (s *series) means(origin time.Time) Series {
 		for g, list := range []*[]float64{&out.Backlog, &out.Target, &out.Pods, &out.Busy, &out.Nodes, &out.Bound, &out.Price} {
 			*list = append(*list, s.sums[i][g]/step.Seconds())
 		}
-		for c, name := range target.Constraints {
+		for c, name := range sizing.Constraints {
 			out.Constraints[name] = append(out.Constraints[name], s.sums[i][gaugeConstraints+c]/step.Seconds())
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
-	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
 )
 
 // Epoch is the instant at which simulated time starts.

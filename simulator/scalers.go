@@ -5,7 +5,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // Seen is what can be seen of a queue at an instant.
@@ -17,24 +17,24 @@ type Seen struct {
 
 // Scaler says how many jobs a queue asks for, and what decided that. It may remember.
 type Scaler interface {
-	Target(now time.Time, seen Seen) (replicas int64, by target.Constraint)
+	Target(now time.Time, seen Seen) (replicas int64, by sizing.Constraint)
 }
 
 // ScalerFunc is a function as a Scaler.
-type ScalerFunc func(now time.Time, seen Seen) (int64, target.Constraint)
+type ScalerFunc func(now time.Time, seen Seen) (int64, sizing.Constraint)
 
 // Target implements Scaler.
-func (f ScalerFunc) Target(now time.Time, seen Seen) (int64, target.Constraint) {
+func (f ScalerFunc) Target(now time.Time, seen Seen) (int64, sizing.Constraint) {
 	return f(now, seen)
 }
 
 // Ebbtide is the scaler's own code: the limits of a calendar, and the target.
-func Ebbtide(limits *calendar.Calendar, policy target.Policy) Scaler {
-	return ScalerFunc(func(now time.Time, seen Seen) (int64, target.Constraint) {
-		observation := target.Observation{
+func Ebbtide(limits *calendar.Calendar, policy sizing.Parameters) Scaler {
+	return ScalerFunc(func(now time.Time, seen Seen) (int64, sizing.Constraint) {
+		observation := sizing.Observation{
 			Time: now, Ready: seen.Ready, Consumers: seen.Consumers, Unacknowledged: seen.Unacknowledged, UnacknowledgedKnown: true,
 		}
-		d := target.Decide(now, observation, nil, limits.Limits(now), policy, 0)
+		d := sizing.Decide(now, observation, nil, limits.Limits(now), policy, 0)
 		return int64(d.Target), d.Constraint
 	})
 }
@@ -42,21 +42,21 @@ func Ebbtide(limits *calendar.Calendar, policy target.Policy) Scaler {
 // RabbitMQ is KEDA's trigger of that name with a value of 1: over AMQP it reports ready messages, over HTTP a statistic of those
 // and of unacknowledged ones.
 func RabbitMQ(http bool) Scaler {
-	return ScalerFunc(func(_ time.Time, seen Seen) (int64, target.Constraint) {
+	return ScalerFunc(func(_ time.Time, seen Seen) (int64, sizing.Constraint) {
 		if http {
-			return seen.Statistic, target.Backlog
+			return seen.Statistic, sizing.Backlog
 		}
-		return seen.Ready, target.Backlog
+		return seen.Ready, sizing.Backlog
 	})
 }
 
 // WithCron is a scaler beside KEDA's cron triggers: the highest value counts.
 func WithCron(s Scaler, triggers ...*keda.Cron) Scaler {
-	return ScalerFunc(func(now time.Time, seen Seen) (int64, target.Constraint) {
+	return ScalerFunc(func(now time.Time, seen Seen) (int64, sizing.Constraint) {
 		value, by := s.Target(now, seen)
 		for _, c := range triggers {
 			if floor := c.Value(now); floor > value {
-				value, by = floor, target.Floor
+				value, by = floor, sizing.Floor
 			}
 		}
 		return value, by
@@ -65,5 +65,5 @@ func WithCron(s Scaler, triggers ...*keda.Cron) Scaler {
 
 // Static is a pool of a fixed size.
 func Static(replicas int64) Scaler {
-	return ScalerFunc(func(time.Time, Seen) (int64, target.Constraint) { return replicas, target.Floor })
+	return ScalerFunc(func(time.Time, Seen) (int64, sizing.Constraint) { return replicas, sizing.Floor })
 }

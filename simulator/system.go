@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
-	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
 )
 
 // System is an installation under trial: queues of messages, KEDA that starts jobs for them, a scheduler that puts their pods
@@ -584,7 +584,7 @@ func (r *run) poll() {
 			Ready: int64(len(q.waiting)), Consumers: q.consumers, Unacknowledged: q.busy, Statistic: q.statistic,
 		})
 		r.gauges[gaugeTarget] += float64(replicas)
-		r.gauges[gaugeConstraints+slices.Index(target.Constraints[:], by)] += 1 / float64(len(r.queues))
+		r.gauges[gaugeConstraints+slices.Index(sizing.Constraints[:], by)] += 1 / float64(len(r.queues))
 		create := r.Strategy.Create(replicas, keda.Jobs{Unfinished: q.unfinished, Pending: q.pending, Max: r.MaxJobs})
 		for range create {
 			w := &worker{id: r.nextID, queue: q}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
 
@@ -23,7 +23,7 @@ func ours(t *testing.T) Scaler {
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	return Ebbtide(limits, target.Policy{MessagesPerReplica: 1})
+	return Ebbtide(limits, sizing.Parameters{MessagesPerReplica: 1})
 }
 
 // scans are n messages, some in bursts, of seconds to minutes.
@@ -316,7 +316,7 @@ func BenchmarkSystem(b *testing.B) {
 			nodes := 0
 			for b.Loop() {
 				s := Defaults()
-				s.Scaler = Ebbtide(limits, target.Policy{MessagesPerReplica: 1})
+				s.Scaler = Ebbtide(limits, sizing.Parameters{MessagesPerReplica: 1})
 				out, err := s.Run(messages)
 				if err != nil {
 					b.Fatal(err)

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
@@ -82,7 +82,7 @@ func run(out string, seeds uint64, poll time.Duration) error {
 		for seed := range seeds {
 			s := simulator.Defaults()
 			s.PollEvery = poll
-			s.Scaler, s.Worker, s.Seed = simulator.Ebbtide(limits, target.Policy{MessagesPerReplica: 1}), k.worker, seed
+			s.Scaler, s.Worker, s.Seed = simulator.Ebbtide(limits, sizing.Parameters{MessagesPerReplica: 1}), k.worker, seed
 			o, err := s.Run(ebb(rand.New(rand.NewPCG(seed, 0))))
 			if err != nil {
 				return err

@@ -127,7 +127,7 @@ func run(ctx context.Context, o options) error {
 	recorder := decision.NewRecorder(decision.NewLedger(ledgerSize), registry, log)
 
 	watch := &watcher{recorder: recorder}
-	sources := policy.NewSources(backlog.Limits{Timeout: o.timeout, Now: time.Now})
+	sources := policy.NewSources(backlog.SampleBounds{Timeout: o.timeout, Now: time.Now})
 	store := policy.NewStore(sources, watch, log)
 	registry.MustRegister(&decision.Calendars{Policies: store, Now: time.Now})
 	if o.tlsCert != "" {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/simulator/report"
 )
 
@@ -55,7 +55,7 @@ func (l limits) String() string {
 
 func explainCommand() *cobra.Command {
 	var at, svg string
-	var seen target.Observation
+	var seen sizing.Observation
 	var serviceTime time.Duration
 	var changes int
 	cmd := &cobra.Command{
@@ -135,9 +135,9 @@ func instant(flag, text string, zone *time.Location) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%s %q: want an instant as 2026-11-27T18:55:00+01:00, or a local time as 2026-11-27T18:55", flag, text)
 }
 
-func explain(p *policy.Policy, now time.Time, seen target.Observation, serviceTime time.Duration, changes int) explanation {
+func explain(p *policy.Policy, now time.Time, seen sizing.Observation, serviceTime time.Duration, changes int) explanation {
 	seen.Time = now
-	d := target.Decide(now, seen, nil, p.Calendar.Limits(now), p.Target, serviceTime)
+	d := sizing.Decide(now, seen, nil, p.Calendar.Limits(now), p.Target, serviceTime)
 	e := explanation{
 		Policy: p.Name.String(), At: now, Limits: limitsOf(d.Limits), Target: d.Target, Demand: d.Demand, InFlight: d.InFlight,
 		Constraint: string(d.Constraint), Reason: d.Reason, NextChanges: []change{},

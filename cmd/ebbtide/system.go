@@ -15,7 +15,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
@@ -141,7 +141,7 @@ func readPolicies(ctx context.Context, files []string) ([]*policy.Policy, error)
 // reactivePolicy has no calendar.
 func reactivePolicy() (*policy.Policy, error) {
 	limits, errs := calendar.New(nil, nil, reactiveCap, nil)
-	reactive := &policy.Policy{Calendar: limits, TimeZone: time.UTC, Target: target.Policy{MessagesPerReplica: 1}}
+	reactive := &policy.Policy{Calendar: limits, TimeZone: time.UTC, Target: sizing.Parameters{MessagesPerReplica: 1}}
 	reactive.Name.Name = "reactive"
 	return reactive, errs.ToAggregate()
 }

@@ -20,15 +20,15 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/scaler/status"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // noSource opens backlogs that nobody reads.
 type noSource struct{}
 
 func (noSource) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Source { return noSource{} }
-func (noSource) Observe(context.Context, time.Duration) (target.Observation, error) {
-	return target.Observation{}, errors.New("not to be read")
+func (noSource) Observe(context.Context, time.Duration) (sizing.Observation, error) {
+	return sizing.Observation{}, errors.New("not to be read")
 }
 func (noSource) Close() error { return nil }
 
@@ -103,7 +103,7 @@ func TestIntegrationStatus(t *testing.T) {
 	check(s, v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, "no trigger has asked")
 
 	limits := calendar.Limits{Period: "workday", MinReplicas: 5, MaxReplicas: 100}
-	ledger.Add(name, target.Decide(monday, target.Observation{Time: monday, Ready: 7, Consumers: 2}, nil, limits, target.Policy{MessagesPerReplica: 1}, 0))
+	ledger.Add(name, sizing.Decide(monday, sizing.Observation{Time: monday, Ready: 7, Consumers: 2}, nil, limits, sizing.Parameters{MessagesPerReplica: 1}, 0))
 	s = written()
 	if d := s.LastDecision; d == nil || d.Target != 9 || d.Ready != 7 || d.InFlight != 2 || d.Constraint != "backlog" {
 		t.Errorf("last decision %+v, want a target of 9", d)
@@ -111,8 +111,8 @@ func TestIntegrationStatus(t *testing.T) {
 	check(s, v1alpha1.ConditionReady, metav1.ConditionTrue, "")
 	event("Normal BoundByBacklog target 9: 7 ready and 2 in flight ask for 9")
 
-	ledger.Add(name, target.Decide(monday, target.Observation{Time: monday, Ready: 7}, errors.New("connection refused"), limits,
-		target.Policy{MessagesPerReplica: 1, HoldFor: time.Minute}, 0))
+	ledger.Add(name, sizing.Decide(monday, sizing.Observation{Time: monday, Ready: 7}, errors.New("connection refused"), limits,
+		sizing.Parameters{MessagesPerReplica: 1, HoldFor: time.Minute}, 0))
 	s = written()
 	check(s, v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, "connection refused")
 	event("Warning BacklogHeld target 7: ")

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 	"github.com/ebbtide-dev/ebbtide/simulator/report"
@@ -116,7 +116,7 @@ func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
 		return simulator.Range{Min: least, Max: 2*mean(times) - least}
 	}
 	s := simulator.Defaults()
-	s.Scaler, s.PollEvery = simulator.Ebbtide(limits, target.Policy{MessagesPerReplica: 1}), 2*time.Second
+	s.Scaler, s.PollEvery = simulator.Ebbtide(limits, sizing.Parameters{MessagesPerReplica: 1}), 2*time.Second
 	s.Pod = packing.Amounts{900, 2 << 30, 0, 1}
 	s.Worker.Boot = around(o.between(func(p *podRecord) (time.Time, time.Time) { return p.bound, p.running }))
 	// A worker's own time around its scan, half before and half after it.

@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
 )
 
 // observer records what happens to jobs, pods and nodes, by the clock of the moment it is seen.

@@ -1,7 +1,7 @@
 // Package backlog reads how much work waits. Each of its subpackages knows one kind of broker.
 //
 // A new kind is a package with a Config, a Resolve and an Open, and a line in package policy that names them; what all
-// kinds need (sharing of fresh samples, time limits, credentials that rotate) is done here and there once.
+// kinds need (sharing of fresh samples, time bounds, credentials that rotate) is done here and there once.
 package backlog
 
 import (
@@ -9,14 +9,14 @@ import (
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // Source reads the backlog of one policy. It is safe for concurrent use.
 type Source interface {
 	// Observe returns the backlog as it is now, or as it was less than maxAge ago. It honours ctx. Its errors tell a person
 	// what to do; they hold no credentials.
-	Observe(ctx context.Context, maxAge time.Duration) (target.Observation, error)
+	Observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error)
 	// Close gives back what the source holds.
 	Close() error
 }
@@ -24,15 +24,15 @@ type Source interface {
 // Reader reads a backlog from its broker each time it is asked to; it leaves the observation's time and trace to its caller.
 // One Read at a time is under way; Close may come during one.
 type Reader interface {
-	Read(ctx context.Context) (target.Observation, error)
+	Read(ctx context.Context) (sizing.Observation, error)
 	Close() error
 }
 
 // Values resolves a value that a policy refers to; field is its place in the policy, for the error. A nil value is "".
 type Values func(ctx context.Context, field string, value *v1alpha1.ValueSource) (string, error)
 
-// Limits are the bounds of all sampling.
-type Limits struct {
+// SampleBounds bound the taking of a sample.
+type SampleBounds struct {
 	// Timeout bounds the making of a sample.
 	Timeout time.Duration
 	Now     func() time.Time
@@ -49,9 +49,9 @@ type Sample[T any] struct {
 
 // NewSampler returns samples that read takes: callers that can do with the last one are answered from memory, and those that
 // come while one is being taken wait for it.
-func NewSampler[T any](limits Limits, read func(context.Context) (T, error)) *Fresh[Sample[T]] {
-	return NewFresh(limits, func(ctx context.Context) (Sample[T], error) {
-		sample := Sample[T]{Time: limits.Now()}
+func NewSampler[T any](bounds SampleBounds, read func(context.Context) (T, error)) *Cached[Sample[T]] {
+	return NewCached(bounds, func(ctx context.Context) (Sample[T], error) {
+		sample := Sample[T]{Time: bounds.Now()}
 		var err error
 		sample.Value, sample.Trace, err = traced(ctx, read)
 		return sample, err
@@ -59,16 +59,16 @@ func NewSampler[T any](limits Limits, read func(context.Context) (T, error)) *Fr
 }
 
 // NewSource makes a source of a reader, with a sampler of its own.
-func NewSource(reader Reader, limits Limits) Source {
-	return &source{reader, NewSampler(limits, reader.Read)}
+func NewSource(reader Reader, bounds SampleBounds) Source {
+	return &source{reader, NewSampler(bounds, reader.Read)}
 }
 
 type source struct {
 	reader  Reader
-	samples *Fresh[Sample[target.Observation]]
+	samples *Cached[Sample[sizing.Observation]]
 }
 
-func (s *source) Observe(ctx context.Context, maxAge time.Duration) (target.Observation, error) {
+func (s *source) Observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error) {
 	sample, err := s.samples.Get(ctx, maxAge)
 	o := sample.Value
 	o.Time, o.Trace = sample.Time, sample.Trace

@@ -14,7 +14,7 @@ import (
 	pb "github.com/ebbtide-dev/ebbtide/proto/ebbtide/decisions/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 const (
@@ -114,11 +114,11 @@ func (a *API) ExplainDecision(ctx context.Context, request *pb.ExplainDecisionRe
 		}
 		at = request.GetTime().AsTime()
 	}
-	observation := target.Observation{
+	observation := sizing.Observation{
 		Time: at, Source: "the question", Ready: request.GetReady(), Consumers: request.GetConsumers(),
 		Unacknowledged: request.GetUnacknowledged(), UnacknowledgedKnown: request.Unacknowledged != nil,
 	}
-	d := target.Decide(at, observation, nil, p.Calendar.Limits(at), p.Target, 0)
+	d := sizing.Decide(at, observation, nil, p.Calendar.Limits(at), p.Target, 0)
 	response := &pb.ExplainDecisionResponse{Decision: toProto(name, d)}
 	for range explainedChanges {
 		next, limits, ok := p.Calendar.NextChange(at)
@@ -139,14 +139,14 @@ func compareNames(a, b types.NamespacedName) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-var constraintsToProto = map[target.Constraint]pb.Constraint{
-	target.Backlog: pb.Constraint_CONSTRAINT_BACKLOG, target.Drain: pb.Constraint_CONSTRAINT_DRAIN,
-	target.Floor: pb.Constraint_CONSTRAINT_FLOOR, target.Idle: pb.Constraint_CONSTRAINT_IDLE,
-	target.Cap: pb.Constraint_CONSTRAINT_CAP, target.ScaleIn: pb.Constraint_CONSTRAINT_SCALE_IN,
-	target.Hold: pb.Constraint_CONSTRAINT_HOLD, target.Outage: pb.Constraint_CONSTRAINT_OUTAGE,
+var constraintsToProto = map[sizing.Constraint]pb.Constraint{
+	sizing.Backlog: pb.Constraint_CONSTRAINT_BACKLOG, sizing.Drain: pb.Constraint_CONSTRAINT_DRAIN,
+	sizing.Floor: pb.Constraint_CONSTRAINT_FLOOR, sizing.Idle: pb.Constraint_CONSTRAINT_IDLE,
+	sizing.Cap: pb.Constraint_CONSTRAINT_CAP, sizing.ScaleIn: pb.Constraint_CONSTRAINT_SCALE_IN,
+	sizing.Hold: pb.Constraint_CONSTRAINT_HOLD, sizing.Outage: pb.Constraint_CONSTRAINT_OUTAGE,
 }
 
-func toProto(policy types.NamespacedName, d target.Decision) *pb.Decision {
+func toProto(policy types.NamespacedName, d sizing.Decision) *pb.Decision {
 	p := &pb.Decision{
 		Policy: &pb.PolicyRef{Namespace: policy.Namespace, Name: policy.Name}, Time: timestamppb.New(d.Time),
 		Observation: &pb.Observation{Source: d.Observation.Source, Ready: d.Observation.Ready, Consumers: d.Observation.Consumers},

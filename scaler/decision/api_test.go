@@ -21,16 +21,16 @@ import (
 	pb "github.com/ebbtide-dev/ebbtide/proto/ebbtide/decisions/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // unread is a backlog that explaining must not read; it is told of no policy either.
 type unread struct{ t *testing.T }
 
 func (u unread) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Source { return u }
-func (u unread) Observe(context.Context, time.Duration) (target.Observation, error) {
+func (u unread) Observe(context.Context, time.Duration) (sizing.Observation, error) {
 	u.t.Error("the backlog was read")
-	return target.Observation{}, errors.New("not to be read")
+	return sizing.Observation{}, errors.New("not to be read")
 }
 func (unread) Close() error                          { return nil }
 func (unread) Validated(types.NamespacedName, error) {}
@@ -106,7 +106,7 @@ func TestAPI(t *testing.T) {
 	}
 	limits := calendar.Limits{Period: "default", MaxReplicas: 9}
 	for i := range 3 {
-		d := target.Decide(monday, target.Observation{Time: monday, Ready: int64(i)}, nil, limits, target.Policy{MessagesPerReplica: 1}, 0)
+		d := sizing.Decide(monday, sizing.Observation{Time: monday, Ready: int64(i)}, nil, limits, sizing.Parameters{MessagesPerReplica: 1}, 0)
 		ledger.Add(types.NamespacedName{Namespace: "scan", Name: "other"}, d)
 		ledger.Add(types.NamespacedName{Namespace: "scan", Name: "scans"}, d)
 	}
@@ -137,7 +137,7 @@ func TestSlowWatcher(t *testing.T) {
 	closed.Close()
 	closed.Close()
 	for i := range 2000 {
-		ledger.Add(scans, target.Decision{Target: int32(i)})
+		ledger.Add(scans, sizing.Decision{Target: int32(i)})
 	}
 	received := 0
 	for range slow.Entries() {
@@ -153,7 +153,7 @@ func TestSlowWatcher(t *testing.T) {
 func TestLedgerRepeats(t *testing.T) {
 	ledger := NewLedger(3)
 	for i := range 9 {
-		ledger.Add(scans, target.Decision{Target: int32(i / 4), Time: time.Unix(int64(i), 0)})
+		ledger.Add(scans, sizing.Decision{Target: int32(i / 4), Time: time.Unix(int64(i), 0)})
 	}
 	last := ledger.Last(scans, 10)
 	if len(last) != 3 || last[1].Time.Unix() != 7 || last[2].Time.Unix() != 3 {
@@ -168,12 +168,12 @@ func (l *Ledger) watching() int {
 }
 
 func TestEveryConstraintHasAName(t *testing.T) {
-	for _, constraint := range target.Constraints {
+	for _, constraint := range sizing.Constraints {
 		if constraintsToProto[constraint] == pb.Constraint_CONSTRAINT_UNSPECIFIED {
 			t.Errorf("%s has no value in the API", constraint)
 		}
 	}
-	if len(constraintsToProto) != len(target.Constraints) || len(pb.Constraint_name) != len(target.Constraints)+1 {
-		t.Error("the API and package target know different constraints")
+	if len(constraintsToProto) != len(sizing.Constraints) || len(pb.Constraint_name) != len(sizing.Constraints)+1 {
+		t.Error("the API and package sizing know different constraints")
 	}
 }

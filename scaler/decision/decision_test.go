@@ -21,7 +21,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/internal/doctable"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 var scans = types.NamespacedName{Namespace: "scan", Name: "scans"}
@@ -29,7 +29,7 @@ var scans = types.NamespacedName{Namespace: "scan", Name: "scans"}
 func TestLedgerKeepsTheNewest(t *testing.T) {
 	ledger := NewLedger(3)
 	for i := range 5 {
-		previous, ok := ledger.Add(scans, target.Decision{Target: int32(i)})
+		previous, ok := ledger.Add(scans, sizing.Decision{Target: int32(i)})
 		if ok != (i > 0) || ok && previous.Target != int32(i-1) {
 			t.Errorf("before %d came %d (%v)", i, previous.Target, ok)
 		}
@@ -50,7 +50,7 @@ func TestLedgerKeepsTheNewest(t *testing.T) {
 func TestMetricsDocument(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	recorder := NewRecorder(NewLedger(3), registry, slog.New(slog.DiscardHandler))
-	recorder.Record(t.Context(), scans, target.Decision{Constraint: target.Backlog}, time.Unix(99, 0))
+	recorder.Record(t.Context(), scans, sizing.Decision{Constraint: sizing.Backlog}, time.Unix(99, 0))
 	recorder.Validated(scans, nil)
 	registry.MustRegister(&Calendars{Policies: workdays(t, "Europe/Prague"), Now: time.Now})
 	doctable.Metrics(t, "../../docs/reference/metrics.md", "metrics", registry, "ebbtide_")
@@ -115,8 +115,8 @@ func TestLog(t *testing.T) {
 	limits := calendar.Limits{Period: "day", MaxReplicas: 5}
 	record := func(ready int64) {
 		at := time.Unix(100, 0).UTC()
-		o := target.Observation{Time: at, Ready: ready, Consumers: 2, Source: "rabbitmq broker:5672"}
-		recorder.Record(t.Context(), scans, target.Decide(at, o, nil, limits, target.Policy{MessagesPerReplica: 1}, 0), at)
+		o := sizing.Observation{Time: at, Ready: ready, Consumers: 2, Source: "rabbitmq broker:5672"}
+		recorder.Record(t.Context(), scans, sizing.Decide(at, o, nil, limits, sizing.Parameters{MessagesPerReplica: 1}, 0), at)
 	}
 	record(7)
 	record(7)
@@ -146,8 +146,8 @@ func TestLog(t *testing.T) {
 func TestMetricsFollowAndForget(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	recorder := NewRecorder(NewLedger(3), registry, slog.New(slog.NewTextHandler(io.Discard, nil)))
-	recorder.Record(t.Context(), scans, target.Decide(time.Unix(100, 0), target.Observation{Time: time.Unix(100, 0), Ready: 7, Consumers: 2},
-		nil, calendar.Limits{Period: "day", MaxReplicas: 5}, target.Policy{MessagesPerReplica: 1}, 0), time.Unix(99, 0))
+	recorder.Record(t.Context(), scans, sizing.Decide(time.Unix(100, 0), sizing.Observation{Time: time.Unix(100, 0), Ready: 7, Consumers: 2},
+		nil, calendar.Limits{Period: "day", MaxReplicas: 5}, sizing.Parameters{MessagesPerReplica: 1}, 0), time.Unix(99, 0))
 	want := `
 # HELP ebbtide_target_constraint 1 for the constraint that decided the target: backlog, drain, floor, idle, cap, scale-in, hold, outage; 0 for the others.
 # TYPE ebbtide_target_constraint gauge

@@ -7,7 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // Ledger keeps the newest decisions of each policy in memory. It is safe for concurrent use.
@@ -21,12 +21,12 @@ type Ledger struct {
 
 // ring holds the last decisions; next is where the following one goes.
 type ring struct {
-	entries []target.Decision
+	entries []sizing.Decision
 	next    int
 	count   int // of all decisions ever added
 }
 
-func (r *ring) newest() *target.Decision {
+func (r *ring) newest() *sizing.Decision {
 	return &r.entries[(r.next+len(r.entries)-1)%len(r.entries)]
 }
 
@@ -37,7 +37,7 @@ func NewLedger(size int) *Ledger {
 
 // Add appends a decision and returns the one before it, if there was any. One that says nothing new takes the place of the
 // one before it, so that the ledger of a quiet queue reaches back far.
-func (l *Ledger) Add(policy types.NamespacedName, d target.Decision) (previous target.Decision, ok bool) {
+func (l *Ledger) Add(policy types.NamespacedName, d sizing.Decision) (previous sizing.Decision, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for w := range l.watchers {
@@ -67,7 +67,7 @@ func (l *Ledger) Add(policy types.NamespacedName, d target.Decision) (previous t
 }
 
 // Last returns at most n decisions of a policy, newest first.
-func (l *Ledger) Last(policy types.NamespacedName, n int) []target.Decision {
+func (l *Ledger) Last(policy types.NamespacedName, n int) []sizing.Decision {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	r := l.policies[policy]
@@ -75,7 +75,7 @@ func (l *Ledger) Last(policy types.NamespacedName, n int) []target.Decision {
 		return nil
 	}
 	n = min(n, len(r.entries))
-	last := make([]target.Decision, 0, n)
+	last := make([]sizing.Decision, 0, n)
 	for i := range n {
 		last = append(last, r.entries[(r.next+2*len(r.entries)-1-i)%len(r.entries)])
 	}
@@ -116,7 +116,7 @@ func (l *Ledger) Forget(policy types.NamespacedName) {
 // Entry is a decision and whose it is.
 type Entry struct {
 	Policy   types.NamespacedName
-	Decision target.Decision
+	Decision sizing.Decision
 }
 
 // Watcher receives decisions as they are taken.

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // metrics render the ledger when they are scraped: a decision costs nothing more for being shown, and the series of a
@@ -22,26 +22,26 @@ type metrics struct {
 // series are the gauges of a decision.
 var series = []struct {
 	desc  *prometheus.Desc
-	value func(*target.Decision) float64
+	value func(*sizing.Decision) float64
 }{
 	{desc("ebbtide_backlog_ready_messages", "Messages that wait to be delivered."),
-		func(d *target.Decision) float64 { return float64(d.Observation.Ready) }},
+		func(d *sizing.Decision) float64 { return float64(d.Observation.Ready) }},
 	{desc("ebbtide_backlog_in_flight_messages", "Messages that replicas are working on."),
-		func(d *target.Decision) float64 { return float64(d.InFlight) }},
+		func(d *sizing.Decision) float64 { return float64(d.InFlight) }},
 	{desc("ebbtide_backlog_consumers", "Consumers of the backlog: replicas that are up, busy or idle."),
-		func(d *target.Decision) float64 { return float64(d.Observation.Consumers) }},
+		func(d *sizing.Decision) float64 { return float64(d.Observation.Consumers) }},
 	{desc("ebbtide_backlog_reachable", "1 while the backlog is read without error, else 0."),
-		func(d *target.Decision) float64 { return oneIf(d.Failure == nil) }},
+		func(d *sizing.Decision) float64 { return oneIf(d.Failure == nil) }},
 	{desc("ebbtide_decision_timestamp_seconds", "When the newest decision was taken."),
-		func(d *target.Decision) float64 { return float64(d.Time.UnixMilli()) / 1000 }},
+		func(d *sizing.Decision) float64 { return float64(d.Time.UnixMilli()) / 1000 }},
 	{desc("ebbtide_target_replicas", "Unfinished jobs, or pods, that should exist."),
-		func(d *target.Decision) float64 { return float64(d.Target) }},
+		func(d *sizing.Decision) float64 { return float64(d.Target) }},
 	{desc("ebbtide_limit_min_replicas", "Floor in force."),
-		func(d *target.Decision) float64 { return float64(d.Limits.MinReplicas) }},
+		func(d *sizing.Decision) float64 { return float64(d.Limits.MinReplicas) }},
 	{desc("ebbtide_limit_idle_replicas", "Idle reserve in force."),
-		func(d *target.Decision) float64 { return float64(d.Limits.IdleReplicas) }},
+		func(d *sizing.Decision) float64 { return float64(d.Limits.IdleReplicas) }},
 	{desc("ebbtide_limit_max_replicas", "Cap in force."),
-		func(d *target.Decision) float64 { return float64(d.Limits.MaxReplicas) }},
+		func(d *sizing.Decision) float64 { return float64(d.Limits.MaxReplicas) }},
 }
 
 var (
@@ -88,7 +88,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		for _, s := range series {
 			gauge(s.desc, s.value(&e.Decision), namespace, name)
 		}
-		for _, constraint := range target.Constraints {
+		for _, constraint := range sizing.Constraints {
 			gauge(constraintDesc, oneIf(constraint == e.Decision.Constraint), namespace, name, string(constraint))
 		}
 		out <- prometheus.MustNewConstMetric(decisionsDesc, prometheus.CounterValue, float64(e.count), namespace, name)

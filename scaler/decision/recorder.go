@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // Recorder puts a decision everywhere it is shown.
@@ -32,7 +32,7 @@ func NewRecorder(ledger *Ledger, registerer prometheus.Registerer, log *slog.Log
 
 // Record keeps a decision, updates its series, traces it, and logs it: at info level when the target or what binds it
 // changed, else at debug level. Begin is when it was asked for.
-func (r *Recorder) Record(ctx context.Context, policy types.NamespacedName, d target.Decision, begin time.Time) {
+func (r *Recorder) Record(ctx context.Context, policy types.NamespacedName, d sizing.Decision, begin time.Time) {
 	previous, ok := r.Ledger.Add(policy, d)
 	r.metrics.duration.Observe(d.Time.Sub(begin).Seconds())
 	traceDecision(ctx, policy, d, begin)
@@ -60,7 +60,7 @@ func (r *Recorder) Forget(policy types.NamespacedName) {
 
 // traceDecision makes a span of a decision, linked to that of the sample that it was taken by: one sample serves many
 // decisions.
-func traceDecision(ctx context.Context, policy types.NamespacedName, d target.Decision, begin time.Time) {
+func traceDecision(ctx context.Context, policy types.NamespacedName, d sizing.Decision, begin time.Time) {
 	tracer := otel.Tracer("github.com/ebbtide-dev/ebbtide/scaler/decision")
 	_, span := tracer.Start(ctx, "decide", trace.WithTimestamp(begin), trace.WithLinks(backlog.TraceLinks(d.Observation.Trace)...))
 	if span.IsRecording() {

@@ -5,7 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // Shown is a decision as the scaler's HTTP port shows it.
@@ -16,7 +16,7 @@ type Shown struct {
 	Ready        int64             `json:"ready"`
 	InFlight     int64             `json:"inFlight"`
 	Target       int32             `json:"target"`
-	Constraint   target.Constraint `json:"constraint"`
+	Constraint   sizing.Constraint `json:"constraint"`
 	Reason       string            `json:"reason"`
 	Period       string            `json:"period"`
 	MinReplicas  int32             `json:"minReplicas"`
@@ -30,7 +30,7 @@ type ShownList struct {
 }
 
 // Show renders a policy's decision.
-func Show(policy types.NamespacedName, d target.Decision) Shown {
+func Show(policy types.NamespacedName, d sizing.Decision) Shown {
 	return Shown{
 		Time: d.Time, Namespace: policy.Namespace, Policy: policy.Name, Ready: d.Observation.Ready, InFlight: d.InFlight,
 		Target: d.Target, Constraint: d.Constraint, Reason: d.Reason, Period: d.Limits.Period,

@@ -32,7 +32,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // values resolves references by name, from what the test puts in.
@@ -110,7 +110,7 @@ func TestIntegrationFaults(t *testing.T) {
 	clock := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	registry, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
 	told := &forgetting{recorder: decision.NewRecorder(decision.NewLedger(4), registry, log)}
-	store := policy.NewStore(policy.NewSources(backlog.Limits{Timeout: timeout, Now: clock}), told, log)
+	store := policy.NewStore(policy.NewSources(backlog.SampleBounds{Timeout: timeout, Now: clock}), told, log)
 	service := New(Config{Policies: store, Recorder: told.recorder, MaxAge: maxAge, Timeout: 2 * timeout, Now: clock})
 	told.service = service
 	secrets := &values{}
@@ -369,7 +369,7 @@ func TestIntegrationFaults(t *testing.T) {
 			t.Helper()
 			time.Sleep(maxAge)
 			d, err := service.Decide(t.Context(), types.NamespacedName{Namespace: "scan", Name: "elsewhere"})
-			if err != nil || d.Target != 2 || d.Constraint != target.Hold {
+			if err != nil || d.Target != 2 || d.Constraint != sizing.Hold {
 				t.Errorf("%s: %d by %s, %v; want 2, held", when, d.Target, d.Constraint, err)
 			}
 		}
@@ -412,7 +412,7 @@ func TestIntegrationFaults(t *testing.T) {
 	})
 
 	t.Run("replicas answer alike", func(t *testing.T) {
-		other := policy.NewStore(policy.NewSources(backlog.Limits{Timeout: timeout, Now: clock}), nobody{}, log)
+		other := policy.NewStore(policy.NewSources(backlog.SampleBounds{Timeout: timeout, Now: clock}), nobody{}, log)
 		replica := New(Config{
 			Policies: other, Recorder: decision.NewRecorder(decision.NewLedger(4), prometheus.NewRegistry(), log),
 			MaxAge: maxAge, Timeout: 2 * timeout, Now: clock,
@@ -553,7 +553,7 @@ func TestCanceledCall(t *testing.T) {
 		t.Errorf("error %v, want code Canceled", err)
 	}
 	close(b.source.held)
-	if d, err := b.service.Decide(t.Context(), name); err != nil || d.Constraint != target.Backlog {
+	if d, err := b.service.Decide(t.Context(), name); err != nil || d.Constraint != sizing.Backlog {
 		t.Errorf("the next decision is %+v, %v; want one by the backlog", d, err)
 	}
 }

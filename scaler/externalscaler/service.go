@@ -21,7 +21,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 const (
@@ -65,11 +65,11 @@ type state struct {
 // memory is what is forgotten when a policy gets another backlog.
 type memory struct {
 	policy      *policy.Policy     // that the rest is of
-	observation target.Observation // the last good one
-	decision    target.Decision
+	observation sizing.Observation // the last good one
+	decision    sizing.Decision
 	wanted      int64 // the target before a group's cap
-	serviceTime target.ServiceTime
-	peaks       target.Peaks
+	serviceTime sizing.ServiceTime
+	peaks       sizing.Peaks
 }
 
 var _ pb.ExternalScalerServer = &Service{}
@@ -102,25 +102,25 @@ func (s *Service) state(name types.NamespacedName) *state {
 
 // Decide takes a decision for a policy, or returns the last one while the sample and the limits that it was taken by are
 // those of the moment. Its errors are gRPC statuses.
-func (s *Service) Decide(ctx context.Context, name types.NamespacedName) (target.Decision, error) {
+func (s *Service) Decide(ctx context.Context, name types.NamespacedName) (sizing.Decision, error) {
 	return s.decide(ctx, name, s.config.MaxAge)
 }
 
-func (s *Service) decide(ctx context.Context, name types.NamespacedName, maxAge time.Duration) (target.Decision, error) {
+func (s *Service) decide(ctx context.Context, name types.NamespacedName, maxAge time.Duration) (sizing.Decision, error) {
 	p, invalid, known := s.config.Policies.Get(name)
 	switch {
 	case !known:
-		return target.Decision{}, status.Errorf(codes.NotFound,
+		return sizing.Decision{}, status.Errorf(codes.NotFound,
 			"ScalingPolicy %s does not exist: create it, or correct `policy` in the trigger's metadata", name)
 	case p == nil:
-		return target.Decision{}, status.Error(codes.FailedPrecondition, invalid.Error())
+		return sizing.Decision{}, status.Error(codes.FailedPrecondition, invalid.Error())
 	}
 	bounded, cancel := context.WithTimeoutCause(ctx, s.config.Timeout, fmt.Errorf("no answer within %s", s.config.Timeout))
 	defer cancel()
 	begin := s.config.Now()
 	observation, failure := p.Source.Observe(bounded, maxAge)
 	if failure != nil && errors.Is(ctx.Err(), context.Canceled) {
-		return target.Decision{}, status.Error(codes.Canceled, "the call was canceled before the backlog was read") // the broker may be well
+		return sizing.Decision{}, status.Error(codes.Canceled, "the call was canceled before the backlog was read") // the broker may be well
 	}
 	others := s.others(p)
 	st := s.state(name)
@@ -145,16 +145,16 @@ func (s *Service) decide(ctx context.Context, name types.NamespacedName, maxAge 
 		st.observation = observation
 		st.serviceTime.Observe(observation)
 	}
-	d := target.Decide(now, observation, failure, limits, p.Target, st.serviceTime.Mean())
+	d := sizing.Decide(now, observation, failure, limits, p.Target, st.serviceTime.Mean())
 	if window := p.Target.ScaleInStabilization; window > 0 {
 		d = st.peaks.Stabilize(d, window)
 	}
 	st.wanted = int64(d.Target)
 	if p.Group != nil {
-		own := target.Member{
+		own := sizing.Member{
 			Name: name.Name, Weight: p.Group.Weight, Wanted: st.wanted, Running: observation.Consumers, Limit: p.Group.MaxReplicas,
 		}
-		shares, limit := target.Split(append(others, own))
+		shares, limit := sizing.Split(append(others, own))
 		d = d.Within(p.Group.Name, shares[name.Name], limit)
 	}
 	st.decision = d
@@ -169,17 +169,17 @@ func (s *Service) decide(ctx context.Context, name types.NamespacedName, maxAge 
 // others returns what the other policies of p's group want, as far as it is known. Those that were not asked for a while
 // are asked in the background: nobody waits for the broker of another policy. One that never answered counts as wanting
 // all that it may have.
-func (s *Service) others(p *policy.Policy) []target.Member {
+func (s *Service) others(p *policy.Policy) []sizing.Member {
 	if p.Group == nil {
 		return nil
 	}
-	var members []target.Member
+	var members []sizing.Member
 	for _, member := range s.config.Policies.Group(p) {
 		if member.Name == p.Name {
 			continue
 		}
 		now := s.config.Now()
-		m := target.Member{
+		m := sizing.Member{
 			Name: member.Name.Name, Weight: member.Group.Weight, Wanted: int64(member.Calendar.Limits(now).MaxReplicas),
 			Limit: member.Group.MaxReplicas,
 		}
@@ -206,18 +206,18 @@ func (s *Service) others(p *policy.Policy) []target.Member {
 
 // answer is Decide, with an outage in which the calendar asks for nothing as an error: it would create no job anyway,
 // and as an error it shows in the ScaledJob's conditions.
-func (s *Service) answer(ctx context.Context, ref *pb.ScaledObjectRef, maxAge time.Duration) (target.Decision, error) {
+func (s *Service) answer(ctx context.Context, ref *pb.ScaledObjectRef, maxAge time.Duration) (sizing.Decision, error) {
 	name, err := policyName(ref)
 	if err != nil {
-		return target.Decision{}, err
+		return sizing.Decision{}, err
 	}
 	if s.config.Authorize != nil {
 		if err := s.config.Authorize(ctx, name.Namespace); err != nil {
-			return target.Decision{}, err
+			return sizing.Decision{}, err
 		}
 	}
 	d, err := s.decide(ctx, name, maxAge)
-	if err == nil && d.Constraint == target.Outage && d.Target == 0 {
+	if err == nil && d.Constraint == sizing.Outage && d.Target == 0 {
 		err = status.Error(codes.Unavailable, d.Reason)
 	}
 	return d, err

@@ -26,7 +26,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // source answers what the test puts into it.
@@ -38,19 +38,19 @@ type source struct {
 	held     chan struct{} // answers wait until it is closed; nil: they do not
 }
 
-func (s *source) Observe(ctx context.Context, _ time.Duration) (target.Observation, error) {
+func (s *source) Observe(ctx context.Context, _ time.Duration) (sizing.Observation, error) {
 	s.observed.Add(1)
 	if s.held != nil {
 		select {
 		case <-s.held:
 		case <-ctx.Done():
-			return target.Observation{}, context.Cause(ctx)
+			return sizing.Observation{}, context.Cause(ctx)
 		}
 	}
 	if failure := s.failure.Load(); failure != nil {
-		return target.Observation{}, *failure
+		return sizing.Observation{}, *failure
 	}
-	return target.Observation{Time: s.now(), Ready: s.ready.Load()}, nil
+	return sizing.Observation{Time: s.now(), Ready: s.ready.Load()}, nil
 }
 
 func (*source) Close() error { return nil }

@@ -15,7 +15,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // Policy is a compiled ScalingPolicy.
@@ -25,7 +25,7 @@ type Policy struct {
 	// TimeZone of the calendar; UTC without one.
 	TimeZone *time.Location
 	Calendar *calendar.Calendar
-	Target   target.Policy
+	Target   sizing.Parameters
 	// Group whose cap the policy shares, or nil.
 	Group  *Group
 	Source backlog.Source
@@ -99,7 +99,7 @@ func compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile) (*Policy, field.E
 		Name:       types.NamespacedName{Namespace: p.Namespace, Name: p.Name},
 		Generation: p.Generation,
 		Calendar:   compiled, TimeZone: time.UTC,
-		Target: target.Policy{MessagesPerReplica: int64(t.MessagesPerReplica), HoldFor: p.Spec.Outage.HoldFor.Duration},
+		Target: sizing.Parameters{MessagesPerReplica: int64(t.MessagesPerReplica), HoldFor: p.Spec.Outage.HoldFor.Duration},
 		spec:   p.Spec,
 	}
 	if c := p.Spec.Calendar; c != nil {

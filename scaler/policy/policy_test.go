@@ -18,7 +18,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // sources counts what is opened and closed instead of connecting.
@@ -31,8 +31,8 @@ func (s *sources) Open(*v1alpha1.ScalingPolicySpec, backlog.Values) backlog.Sour
 	return &countedSource{s}
 }
 
-func (*countedSource) Observe(context.Context, time.Duration) (target.Observation, error) {
-	return target.Observation{}, nil
+func (*countedSource) Observe(context.Context, time.Duration) (sizing.Observation, error) {
+	return sizing.Observation{}, nil
 }
 
 func (c *countedSource) Close() error { c.of.closed++; return nil }
@@ -222,7 +222,7 @@ func TestSourceFollowsCredentials(t *testing.T) {
 	clock := func() time.Time { return time.Unix(now.Load(), 0) }
 	later := func() { now.Add(int64(resolveEvery.Seconds())) }
 	uri := &secret{failure: errors.New("secretKeyRef: no such Secret")}
-	opener := NewSources(backlog.Limits{Timeout: 100 * time.Millisecond, Now: clock})
+	opener := NewSources(backlog.SampleBounds{Timeout: 100 * time.Millisecond, Now: clock})
 	spec := &v1alpha1.ScalingPolicySpec{Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{Queue: "scans"}}}
 	source := opener.Open(spec, valuesOf("scan", uri))
 	observe := func() string {
@@ -276,7 +276,7 @@ func TestSourceFollowsCredentials(t *testing.T) {
 // However many ask while the API server hangs, each waits for the first look-up as long as one may, not for each other's.
 func TestSourceWaitsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		opener := NewSources(backlog.Limits{Timeout: time.Second, Now: time.Now})
+		opener := NewSources(backlog.SampleBounds{Timeout: time.Second, Now: time.Now})
 		spec := &v1alpha1.ScalingPolicySpec{Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{Queue: "scans"}}}
 		source := opener.Open(spec, valuesOf("scan", &secret{hangs: true}))
 		var polls sync.WaitGroup

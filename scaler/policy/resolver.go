@@ -23,7 +23,7 @@ type objects struct {
 	reader client.Reader
 
 	mu   sync.Mutex
-	read map[objectKey]*backlog.Fresh[map[string]string]
+	read map[objectKey]*backlog.Cached[map[string]string]
 }
 
 type objectKey struct {
@@ -39,7 +39,7 @@ const (
 )
 
 func newObjects(reader client.Reader) *objects {
-	return &objects{reader: reader, read: map[objectKey]*backlog.Fresh[map[string]string]{}}
+	return &objects{reader: reader, read: map[objectKey]*backlog.Cached[map[string]string]{}}
 }
 
 // Resolve implements Resolver.
@@ -68,8 +68,8 @@ func (o *objects) value(ctx context.Context, at, kind string, name types.Namespa
 		if len(o.read) >= maxObjects {
 			clear(o.read)
 		}
-		limits := backlog.Limits{Timeout: resolveTimeout, Now: time.Now}
-		fresh = backlog.NewFresh(limits, func(ctx context.Context) (map[string]string, error) { return o.get(ctx, object) })
+		limits := backlog.SampleBounds{Timeout: resolveTimeout, Now: time.Now}
+		fresh = backlog.NewCached(limits, func(ctx context.Context) (map[string]string, error) { return o.get(ctx, object) })
 		o.read[object] = fresh
 	}
 	o.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog/kafka"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog/prometheus"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog/rabbitmq"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 const (
@@ -24,12 +24,12 @@ const (
 
 // Sources opens the sources that policies name.
 type Sources struct {
-	limits   backlog.Limits
+	limits   backlog.SampleBounds
 	rabbitmq *rabbitmq.Brokers
 }
 
 // NewSources returns sources whose samples are taken within limits.
-func NewSources(limits backlog.Limits) *Sources {
+func NewSources(limits backlog.SampleBounds) *Sources {
 	return &Sources{limits: limits, rabbitmq: rabbitmq.NewBrokers(limits)}
 }
 
@@ -66,8 +66,8 @@ func resolved[C config[C]](
 	resolve func(context.Context, *v1alpha1.ScalingPolicySpec, backlog.Values) (C, error), open func(C) (backlog.Source, error),
 ) backlog.Source {
 	var last *C
-	limits := backlog.Limits{Timeout: resolveTimeout, Now: s.limits.Now}
-	return &resolving[C]{open: open, configs: backlog.NewFresh(limits, func(ctx context.Context) (C, error) {
+	limits := backlog.SampleBounds{Timeout: resolveTimeout, Now: s.limits.Now}
+	return &resolving[C]{open: open, configs: backlog.NewCached(limits, func(ctx context.Context) (C, error) {
 		config, err := resolve(ctx, spec, values)
 		switch {
 		case err == nil:
@@ -81,7 +81,7 @@ func resolved[C config[C]](
 
 // resolving is a source whose credentials are looked up again from time to time.
 type resolving[C config[C]] struct {
-	configs *backlog.Fresh[C]
+	configs *backlog.Cached[C]
 	open    func(C) (backlog.Source, error)
 
 	mu     sync.Mutex
@@ -91,15 +91,15 @@ type resolving[C config[C]] struct {
 }
 
 // Observe implements backlog.Source.
-func (r *resolving[C]) Observe(ctx context.Context, maxAge time.Duration) (target.Observation, error) {
+func (r *resolving[C]) Observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error) {
 	// Only the first look-up is waited for.
 	config, err := r.configs.Recent(ctx, resolveEvery, math.MaxInt64)
 	if err != nil {
-		return target.Observation{}, err
+		return sizing.Observation{}, err
 	}
 	source, err := r.current(config)
 	if err != nil {
-		return target.Observation{}, err
+		return sizing.Observation{}, err
 	}
 	return source.Observe(ctx, maxAge)
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 const (
@@ -49,7 +49,7 @@ type Writer struct {
 
 // told is what the last events of a policy said.
 type told struct {
-	constraint target.Constraint
+	constraint sizing.Constraint
 	invalid    string
 }
 
@@ -100,7 +100,7 @@ func (w *Writer) tell(object *v1alpha1.ScalingPolicy, invalid error) {
 	before, known := w.told[name]
 	if !known { // the status says what the leader before this one has told
 		if last := object.Status.LastDecision; last != nil {
-			before.constraint = target.Constraint(last.Constraint)
+			before.constraint = sizing.Constraint(last.Constraint)
 		}
 		if c := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionValid); c != nil && invalid != nil &&
 			strings.HasPrefix(c.Message, invalid.Error()) {
@@ -128,9 +128,9 @@ func (w *Writer) tell(object *v1alpha1.ScalingPolicy, invalid error) {
 }
 
 // eventReasons are the reasons of events, in the form that Kubernetes gives them.
-var eventReasons = map[target.Constraint]string{
-	target.Backlog: "BoundByBacklog", target.Drain: "BoundByDrain", target.Floor: "BoundByFloor", target.Idle: "BoundByIdle",
-	target.Cap: "BoundByCap", target.ScaleIn: "BoundByScaleIn", target.Hold: "BacklogHeld", target.Outage: "BacklogOutage",
+var eventReasons = map[sizing.Constraint]string{
+	sizing.Backlog: "BoundByBacklog", sizing.Drain: "BoundByDrain", sizing.Floor: "BoundByFloor", sizing.Idle: "BoundByIdle",
+	sizing.Cap: "BoundByCap", sizing.ScaleIn: "BoundByScaleIn", sizing.Hold: "BacklogHeld", sizing.Outage: "BacklogOutage",
 }
 
 // onlyTimeDiffers reports whether a new status says nothing new but that the same decision was taken again just now.
@@ -206,7 +206,7 @@ func (w *Writer) renderDecision(
 	}
 	if d.Failure != nil {
 		reason := "Unreachable"
-		if d.Constraint == target.Hold {
+		if d.Constraint == sizing.Hold {
 			reason = "Held"
 		}
 		condition(v1alpha1.ConditionBacklogReachable, false, reason, d.Failure.Error())

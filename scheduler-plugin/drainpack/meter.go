@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
-	"github.com/ebbtide-dev/ebbtide/simulator/lowerbound"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
 )
 
 const (

@@ -13,7 +13,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
@@ -187,7 +187,7 @@ func try(trace simulator.Trace, o Options, c *v1alpha1.Calendar) (simulator.Outc
 		return simulator.Outcome{}, errs.ToAggregate()
 	}
 	s := o.System
-	s.Origin, s.Scaler = trace.Origin, simulator.Ebbtide(limits, target.Policy{MessagesPerReplica: 1})
+	s.Origin, s.Scaler = trace.Origin, simulator.Ebbtide(limits, sizing.Parameters{MessagesPerReplica: 1})
 	return s.Run(trace.Jobs)
 }
 

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
@@ -42,7 +42,7 @@ func (r Run) Plots(zone *time.Location) []Plot {
 		plot("Jobs", "how many", x, line{"target", "a", s.Target}, line{"pods", "b", s.Pods}, line{"pods at work", "c", s.Busy}),
 	}
 	var shares []line
-	for i, c := range target.Constraints {
+	for i, c := range sizing.Constraints {
 		if slices.Max(s.Constraints[c]) > 0 {
 			shares = append(shares, line{string(c), constraintClasses[i], s.Constraints[c]})
 		}
@@ -52,8 +52,8 @@ func (r Run) Plots(zone *time.Location) []Plot {
 		plot("Waits", "seconds that this share of the messages does not exceed", axis{count: len(s.WaitQuantiles)}, line{"wait", "a", s.WaitQuantiles}))
 }
 
-// constraintClasses are the colours of target.Constraints, in their order.
-var constraintClasses = [len(target.Constraints)]string{"a", "c", "b", "d", "e", "f", "g", "h"}
+// constraintClasses are the colours of sizing.Constraints, in their order.
+var constraintClasses = [len(sizing.Constraints)]string{"a", "c", "b", "d", "e", "f", "g", "h"}
 
 // Week is what nodes cost by hour of the week, in a time zone; how many there are where they have no price.
 type Week struct {

@@ -18,7 +18,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // Config says what to read, with values resolved. It holds credentials.
@@ -96,9 +96,9 @@ type reader struct {
 }
 
 // Read implements backlog.Reader.
-func (r *reader) Read(ctx context.Context) (target.Observation, error) {
+func (r *reader) Read(ctx context.Context) (sizing.Observation, error) {
 	name := "kafka " + strings.Join(r.config.Brokers, ",")
-	o := target.Observation{Source: name, ReadyHoldsInFlight: true, FinishedKnown: true}
+	o := sizing.Observation{Source: name, ReadyHoldsInFlight: true, FinishedKnown: true}
 	starts, err := r.offsets(r.client.ListStartOffsets(ctx, r.config.Topics...))
 	if err != nil {
 		return o, fmt.Errorf("%s: %w", name, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/e2e/testcert"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 const topic, partitions = "scans", 4
@@ -49,7 +49,7 @@ func produce(t *testing.T, c *kgo.Client, partition int32, n int) {
 	}
 }
 
-func read(t *testing.T, config Config) (target.Observation, error) {
+func read(t *testing.T, config Config) (sizing.Observation, error) {
 	t.Helper()
 	reader, err := Open(config)
 	if err != nil {
@@ -67,7 +67,7 @@ func TestRead(t *testing.T) {
 	produce(t, producer, 0, 5)
 	produce(t, producer, 1, 3)
 	config := Config{Brokers: brokers, Topics: []string{topic}, Group: "workers"}
-	check := func(name string, config Config, want target.Observation) {
+	check := func(name string, config Config, want sizing.Observation) {
 		t.Helper()
 		got, err := read(t, config)
 		if err != nil {
@@ -78,10 +78,10 @@ func TestRead(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
 		}
 	}
-	check("a group that never was", config, target.Observation{Ready: 8})
+	check("a group that never was", config, sizing.Observation{Ready: 8})
 	latest := config
 	latest.Latest = true
-	check("the same, from the latest", latest, target.Observation{})
+	check("the same, from the latest", latest, sizing.Observation{})
 
 	// A group that has committed, and whose consumers are away: it is paused, its lag is not.
 	admin := kadm.NewClient(producer)
@@ -90,14 +90,14 @@ func TestRead(t *testing.T) {
 	if err := admin.CommitAllOffsets(t.Context(), "workers", offsets); err != nil {
 		t.Fatal(err)
 	}
-	check("committed in one partition", config, target.Observation{Ready: 4, Finished: 4})
-	check("the same, from the latest", latest, target.Observation{Ready: 1, Finished: 4})
+	check("committed in one partition", config, sizing.Observation{Ready: 4, Finished: 4})
+	check("the same, from the latest", latest, sizing.Observation{Ready: 1, Finished: 4})
 
 	// What retention deleted can't be worked on any more.
 	if _, err := admin.DeleteRecords(t.Context(), kadm.Offsets{topic: {1: kadm.Offset{Topic: topic, Partition: 1, At: 2}}}); err != nil {
 		t.Fatal(err)
 	}
-	check("records deleted", config, target.Observation{Ready: 2, Finished: 4})
+	check("records deleted", config, sizing.Observation{Ready: 2, Finished: 4})
 
 	// A member of the group.
 	consumer := client(t, brokers, kgo.ConsumerGroup("workers"), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit())
@@ -106,7 +106,7 @@ func TestRead(t *testing.T) {
 	if fetches := consumer.PollFetches(polled); fetches.Err() != nil {
 		t.Fatal(fetches.Err())
 	}
-	check("worked on", config, target.Observation{Ready: 2, Finished: 4, Consumers: 1})
+	check("worked on", config, sizing.Observation{Ready: 2, Finished: 4, Consumers: 1})
 }
 
 // Brokers that speak TLS and ask for SASL, in each way that a policy can name.

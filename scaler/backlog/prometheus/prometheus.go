@@ -17,7 +17,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // Config says what to ask, with values resolved. It holds credentials.
@@ -95,8 +95,8 @@ type reader struct {
 }
 
 // Read implements backlog.Reader.
-func (r *reader) Read(ctx context.Context) (target.Observation, error) {
-	o := target.Observation{Source: "prometheus " + r.host, ReadyHoldsInFlight: true}
+func (r *reader) Read(ctx context.Context) (sizing.Observation, error) {
+	o := sizing.Observation{Source: "prometheus " + r.host, ReadyHoldsInFlight: true}
 	value, _, err := r.api.Query(ctx, r.config.Query, time.Time{})
 	if err != nil {
 		var failure *promv1.Error

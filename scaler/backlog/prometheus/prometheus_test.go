@@ -84,7 +84,7 @@ func TestErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := backlog.NewSource(reader, backlog.Limits{Timeout: time.Second, Now: time.Now})
+	source := backlog.NewSource(reader, backlog.SampleBounds{Timeout: time.Second, Now: time.Now})
 	_, err = source.Observe(t.Context(), 0)
 	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "prometheus 127.0.0.1:1: dial tcp 127.0.0.1:1") {
 		t.Errorf("error %v", err)

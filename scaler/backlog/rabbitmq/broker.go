@@ -43,7 +43,7 @@ type queueState struct {
 // queue is sampled for all policies that read it.
 type queue struct {
 	name    string
-	samples *backlog.Fresh[backlog.Sample[queueState]]
+	samples *backlog.Cached[backlog.Sample[queueState]]
 	users   int // guarded by Brokers.mu
 }
 
@@ -53,7 +53,7 @@ type broker struct {
 	address string // names the broker in errors
 	source  string // and in observations
 	tls     *tls.Config
-	limits  backlog.Limits
+	limits  backlog.SampleBounds
 	users   int               // guarded by Brokers.mu
 	queues  map[string]*queue // guarded by Brokers.mu
 
@@ -67,7 +67,7 @@ type broker struct {
 	closed     bool
 }
 
-func newBroker(uris []amqp.URI, tlsConfig *tls.Config, limits backlog.Limits) *broker {
+func newBroker(uris []amqp.URI, tlsConfig *tls.Config, limits backlog.SampleBounds) *broker {
 	hosts := make([]string, len(uris))
 	for i, uri := range uris {
 		hosts[i] = net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port))

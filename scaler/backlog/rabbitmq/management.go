@@ -33,13 +33,13 @@ var errAway = errors.New("management API: no answer")
 type management struct {
 	base, user, password string
 	client               *http.Client
-	limits               backlog.Limits
+	limits               backlog.SampleBounds
 
 	mu      sync.Mutex
 	retryAt time.Time // until when it is not asked, as it failed
 
-	totals   *backlog.Fresh[map[string]totals]
-	finished *backlog.Fresh[map[string]int64]
+	totals   *backlog.Cached[map[string]totals]
+	finished *backlog.Cached[map[string]int64]
 }
 
 // totals of a queue.
@@ -49,7 +49,7 @@ type totals struct {
 	Unacknowledged int64  `json:"messages_unacknowledged"`
 }
 
-func newManagement(config Config, vhost, user, password string, limits backlog.Limits) (*management, error) {
+func newManagement(config Config, vhost, user, password string, limits backlog.SampleBounds) (*management, error) {
 	u, err := url.Parse(config.ManagementURI)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, errors.New("managementURI must look like https://user:password@host:15671")
@@ -67,8 +67,8 @@ func newManagement(config Config, vhost, user, password string, limits backlog.L
 	}
 	u.User = nil
 	m.base = strings.TrimSuffix(u.String(), "/") + "/api/queues/" + url.PathEscape(vhost)
-	m.totals = backlog.NewFresh(limits, m.readTotals)
-	m.finished = backlog.NewFresh(limits, m.readFinished)
+	m.totals = backlog.NewCached(limits, m.readTotals)
+	m.finished = backlog.NewCached(limits, m.readFinished)
 	return m, nil
 }
 
@@ -84,7 +84,7 @@ func (m *management) finishedMessages(ctx context.Context) (map[string]int64, er
 
 // recent waits for an answer no longer than the observation that it adds to can do without: a quarter of the time limit, and then
 // not at all for the whole of it. After any other failure it does not ask for a second.
-func recent[T any](ctx context.Context, m *management, value *backlog.Fresh[T], maxAge, tolerated time.Duration) (T, error) {
+func recent[T any](ctx context.Context, m *management, value *backlog.Cached[T], maxAge, tolerated time.Duration) (T, error) {
 	m.mu.Lock()
 	wait := m.retryAt.Sub(m.limits.Now())
 	m.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // Config says what to read, with values resolved. It holds credentials.
@@ -76,7 +76,7 @@ func Resolve(ctx context.Context, spec *v1alpha1.ScalingPolicySpec, values backl
 
 // Brokers shares connections, and samples of queues, among policies.
 type Brokers struct {
-	limits backlog.Limits
+	limits backlog.SampleBounds
 
 	mu         sync.Mutex
 	brokers    map[Identity]*broker
@@ -94,7 +94,7 @@ type sharedManagement struct {
 }
 
 // NewBrokers returns an opener of sources.
-func NewBrokers(limits backlog.Limits) *Brokers {
+func NewBrokers(limits backlog.SampleBounds) *Brokers {
 	return &Brokers{limits: limits, brokers: map[Identity]*broker{}, management: map[managementKey]*sharedManagement{}}
 }
 
@@ -154,7 +154,7 @@ type source struct {
 const checkTypes = 5 * time.Minute
 
 // Observe implements backlog.Source. Of several samples the oldest is the observation's time.
-func (s *source) Observe(ctx context.Context, maxAge time.Duration) (target.Observation, error) {
+func (s *source) Observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error) {
 	o, err := s.observe(ctx, maxAge)
 	if err != nil {
 		return o, fmt.Errorf("broker %s: %w", s.broker.address, err)
@@ -162,8 +162,8 @@ func (s *source) Observe(ctx context.Context, maxAge time.Duration) (target.Obse
 	return o, nil
 }
 
-func (s *source) observe(ctx context.Context, maxAge time.Duration) (target.Observation, error) {
-	o := target.Observation{Source: s.broker.source}
+func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error) {
+	o := sizing.Observation{Source: s.broker.source}
 	if err := s.refuseStreams(ctx); err != nil {
 		return o, err
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/e2e/rabbitmq"
 	"github.com/ebbtide-dev/ebbtide/e2e/testcert"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
-	"github.com/ebbtide-dev/ebbtide/scaler/target"
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 func channel(t *testing.T, b *rabbitmq.Broker) *amqp.Channel {
@@ -60,8 +60,8 @@ func publish(t *testing.T, ch *amqp.Channel, queue string, n int) {
 }
 
 // limits of sources in tests.
-func limits(timeout time.Duration) backlog.Limits {
-	return backlog.Limits{Timeout: timeout, Now: time.Now}
+func limits(timeout time.Duration) backlog.SampleBounds {
+	return backlog.SampleBounds{Timeout: timeout, Now: time.Now}
 }
 
 func at(uri string) Identity { return Identity{URI: uri} }
@@ -81,7 +81,7 @@ func open(t *testing.T, brokers *Brokers, config Config) backlog.Source {
 }
 
 // observe waits until the source sees want, leaving the source aside.
-func observe(t *testing.T, source backlog.Source, want target.Observation) {
+func observe(t *testing.T, source backlog.Source, want sizing.Observation) {
 	t.Helper()
 	eventually(t, func() error {
 		got, err := source.Observe(t.Context(), 0)
@@ -127,8 +127,8 @@ func TestIntegrationRead(t *testing.T) {
 			both := open(t, brokers, Config{
 				Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{kind, kind + "-2", "not-declared"}, OtherConsumers: 1,
 			})
-			observe(t, one, target.Observation{Ready: 5})
-			observe(t, both, target.Observation{Ready: 7})
+			observe(t, one, sizing.Observation{Ready: 5})
+			observe(t, both, sizing.Observation{Ready: 7})
 
 			// Two consumers, one of them not the workload's; each holds one message.
 			workers := channel(t, b)
@@ -136,8 +136,8 @@ func TestIntegrationRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			held := []amqp.Delivery{consume(t, workers, kind), consume(t, workers, kind)}
-			observe(t, one, target.Observation{Ready: 3, Consumers: 2})
-			observe(t, both, target.Observation{Ready: 5, Consumers: 1})
+			observe(t, one, sizing.Observation{Ready: 3, Consumers: 2})
+			observe(t, both, sizing.Observation{Ready: 5, Consumers: 1})
 
 			// With nothing left to wait, the management API says how many are busy.
 			for _, queue := range []string{kind, kind + "-2"} {
@@ -145,8 +145,8 @@ func TestIntegrationRead(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			observe(t, one, target.Observation{Consumers: 2})
-			observe(t, both, target.Observation{Consumers: 1, Unacknowledged: 2, UnacknowledgedKnown: true})
+			observe(t, one, sizing.Observation{Consumers: 2})
+			observe(t, both, sizing.Observation{Consumers: 1, Unacknowledged: 2, UnacknowledgedKnown: true})
 
 			for _, delivery := range held {
 				if err := delivery.Ack(false); err != nil {
@@ -175,7 +175,7 @@ func TestIntegrationRead(t *testing.T) {
 
 	t.Run("missing queue", func(t *testing.T) {
 		lenient := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"nobody-declared-it"}})
-		observe(t, lenient, target.Observation{})
+		observe(t, lenient, sizing.Observation{})
 		strict := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"nobody-declared-it"}, FailIfMissing: true})
 		_, err := strict.Observe(t.Context(), 0)
 		if err == nil || !strings.Contains(err.Error(), `queue "nobody-declared-it": there is no such queue: declare it`) {
@@ -190,14 +190,14 @@ func TestIntegrationRead(t *testing.T) {
 		declare(t, ch, "short-lived", amqp.QueueTypeClassic)
 		publish(t, ch, "short-lived", 3)
 		source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"short-lived"}})
-		observe(t, source, target.Observation{Ready: 3})
+		observe(t, source, sizing.Observation{Ready: 3})
 		if _, err := ch.QueueDelete("short-lived", false, false, false); err != nil {
 			t.Fatal(err)
 		}
-		observe(t, source, target.Observation{})
+		observe(t, source, sizing.Observation{})
 		declare(t, ch, "short-lived", amqp.QueueTypeClassic)
 		publish(t, ch, "short-lived", 1)
-		observe(t, source, target.Observation{Ready: 1})
+		observe(t, source, sizing.Observation{Ready: 1})
 	})
 
 	t.Run("a stream is refused", func(t *testing.T) {
@@ -236,7 +236,7 @@ func TestIntegrationRead(t *testing.T) {
 		withOthers := open(t, brokers, Config{
 			Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{amqp.QueueTypeClassic, "shared"}, OtherConsumers: 1,
 		})
-		observed := func(source backlog.Source, maxAge time.Duration, want int64) target.Observation {
+		observed := func(source backlog.Source, maxAge time.Duration, want int64) sizing.Observation {
 			t.Helper()
 			o, err := source.Observe(t.Context(), maxAge)
 			if err != nil || o.Ready != want {
@@ -311,18 +311,18 @@ func TestIntegrationRead(t *testing.T) {
 		}
 		// A management API that is away costs a figure, not the observation.
 		source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), ManagementURI: "http://guest:guest@127.0.0.1:1", Queues: []string{"nobody-declared-it"}})
-		observe(t, source, target.Observation{})
+		observe(t, source, sizing.Observation{})
 	})
 
 	t.Run("several hosts", func(t *testing.T) {
 		address := strings.TrimPrefix(b.AMQPURL("/"), "amqp://guest:guest@")
 		source := open(t, brokers, Config{Identity: at("amqp://guest:guest@127.0.0.1:1," + silentListener(t) + "," + address), Queues: []string{"not-declared"}})
-		observe(t, source, target.Observation{})
+		observe(t, source, sizing.Observation{})
 	})
 
 	t.Run("crash and return", func(t *testing.T) {
 		source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{amqp.QueueTypeQuorum}})
-		observe(t, source, target.Observation{})
+		observe(t, source, sizing.Observation{})
 		b.Crash()
 		eventually(t, func() error {
 			_, err := source.Observe(t.Context(), 0)

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Fresh is a value that is read again only when it is older than who asks can do with, and by one reader at a time however
+// Cached is a value that is read again only when it is older than who asks can do with, and by one reader at a time however
 // many ask. It is safe for concurrent use.
-type Fresh[T any] struct {
-	limits Limits
+type Cached[T any] struct {
+	bounds SampleBounds
 	read   func(context.Context) (T, error)
 
 	mu     sync.Mutex
@@ -26,21 +26,21 @@ type flight[T any] struct {
 	err   error
 }
 
-// NewFresh returns a value that read reads. A reading takes at most limits.Timeout.
-func NewFresh[T any](limits Limits, read func(context.Context) (T, error)) *Fresh[T] {
-	return &Fresh[T]{limits: limits, read: read}
+// NewCached returns a value that read reads. A reading takes at most bounds.Timeout.
+func NewCached[T any](bounds SampleBounds, read func(context.Context) (T, error)) *Cached[T] {
+	return &Cached[T]{bounds: bounds, read: read}
 }
 
 // Get returns the value, younger than maxAge. An error is not kept: the next caller reads again.
-func (f *Fresh[T]) Get(ctx context.Context, maxAge time.Duration) (T, error) {
+func (f *Cached[T]) Get(ctx context.Context, maxAge time.Duration) (T, error) {
 	return f.Recent(ctx, maxAge, maxAge)
 }
 
 // Recent is Get for callers who would rather have an older value than wait: one that is past maxAge but younger than tolerated
 // is returned at once, while a newer one is read in the background.
-func (f *Fresh[T]) Recent(ctx context.Context, maxAge, tolerated time.Duration) (T, error) {
+func (f *Cached[T]) Recent(ctx context.Context, maxAge, tolerated time.Duration) (T, error) {
 	f.mu.Lock()
-	age, value := f.limits.Now().Sub(f.readAt), f.value
+	age, value := f.bounds.Now().Sub(f.readAt), f.value
 	known := !f.readAt.IsZero() && age >= 0
 	if known && age < maxAge {
 		f.mu.Unlock()
@@ -66,10 +66,10 @@ func (f *Fresh[T]) Recent(ctx context.Context, maxAge, tolerated time.Duration) 
 	}
 }
 
-func (f *Fresh[T]) fly(ctx context.Context, current *flight[T]) {
-	ctx, cancel := context.WithTimeoutCause(ctx, f.limits.Timeout, fmt.Errorf("no answer within %s", f.limits.Timeout))
+func (f *Cached[T]) fly(ctx context.Context, current *flight[T]) {
+	ctx, cancel := context.WithTimeoutCause(ctx, f.bounds.Timeout, fmt.Errorf("no answer within %s", f.bounds.Timeout))
 	defer cancel()
-	readAt := f.limits.Now()
+	readAt := f.bounds.Now()
 	current.value, current.err = f.read(ctx)
 	f.mu.Lock()
 	if current.err == nil {

@@ -1,4 +1,4 @@
-package target
+package sizing
 
 import (
 	"math"
@@ -75,7 +75,7 @@ func TestSplitIsFair(t *testing.T) {
 }
 
 func TestWithin(t *testing.T) {
-	d := Decide(now, Observation{Time: now, Ready: 9}, nil, calendar.Limits{Period: "default", MaxReplicas: 50}, Policy{MessagesPerReplica: 1}, 0)
+	d := Decide(now, Observation{Time: now, Ready: 9}, nil, calendar.Limits{Period: "default", MaxReplicas: 50}, Parameters{MessagesPerReplica: 1}, 0)
 	if same := d.Within("seats", 9, 20); same.Target != 9 || same.Constraint != Backlog {
 		t.Errorf("%d by %s", same.Target, same.Constraint)
 	}
@@ -90,7 +90,7 @@ func TestStabilize(t *testing.T) {
 	var peaks Peaks
 	at := func(second int, ready int64, limit int32) Decision {
 		time := now.Add(time.Duration(second) * time.Second)
-		d := Decide(time, Observation{Time: time, Ready: ready}, nil, calendar.Limits{Period: "p", MaxReplicas: limit}, Policy{MessagesPerReplica: 1}, 0)
+		d := Decide(time, Observation{Time: time, Ready: ready}, nil, calendar.Limits{Period: "p", MaxReplicas: limit}, Parameters{MessagesPerReplica: 1}, 0)
 		return peaks.Stabilize(d, time.Sub(time.Add(-60e9)))
 	}
 	for _, step := range []struct {

@@ -1,10 +1,10 @@
-// Package target decides how many replicas a backlog asks for. It is pure: an observation, limits and a policy go in, a
+// Package sizing decides how many replicas a backlog asks for. It is pure: an observation, limits and parameters go in, a
 // Decision comes out; no clock is read and nothing is asked of a broker.
 //
 // The target is the total number of unfinished jobs (or pods) that should exist, because that is what KEDA subtracts
 // the existing ones from: with target size 1, strategy `default` and minReplicaCount 0 it creates target - unfinished.
 // A queue's length in its place starts a second job for a message whose job is still starting.
-package target
+package sizing
 
 import (
 	"cmp"
@@ -41,8 +41,8 @@ type Observation struct {
 	FinishedKnown bool
 }
 
-// Policy is the part of a scaling policy that the arithmetic needs.
-type Policy struct {
+// Parameters are the part of a scaling policy that the arithmetic needs.
+type Parameters struct {
 	// MessagesPerReplica is at least 1.
 	MessagesPerReplica int64
 	// HoldFor is how long the last observation stays in force when newer ones fail.
@@ -115,22 +115,22 @@ type Decision struct {
 // Where nothing waits and unacknowledged is not known, some of the consumers may be the idle reserve already, and
 // adding the reserve to them would start it anew with every decision: it only fills demand up to idleReplicas then.
 //
-// Failure is why there is no newer observation, or nil. It holds the last observation for policy.HoldFor; after that,
+// Failure is why there is no newer observation, or nil. It holds the last observation for parameters.HoldFor; after that,
 // or when there never was one (observation.Time is zero), the calendar speaks alone. ServiceTime is what was observed, 0
-// when it is not known yet; policy.ServiceTime comes before it.
+// when it is not known yet; parameters.ServiceTime comes before it.
 func Decide(
-	now time.Time, observation Observation, failure error, limits calendar.Limits, policy Policy, serviceTime time.Duration,
+	now time.Time, observation Observation, failure error, limits calendar.Limits, parameters Parameters, serviceTime time.Duration,
 ) Decision {
 	d := Decision{Time: now, Observation: observation, Failure: failure, Limits: limits}
 	age := now.Sub(observation.Time)
-	if failure != nil && (observation.Time.IsZero() || age > policy.HoldFor) {
+	if failure != nil && (observation.Time.IsZero() || age > parameters.HoldFor) {
 		d.Observation = Observation{Time: observation.Time, Source: observation.Source}
 		d.Target = min(max(limits.MinReplicas, limits.IdleReplicas), limits.MaxReplicas)
 		d.Constraint = Outage
 		d.Reason = fmt.Sprintf("the backlog can't be read (%v); the limits of period %s ask for %d", failure, limits.Period, d.Target)
 		return d
 	}
-	d.measure(policy, cmp.Or(policy.ServiceTime, serviceTime))
+	d.measure(parameters, cmp.Or(parameters.ServiceTime, serviceTime))
 	d.bound()
 	if failure != nil {
 		d.Constraint = Hold
@@ -140,19 +140,19 @@ func Decide(
 }
 
 // measure works out the demand.
-func (d *Decision) measure(policy Policy, serviceTime time.Duration) {
+func (d *Decision) measure(parameters Parameters, serviceTime time.Duration) {
 	o := d.Observation
 	d.InFlight = busy(o)
-	waiting := ceil(o.Ready, policy.MessagesPerReplica)
+	waiting := ceil(o.Ready, parameters.MessagesPerReplica)
 	d.working = fmt.Sprintf("%d ready and %d in flight", o.Ready, d.InFlight)
 	if o.ReadyHoldsInFlight {
 		d.working = fmt.Sprintf("%d unfinished", o.Ready)
 	}
-	if policy.DrainWithin > 0 && serviceTime > 0 {
-		fewer := int64(math.Ceil(float64(o.Ready) * serviceTime.Seconds() / policy.DrainWithin.Seconds()))
+	if parameters.DrainWithin > 0 && serviceTime > 0 {
+		fewer := int64(math.Ceil(float64(o.Ready) * serviceTime.Seconds() / parameters.DrainWithin.Seconds()))
 		if fewer < waiting {
 			waiting, d.drained = fewer, true
-			d.working += fmt.Sprintf(", at %s each to be drained within %s,", serviceTime.Round(100*time.Millisecond), policy.DrainWithin)
+			d.working += fmt.Sprintf(", at %s each to be drained within %s,", serviceTime.Round(100*time.Millisecond), parameters.DrainWithin)
 		}
 	}
 	d.Demand = waiting

@@ -1,4 +1,4 @@
-package target
+package sizing
 
 import (
 	"fmt"
@@ -28,7 +28,7 @@ var metrics = map[string]metric{
 	// KEDA's rabbitmq trigger over HTTP: a statistic, up to five seconds old
 	"rabbitmq, HTTP": func(q *queue) int64 { return q.statistic },
 	"ebbtide": func(q *queue) int64 {
-		d := Decide(now, Observation{Time: now, Ready: q.ready, Consumers: q.consumers}, nil, q.limits, Policy{MessagesPerReplica: 1}, 0)
+		d := Decide(now, Observation{Time: now, Ready: q.ready, Consumers: q.consumers}, nil, q.limits, Parameters{MessagesPerReplica: 1}, 0)
 		return int64(d.Target)
 	},
 }

@@ -1,4 +1,4 @@
-package target
+package sizing
 
 import (
 	"errors"
@@ -83,7 +83,7 @@ func TestDecide(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got := Decide(now, tc.observation, tc.failure, tc.limits, Policy{MessagesPerReplica: tc.perReplica, HoldFor: 5 * time.Minute}, 0)
+			got := Decide(now, tc.observation, tc.failure, tc.limits, Parameters{MessagesPerReplica: tc.perReplica, HoldFor: 5 * time.Minute}, 0)
 			if got.Target != tc.want || got.Constraint != tc.constraint {
 				t.Errorf("target %d by %s, want %d by %s", got.Target, got.Constraint, tc.want, tc.constraint)
 			}
@@ -98,24 +98,24 @@ func TestDecideDrain(t *testing.T) {
 	open := calendar.Limits{Period: "default", MaxReplicas: 100}
 	cases := map[string]struct {
 		ready       int64
-		policy      Policy
+		parameters  Parameters
 		observed    time.Duration
 		want        int32
 		constraint  Constraint
 		reasonHolds string
 	}{
 		// 60 * 30 s / 600 s = 3, and 2 are busy.
-		"fewer are enough":     {60, Policy{DrainWithin: 10 * time.Minute, ServiceTime: 30 * time.Second}, 0, 5, Drain, "60 ready and 2 in flight, at 30s each to be drained within 10m0s, ask for 5"},
-		"observed":             {60, Policy{DrainWithin: 10 * time.Minute}, 20 * time.Second, 4, Drain, "at 20s each"},
-		"given comes first":    {60, Policy{DrainWithin: 10 * time.Minute, ServiceTime: 30 * time.Second}, 20 * time.Second, 5, Drain, "at 30s each"},
-		"rounded up":           {1, Policy{DrainWithin: time.Hour, ServiceTime: time.Second}, 0, 3, Backlog, "ask for 3"},
-		"not observed yet":     {60, Policy{DrainWithin: 10 * time.Minute}, 0, 62, Backlog, "ask for 62"},
-		"more than a job each": {4, Policy{DrainWithin: time.Second, ServiceTime: time.Minute}, 0, 6, Backlog, "ask for 6"},
+		"fewer are enough":     {60, Parameters{DrainWithin: 10 * time.Minute, ServiceTime: 30 * time.Second}, 0, 5, Drain, "60 ready and 2 in flight, at 30s each to be drained within 10m0s, ask for 5"},
+		"observed":             {60, Parameters{DrainWithin: 10 * time.Minute}, 20 * time.Second, 4, Drain, "at 20s each"},
+		"given comes first":    {60, Parameters{DrainWithin: 10 * time.Minute, ServiceTime: 30 * time.Second}, 20 * time.Second, 5, Drain, "at 30s each"},
+		"rounded up":           {1, Parameters{DrainWithin: time.Hour, ServiceTime: time.Second}, 0, 3, Backlog, "ask for 3"},
+		"not observed yet":     {60, Parameters{DrainWithin: 10 * time.Minute}, 0, 62, Backlog, "ask for 62"},
+		"more than a job each": {4, Parameters{DrainWithin: time.Second, ServiceTime: time.Minute}, 0, 6, Backlog, "ask for 6"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			tc.policy.MessagesPerReplica = 1
-			got := Decide(now, Observation{Time: now, Ready: tc.ready, Consumers: 2}, nil, open, tc.policy, tc.observed)
+			tc.parameters.MessagesPerReplica = 1
+			got := Decide(now, Observation{Time: now, Ready: tc.ready, Consumers: 2}, nil, open, tc.parameters, tc.observed)
 			if got.Target != tc.want || got.Constraint != tc.constraint || !strings.Contains(got.Reason, tc.reasonHolds) {
 				t.Errorf("%d by %s: %s; want %d by %s: %s", got.Target, got.Constraint, got.Reason, tc.want, tc.constraint, tc.reasonHolds)
 			}
@@ -127,12 +127,12 @@ func TestDecideDrain(t *testing.T) {
 func TestDecideLag(t *testing.T) {
 	limits := calendar.Limits{Period: "default", IdleReplicas: 1, MaxReplicas: 100}
 	o := Observation{Time: now, Ready: 40, ReadyHoldsInFlight: true, Consumers: 6, Parallelism: 12}
-	got := Decide(now, o, nil, limits, Policy{MessagesPerReplica: 1}, 0)
+	got := Decide(now, o, nil, limits, Parameters{MessagesPerReplica: 1}, 0)
 	if got.Target != 13 || got.InFlight != 6 || got.Reason != "40 unfinished, on 12 partitions, ask for 12, and period default keeps 1 idle" {
 		t.Errorf("%d, %d in flight: %s", got.Target, got.InFlight, got.Reason)
 	}
 	o.Ready = 5
-	if got := Decide(now, o, nil, limits, Policy{MessagesPerReplica: 1}, 0); got.Target != 6 || got.InFlight != 5 {
+	if got := Decide(now, o, nil, limits, Parameters{MessagesPerReplica: 1}, 0); got.Target != 6 || got.InFlight != 5 {
 		t.Errorf("%d, %d in flight: %s", got.Target, got.InFlight, got.Reason)
 	}
 }

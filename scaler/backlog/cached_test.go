@@ -13,8 +13,8 @@ import (
 func TestFresh(t *testing.T) {
 	now := time.Unix(100, 0)
 	reads, failure := 0, error(nil)
-	limits := Limits{Timeout: time.Second, Now: func() time.Time { return now }}
-	fresh := NewFresh(limits, func(context.Context) (int, error) { reads++; return reads, failure })
+	limits := SampleBounds{Timeout: time.Second, Now: func() time.Time { return now }}
+	fresh := NewCached(limits, func(context.Context) (int, error) { reads++; return reads, failure })
 	get := func() int {
 		t.Helper()
 		value, err := fresh.Get(t.Context(), time.Minute)
@@ -47,8 +47,8 @@ func TestFresh(t *testing.T) {
 func TestFreshShares(t *testing.T) {
 	var reads atomic.Int64
 	release := make(chan struct{})
-	limits := Limits{Timeout: 10 * time.Second, Now: time.Now}
-	fresh := NewFresh(limits, func(ctx context.Context) (int64, error) {
+	limits := SampleBounds{Timeout: 10 * time.Second, Now: time.Now}
+	fresh := NewCached(limits, func(ctx context.Context) (int64, error) {
 		n := reads.Add(1)
 		select {
 		case <-release:
@@ -79,7 +79,7 @@ func TestFreshShares(t *testing.T) {
 	close(release)
 	wait.Wait()
 
-	stuck := NewFresh(Limits{Timeout: 20 * time.Millisecond, Now: time.Now}, func(ctx context.Context) (int, error) {
+	stuck := NewCached(SampleBounds{Timeout: 20 * time.Millisecond, Now: time.Now}, func(ctx context.Context) (int, error) {
 		<-ctx.Done()
 		return 0, context.Cause(ctx)
 	})
@@ -94,7 +94,7 @@ func TestFreshCostIsFlat(t *testing.T) {
 	for _, pollers := range []int{1, 2, 3, 4, 8, 50} {
 		synctest.Test(t, func(t *testing.T) {
 			reads := 0
-			fresh := NewFresh(Limits{Timeout: time.Second, Now: time.Now}, func(context.Context) (int, error) {
+			fresh := NewCached(SampleBounds{Timeout: time.Second, Now: time.Now}, func(context.Context) (int, error) {
 				reads++
 				time.Sleep(time.Millisecond)
 				return 0, nil
@@ -123,7 +123,7 @@ func TestFreshCostIsFlat(t *testing.T) {
 func TestFreshRecent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reads := 0
-		fresh := NewFresh(Limits{Timeout: time.Minute, Now: time.Now}, func(context.Context) (int, error) {
+		fresh := NewCached(SampleBounds{Timeout: time.Minute, Now: time.Now}, func(context.Context) (int, error) {
 			reads++
 			time.Sleep(100 * time.Millisecond)
 			return reads, nil

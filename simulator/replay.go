@@ -11,8 +11,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
 
 // Epoch is the instant at which simulated time starts.

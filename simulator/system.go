@@ -10,8 +10,8 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
-	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
 
 // System is an installation under trial: queues of messages, KEDA that starts jobs for them, a scheduler that puts their pods

@@ -19,8 +19,8 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/status"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
+	"github.com/ebbtide-dev/ebbtide/scaler/status"
 )
 
 // noSource opens backlogs that nobody reads.

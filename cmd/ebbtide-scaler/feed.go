@@ -7,7 +7,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,7 +21,6 @@ import (
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
@@ -38,7 +36,6 @@ func feed(
 	if o.policyDir != "" {
 		return policy.NewDirectory(o.policyDir, store, log).Run(ctx, loaded)
 	}
-	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	config, err := restConfig(o.kubeconfig)
 	if err != nil {
 		return fmt.Errorf("no API server to read ScalingPolicies from (--policy-dir reads files instead): %w", err)

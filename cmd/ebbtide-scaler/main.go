@@ -10,11 +10,11 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
@@ -23,8 +23,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 	"k8s.io/apimachinery/pkg/types"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/ebbtide-dev/ebbtide/internal/socket"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/externalscaler"
@@ -98,15 +98,13 @@ func run(ctx context.Context, o options) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(200) // what is kept is small: collect it half as often
 	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1) // to answer a poll is less work than to wake another thread for it
-	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
 		return fmt.Errorf("--log-level %q: must be debug, info, warn or error", o.logLevel)
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	credentials, err := serverCredentials(o.tlsCert, o.tlsKey, o.tlsClients)
+	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
+	serving, err := newCertificates(o.tlsCert, o.tlsKey, o.tlsClients)
 	if err != nil {
 		return err
 	}
@@ -130,8 +128,8 @@ func run(ctx context.Context, o options) error {
 	sources := policy.NewSources(backlog.SampleBounds{Timeout: o.timeout, Now: time.Now})
 	store := policy.NewStore(sources, watch, log)
 	registry.MustRegister(&decision.Calendars{Policies: store, Now: time.Now})
-	if o.tlsCert != "" {
-		registry.MustRegister(certificateExpiry(o.tlsCert))
+	if serving.pair != nil {
+		registry.MustRegister(serving.expiry())
 	}
 	watch.service = externalscaler.New(externalscaler.Config{
 		Policies: store, Recorder: recorder, MaxAge: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now, Authorize: authorize,
@@ -141,12 +139,12 @@ func run(ctx context.Context, o options) error {
 	work, workCtx := errgroup.WithContext(ctx)
 	healthServer := health.NewServer()
 	healthServer.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
-	server := newServer(workCtx, credentials)
+	server := newServer(workCtx, serving.credentials())
 	watch.service.Register(server)
 	decisions.Register(server)
 	healthpb.RegisterHealthServer(server, healthServer)
 	reflection.Register(server)
-	listener, err := socket.Listen(ctx, o.listen, vanished)
+	listener, err := listen(ctx, o.listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
@@ -164,6 +162,7 @@ func run(ctx context.Context, o options) error {
 		})
 	})
 	work.Go(func() error { store.FollowHolidays(workCtx); return nil })
+	work.Go(func() error { return serving.follow(workCtx) })
 	work.Go(func() error { return server.Serve(listener) })
 	work.Go(func() error {
 		if err := web.server.Serve(web.listener); !errors.Is(err, http.ErrServerClosed) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"runtime"
 	"time"
 
@@ -20,6 +21,13 @@ const (
 	// often as they may.
 	maxConnectionAge = 20 * time.Second
 )
+
+// listen listens on a TCP address. Where the system can (Linux), a connection ends when its peer does not acknowledge data, or a
+// keep-alive probe, for as long as vanished. Probes are sent every 15 s of silence, which is Go's default.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	config := net.ListenConfig{Control: endUnacknowledged(vanished)}
+	return config.Listen(ctx, "tcp", address)
+}
 
 // newServer returns a gRPC server without services, whose streams end with serving.
 func newServer(serving context.Context, credentials credentials.TransportCredentials) *grpc.Server {

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -11,62 +11,81 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 )
 
-// serverCredentials are those of the gRPC service. Certificates are read anew for every connection, which KEDA keeps
-// for long: a rotated file needs no restart.
-func serverCredentials(certFile, keyFile, clientCAFile string) (credentials.TransportCredentials, error) {
+// certificates of the gRPC service, which follow their files: a rotation needs no restart. While the files of the pair can't be
+// read, the last good pair serves. The clients' CA is read for every connection, so that a CA that was removed is trusted no more.
+type certificates struct {
+	pair      *certwatcher.CertWatcher // nil: plain text
+	clientCAs string                   // file, "" where any client may call
+}
+
+// newCertificates reads the files once, so that a wrong one is an error at start.
+func newCertificates(certFile, keyFile, clientCAFile string) (*certificates, error) {
 	if certFile == "" && keyFile == "" {
 		if clientCAFile != "" {
 			return nil, errors.New("--tls-client-ca needs --tls-cert and --tls-key")
 		}
-		return insecure.NewCredentials(), nil
+		return &certificates{}, nil
 	}
-	load := func() (*tls.Config, error) {
-		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-		if err != nil {
-			return nil, fmt.Errorf("--tls-cert and --tls-key: %w", err)
-		}
-		config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}
-		if clientCAFile == "" {
-			return config, nil
-		}
-		text, err := os.ReadFile(clientCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("--tls-client-ca: %w", err)
-		}
-		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-		if !config.ClientCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("--tls-client-ca %s: holds no PEM certificate", clientCAFile)
-		}
-		return config, nil
-	}
-	config, err := load()
+	pair, err := certwatcher.New(certFile, keyFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--tls-cert and --tls-key: %w", err)
 	}
-	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return load() }
-	return credentials.NewTLS(config), nil
+	c := &certificates{pair, clientCAFile}
+	_, err = c.config()
+	return c, err
 }
 
-// certificateExpiry shows until when a certificate file is good, as it is when it is asked for.
-func certificateExpiry(file string) prometheus.Collector {
+// follow takes up changed files until ctx ends.
+func (c *certificates) follow(ctx context.Context) error {
+	if c.pair == nil {
+		return nil
+	}
+	if err := c.pair.Start(ctx); ctx.Err() == nil {
+		return fmt.Errorf("--tls-cert and --tls-key: %w", err)
+	}
+	return nil
+}
+
+func (c *certificates) credentials() credentials.TransportCredentials {
+	if c.pair == nil {
+		return insecure.NewCredentials()
+	}
+	return credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.config() },
+	})
+}
+
+// config is that of a new connection.
+func (c *certificates) config() (*tls.Config, error) {
+	config := &tls.Config{GetCertificate: c.pair.GetCertificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}
+	if c.clientCAs == "" {
+		return config, nil
+	}
+	text, err := os.ReadFile(c.clientCAs)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-client-ca: %w", err)
+	}
+	config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+	if !config.ClientCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("--tls-client-ca %s: holds no PEM certificate", c.clientCAs)
+	}
+	return config, nil
+}
+
+// expiry shows until when the certificate that the service presents is valid.
+func (c *certificates) expiry() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "ebbtide_tls_certificate_expiry_timestamp_seconds",
-		Help: "Until when the certificate of the gRPC service is good; 0 when its file can't be read.",
+		Help: "Until when the certificate that the gRPC service presents is valid.",
 	}, func() float64 {
-		text, err := os.ReadFile(file)
-		if err != nil {
+		pair, err := c.pair.GetCertificate(nil)
+		if err != nil || pair.Leaf == nil {
 			return 0
 		}
-		block, _ := pem.Decode(text) // the first one is the service's own
-		if block == nil {
-			return 0
-		}
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return 0
-		}
-		return float64(certificate.NotAfter.Unix())
+		return float64(pair.Leaf.NotAfter.Unix())
 	})
 }

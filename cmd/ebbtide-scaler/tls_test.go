@@ -46,11 +46,16 @@ func TestServerCredentials(t *testing.T) {
 	}
 	rotate(ca)
 	write(t, file("ca.crt"), ca.PEM)
-	serving, err := serverCredentials(file("tls.crt"), file("tls.key"), file("ca.crt"))
+	serving, err := newCertificates(file("tls.crt"), file("tls.key"), file("ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(grpc.Creds(serving))
+	go func() {
+		if err := serving.follow(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	server := grpc.NewServer(grpc.Creds(serving.credentials()))
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -87,9 +92,17 @@ func TestServerCredentials(t *testing.T) {
 			t.Errorf("a client %s: %v, want that it is refused", name, err)
 		}
 	}
+	write(t, file("tls.key"), []byte("half a k"))
+	if err := call(ca, ca); err != nil {
+		t.Errorf("while the key is half written: %v", err)
+	}
 	rotate(stranger)
-	if err := call(stranger, ca); err != nil {
-		t.Errorf("after the rotation: %v", err)
+	begin := time.Now()
+	for err = call(stranger, ca); err != nil && time.Since(begin) < 30*time.Second; err = call(stranger, ca) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err != nil {
+		t.Errorf("half a minute after the rotation: %v", err)
 	}
 	write(t, file("ca.crt"), stranger.PEM)
 	if err := call(stranger, stranger); err != nil {
@@ -168,41 +181,42 @@ func TestServerCredentialsErrors(t *testing.T) {
 		"empty client CA": {at("tls.crt"), at("tls.key"), at("empty"), "holds no PEM certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := serverCredentials(tc.cert, tc.key, tc.ca); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, err := newCertificates(tc.cert, tc.key, tc.ca); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want one with %q", err, tc.want)
 			}
 		})
 	}
 }
 
-// The expiry that is shown is that of the file as it is, and 0 when nobody could be served by it.
+// The expiry that is shown is that of the certificate that clients see, whatever is in the file meanwhile.
 func TestCertificateExpiry(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "tls.crt")
+	dir := t.TempDir()
+	cert, key := testcert.New(t).Issue(t, "server")
+	write(t, filepath.Join(dir, "tls.crt"), cert)
+	write(t, filepath.Join(dir, "tls.key"), key)
+	serving, err := newCertificates(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(certificateExpiry(file))
-	shown := func() float64 {
-		families, err := registry.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return families[0].GetMetric()[0].GetGauge().GetValue()
-	}
-	if got := shown(); got != 0 {
-		t.Errorf("without a file: %v", got)
-	}
-	cert, _ := testcert.New(t).Issue(t, "server")
-	write(t, file, cert)
+	registry.MustRegister(serving.expiry())
 	block, _ := pem.Decode(cert)
 	certificate, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := shown(); got != float64(certificate.NotAfter.Unix()) {
-		t.Errorf("%v, want %s", got, certificate.NotAfter)
-	}
-	write(t, file, []byte("-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n"))
-	if got := shown(); got != 0 {
-		t.Errorf("of what is no certificate: %v", got)
+	for _, file := range [][]byte{cert, []byte("half a certif")} {
+		write(t, filepath.Join(dir, "tls.crt"), file)
+		if err := serving.pair.ReadCertificate(); (err == nil) != (len(file) == len(cert)) {
+			t.Fatal(err)
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := families[0].GetMetric()[0].GetGauge().GetValue(); got != float64(certificate.NotAfter.Unix()) {
+			t.Errorf("%v, want %s", got, certificate.NotAfter)
+		}
 	}
 	doctable.Metrics(t, "../../docs/reference/metrics.md", "tls metrics", registry, "ebbtide_")
 }

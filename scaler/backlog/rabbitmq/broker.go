@@ -15,7 +15,6 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/ebbtide-dev/ebbtide/internal/socket"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 )
 
@@ -323,7 +322,7 @@ func (b *broker) dialHost(ctx context.Context, uri amqp.URI, timeout time.Durati
 			}
 			// Bounds the handshake; the library clears it afterwards.
 			deadline, _ := ctx.Deadline()
-			return socket.Wrap(raw), raw.SetDeadline(deadline)
+			return raw, raw.SetDeadline(deadline)
 		},
 	}
 	c, err := amqp.DialConfig(uri.String(), config)

@@ -1,16 +1,13 @@
 //go:build !linux
 
-package socket
+package main
 
 import (
-	"net"
 	"syscall"
 	"time"
 )
 
+// endUnacknowledged does nothing: TCP_USER_TIMEOUT is Linux's.
 func endUnacknowledged(time.Duration) func(network, address string, c syscall.RawConn) error {
 	return nil
 }
-
-// Wrap returns a connection as it is.
-func Wrap(c net.Conn) net.Conn { return c }

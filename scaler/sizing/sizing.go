@@ -35,10 +35,11 @@ type Observation struct {
 	UnacknowledgedKnown bool
 	// Parallelism is how many consumers can work at once: a Kafka group's partitions. 0 means any number.
 	Parallelism int64
-	// Finished counts the messages that were ever worked off, and whether it is known. It may lag: only differences over
-	// minutes are used.
-	Finished      int64
-	FinishedKnown bool
+	// Finished counts the messages that were ever worked off, by part of the source (a queue, a partition); nil when it is not
+	// known. A part without a count is left out. It may lag: only differences over minutes are used.
+	Finished map[string]int64
+	// Missing names the queues that do not exist, in the broker's own word, and that count as empty.
+	Missing []string
 }
 
 // Parameters are the part of a scaling policy that the arithmetic needs.

@@ -138,7 +138,7 @@ func TestServiceTime(t *testing.T) {
 			}
 			if second%5 == 0 {
 				observed.Observe(Observation{
-					Time: now.Add(time.Duration(second) * time.Second), Consumers: int64(len(ends)), Finished: counted, FinishedKnown: second%10 == 0,
+					Time: now.Add(time.Duration(second) * time.Second), Consumers: int64(len(ends)), Finished: known(second%10 == 0, counted),
 				})
 			}
 		}
@@ -149,20 +149,116 @@ func TestServiceTime(t *testing.T) {
 	}
 	var little ServiceTime
 	for i := range 9 {
-		little.Observe(Observation{Time: now.Add(time.Duration(i) * time.Minute), Consumers: 1, Finished: int64(i), FinishedKnown: true})
+		little.Observe(Observation{Time: now.Add(time.Duration(i) * time.Minute), Consumers: 1, Finished: known(true, int64(i))})
 	}
 	if got := little.Mean(); got != 0 {
 		t.Errorf("mean %s from 8 messages, want none yet", got)
 	}
 	for i := 9; i < 30; i++ {
-		little.Observe(Observation{Time: now.Add(time.Duration(i) * time.Minute), Consumers: 1, Finished: int64(i), FinishedKnown: true})
+		little.Observe(Observation{Time: now.Add(time.Duration(i) * time.Minute), Consumers: 1, Finished: known(true, int64(i))})
 	}
 	if got := little.Mean(); got != time.Minute {
 		t.Errorf("mean %s, want 1m", got)
 	}
 	before := little.Mean()
-	little.Observe(Observation{Time: now.Add(time.Hour), Consumers: 1, Finished: 0, FinishedKnown: true}) // the broker counts anew
+	little.Observe(Observation{Time: now.Add(time.Hour), Consumers: 1, Finished: known(true, 0)}) // the broker counts anew
 	if little.Mean() != before {
 		t.Errorf("a count that starts anew changed the mean from %s to %s", before, little.Mean())
 	}
+}
+
+// known is a count of a source of one part, or none.
+func known(is bool, finished int64) map[string]int64 {
+	if !is {
+		return nil
+	}
+	return map[string]int64{"q": finished}
+}
+
+// What is no finished work is not taken for it: progress counts by part of the source, and a jump that does not repeat is left out.
+func TestServiceTimeJumps(t *testing.T) {
+	for name, tc := range map[string]struct {
+		jump func(second int) map[string]int64 // what is counted beside the work, by part
+		busy int64
+		want time.Duration
+	}{
+		"a partition first committed at a high offset": {func(second int) map[string]int64 {
+			if second < 600 {
+				return nil
+			}
+			return map[string]int64{"p6": 5_000_000}
+		}, 20, 30 * time.Second},
+		"an offset moved forward by hand": {func(second int) map[string]int64 {
+			if second < 600 {
+				return map[string]int64{"p6": 0}
+			}
+			return map[string]int64{"p6": 5_000_000}
+		}, 20, 30 * time.Second},
+		"moved right after the start": {func(second int) map[string]int64 {
+			if second < 10 {
+				return map[string]int64{"p6": 0}
+			}
+			return map[string]int64{"p6": 5_000_000}
+		}, 20, 30 * time.Second},
+		"a queue that counts anew": {func(second int) map[string]int64 {
+			if second < 600 {
+				return map[string]int64{"p6": 5_000_000}
+			}
+			return map[string]int64{"p6": 0}
+		}, 20, 30 * time.Second},
+		"statistics that come late": {func(second int) map[string]int64 {
+			if second < 1000 {
+				return nil
+			}
+			return map[string]int64{"late": 12_345}
+		}, 20, 30 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s ServiceTime
+			for second := 0; second <= 3600; second += 5 {
+				finished := map[string]int64{"p1": int64(second) * tc.busy / 30}
+				for part, count := range tc.jump(second) {
+					finished[part] = count
+				}
+				s.Observe(Observation{
+					Time: now.Add(time.Duration(second) * time.Second), Ready: 6000, Consumers: tc.busy, Finished: finished, ReadyHoldsInFlight: true,
+				})
+				if mean := s.Mean(); second > 300 && (mean < tc.want*8/10 || mean > tc.want*12/10) {
+					t.Fatalf("after %d s: mean %s, want about %s", second, mean, tc.want)
+				}
+			}
+		})
+	}
+}
+
+// Work that really takes another time from now on is followed, and a night without work forgets nothing.
+func TestServiceTimeFollows(t *testing.T) {
+	var s ServiceTime
+	s.StartFrom(time.Minute)
+	if s.Mean() != time.Minute {
+		t.Errorf("mean %s, want the one it started from", s.Mean())
+	}
+	at, finished := now, 0.0
+	work := func(length, each time.Duration) {
+		for range int(length / (5 * time.Second)) {
+			at = at.Add(5 * time.Second)
+			consumers := int64(0)
+			if each > 0 {
+				consumers, finished = 20, finished+20*5/each.Seconds()
+			}
+			s.Observe(Observation{Time: at, Ready: consumers, Consumers: consumers, Finished: map[string]int64{"q": int64(finished)}})
+		}
+	}
+	about := func(when string, want time.Duration) {
+		t.Helper()
+		if got := s.Mean(); got < want*9/10 || got > want*11/10 {
+			t.Errorf("%s: mean %s, want about %s", when, got, want)
+		}
+	}
+	work(time.Hour, 30*time.Second)
+	about("an hour of work", 30*time.Second)
+	work(12*time.Hour, 0)
+	about("a night without", 30*time.Second)
+	work(6*time.Hour, time.Second)
+	about("hours of work that is thirty times shorter", time.Second)
 }

@@ -98,7 +98,7 @@ type reader struct {
 // Read implements backlog.Reader.
 func (r *reader) Read(ctx context.Context) (sizing.Observation, error) {
 	name := "kafka " + strings.Join(r.config.Brokers, ",")
-	o := sizing.Observation{Source: name, ReadyHoldsInFlight: true, FinishedKnown: true}
+	o := sizing.Observation{Source: name, ReadyHoldsInFlight: true, Finished: map[string]int64{}}
 	starts, err := r.offsets(r.client.ListStartOffsets(ctx, r.config.Topics...))
 	if err != nil {
 		return o, fmt.Errorf("%s: %w", name, err)
@@ -124,7 +124,7 @@ func (r *reader) Read(ctx context.Context) (sizing.Observation, error) {
 		commit, ok := committed.Lookup(end.Topic, end.Partition)
 		switch {
 		case ok && commit.At >= 0:
-			o.Finished += commit.At
+			o.Finished[fmt.Sprintf("%s/%d", end.Topic, end.Partition)] = commit.At
 			// What retention deleted can't be worked on any more.
 			o.Ready += max(0, end.Offset-max(commit.At, start))
 		case !r.config.Latest:

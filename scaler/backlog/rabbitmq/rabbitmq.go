@@ -171,9 +171,12 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 	if err != nil {
 		return o, err
 	}
-	for _, sample := range samples {
+	for i, sample := range samples {
 		if o.Time.IsZero() || sample.Time.Before(o.Time) {
 			o.Time, o.Trace = sample.Time, sample.Trace
+		}
+		if sample.Value.missing {
+			o.Missing = append(o.Missing, s.config.Queues[i])
 		}
 		o.Ready += sample.Value.ready
 		o.Consumers += sample.Value.consumers
@@ -195,9 +198,12 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 	if s.config.CountFinished {
 		if finished, err := s.management.finishedMessages(ctx); err == nil {
 			for _, name := range s.config.Queues {
-				n, known := finished[name]
-				o.Finished += n
-				o.FinishedKnown = o.FinishedKnown || known
+				if n, known := finished[name]; known {
+					if o.Finished == nil {
+						o.Finished = map[string]int64{}
+					}
+					o.Finished[name] = n
+				}
 			}
 		}
 	}

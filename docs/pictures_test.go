@@ -134,7 +134,7 @@ func TestPictureOfBursts(t *testing.T) {
 			})
 		}
 	}
-	unlimited, errs := calendar.New(nil, nil, 1000, nil)
+	unlimited, errs := calendar.New(nil, 1000, nil)
 	if len(errs) > 0 {
 		t.Fatal(errs.ToAggregate())
 	}

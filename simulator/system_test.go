@@ -19,7 +19,7 @@ import (
 // ours is the scaler without a floor.
 func ours(t *testing.T) Scaler {
 	t.Helper()
-	limits, errs := calendar.New(nil, nil, 500, nil)
+	limits, errs := calendar.New(nil, 500, nil)
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
@@ -296,7 +296,7 @@ func TestSystemChecks(t *testing.T) {
 }
 
 func BenchmarkSystem(b *testing.B) {
-	limits, errs := calendar.New(nil, nil, 100_000, nil)
+	limits, errs := calendar.New(nil, 100_000, nil)
 	if len(errs) > 0 {
 		b.Fatal(errs)
 	}

@@ -307,8 +307,8 @@ type MaxReplicasGroup struct {
 	Weight int32 `json:"weight,omitempty"`
 }
 
-// Limits bound the target while a period is in force. An unset field leaves that bound as the default limits (or the
-// target's maxReplicas) have it.
+// Limits bound the target while a period is in force. What is set replaces the default limits' value, what is unset is
+// taken from them. No cap goes beyond target.maxReplicas.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",message="minReplicas must not exceed maxReplicas"
 type Limits struct {

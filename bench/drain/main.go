@@ -52,7 +52,7 @@ func main() {
 }
 
 func run(out string, seeds uint64, poll time.Duration) error {
-	limits, errs := calendar.New(nil, nil, 200, nil)
+	limits, errs := calendar.New(nil, 200, nil)
 	if len(errs) > 0 {
 		return errs.ToAggregate()
 	}

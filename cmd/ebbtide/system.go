@@ -140,7 +140,7 @@ func readPolicies(ctx context.Context, files []string) ([]*policy.Policy, error)
 
 // reactivePolicy has no calendar.
 func reactivePolicy() (*policy.Policy, error) {
-	limits, errs := calendar.New(nil, nil, reactiveCap, nil)
+	limits, errs := calendar.New(nil, reactiveCap, nil)
 	reactive := &policy.Policy{Calendar: limits, TimeZone: time.UTC, Target: sizing.Parameters{MessagesPerReplica: 1}}
 	reactive.Name.Name = "reactive"
 	return reactive, errs.ToAggregate()

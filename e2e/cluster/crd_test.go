@@ -14,7 +14,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
-	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 )
 
 // toolsOf are the tools that are built, and the project's folder.
@@ -137,7 +137,7 @@ func validate(text string) error {
 	}
 	v1alpha1.SetDefaults(p)
 	errs := v1alpha1.Validate(p)
-	_, more := calendar.New(p.Spec.Calendar, nil, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
+	_, more := policy.CompileCalendar(p.Spec.Calendar, nil, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
 	if errs = append(errs, more...); len(errs) > 0 {
 		return fmt.Errorf("%w", errs.ToAggregate())
 	}

@@ -106,7 +106,7 @@ func mean(times []time.Duration) time.Duration {
 // predict plays the load in the simulator with the cluster's settings. How long pods and nodes take to start and nodes to go is taken from
 // what was observed, step by step: the simulator is to find out what they make together.
 func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
-	limits, errs := calendar.New(nil, nil, maxReplicas, nil)
+	limits, errs := calendar.New(nil, maxReplicas, nil)
 	if len(errs) > 0 {
 		return simulator.Outcome{}, errs.ToAggregate()
 	}

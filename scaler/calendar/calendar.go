@@ -22,8 +22,6 @@ import (
 	_ "time/tzdata" // the scaler's image holds no time-zone database
 
 	"k8s.io/utils/ptr"
-
-	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 )
 
 // Limits bound a target at an instant.
@@ -40,11 +38,12 @@ const DefaultPeriod = "default"
 // Calendar is a compiled calendar, safe for concurrent use. Make one with New.
 type Calendar struct {
 	zone       *time.Location
+	ceiling    int32 // no cap goes beyond it
 	base       Limits
 	periods    []period
 	exceptions []exception
 	holidays   *Holidays // nil: none
-	onHoliday  v1alpha1.Limits
+	onHoliday  Bounds
 
 	today  atomic.Pointer[spans]  // of the day that Limits was asked for last
 	change atomic.Pointer[change] // that NextChange found last
@@ -56,7 +55,7 @@ type period struct {
 	days     days // on which it starts
 	from, to int  // minutes after the midnight that the day starts with; to > from, past 1440 on the next day
 	lead     time.Duration
-	limits   v1alpha1.Limits
+	limits   Bounds
 }
 
 // exception is a range of dates, both included, with limits that hold all day.
@@ -64,7 +63,7 @@ type exception struct {
 	name     string
 	from, to date
 	yearly   bool
-	limits   v1alpha1.Limits
+	limits   Bounds
 }
 
 // Limits returns the limits in force at t.
@@ -92,11 +91,11 @@ func (c *Calendar) compute(t time.Time) Limits {
 	today := dateOf(t.In(c.zone))
 	for i := range c.exceptions {
 		if e := &c.exceptions[i]; e.holds(today) {
-			return c.base.with(e.name, e.limits)
+			return c.limits(e.name, e.limits)
 		}
 	}
 	if name, is := c.holidays.on(today); is {
-		return c.base.with(name, c.onHoliday)
+		return c.limits(name, c.onHoliday)
 	}
 	limits, some := c.base, false
 	for i := range c.periods {
@@ -105,10 +104,10 @@ func (c *Calendar) compute(t time.Time) Limits {
 			continue
 		}
 		if !some {
-			limits, some = c.base.with(p.name, p.limits), true
+			limits, some = c.limits(p.name, p.limits), true
 			continue
 		}
-		limits = limits.and(c.base.with(p.name, p.limits))
+		limits = limits.and(c.limits(p.name, p.limits))
 	}
 	return limits
 }
@@ -291,13 +290,14 @@ func (c *Calendar) Timeline(from, to time.Time) []Span {
 	return list
 }
 
-// with returns the limits that hold when fields that are set replace the receiver's. No cap goes beyond the receiver's.
-func (l Limits) with(name string, set v1alpha1.Limits) Limits {
+// limits are those of bounds: what they leave out is the default's, and what they state replaces it. Only the ceiling
+// holds for all.
+func (c *Calendar) limits(name string, b Bounds) Limits {
 	return Limits{
 		Period:       name,
-		MinReplicas:  ptr.Deref(set.MinReplicas, l.MinReplicas),
-		IdleReplicas: ptr.Deref(set.IdleReplicas, l.IdleReplicas),
-		MaxReplicas:  min(ptr.Deref(set.MaxReplicas, l.MaxReplicas), l.MaxReplicas),
+		MinReplicas:  ptr.Deref(b.MinReplicas, c.base.MinReplicas),
+		IdleReplicas: ptr.Deref(b.IdleReplicas, c.base.IdleReplicas),
+		MaxReplicas:  min(ptr.Deref(b.MaxReplicas, c.base.MaxReplicas), c.ceiling),
 	}
 }
 

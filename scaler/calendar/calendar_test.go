@@ -6,41 +6,38 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
-
-	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 )
 
 const maxReplicas = 200
 
-func compile(t *testing.T, spec *v1alpha1.Calendar) *Calendar {
+func compile(t *testing.T, spec *Spec) *Calendar {
 	t.Helper()
-	c, errs := New(spec, nil, maxReplicas, field.NewPath("spec", "calendar"))
+	c, errs := New(spec, maxReplicas, field.NewPath("spec", "calendar"))
 	if len(errs) > 0 {
 		t.Fatal(errs.ToAggregate())
 	}
 	return c
 }
 
-func floor(n int32) v1alpha1.Limits { return v1alpha1.Limits{MinReplicas: ptr.To(n)} }
+func floor(n int32) Bounds { return Bounds{MinReplicas: ptr.To(n)} }
 
-func workweek() *v1alpha1.Calendar {
-	return &v1alpha1.Calendar{
+func workweek() *Spec {
+	return &Spec{
 		TimeZone: "Europe/Prague",
-		Periods: []v1alpha1.Period{
+		Periods: []Period{
 			{
 				Name: "workday", Days: []string{"Mon-Fri"}, From: "07:00", To: "19:00",
-				LeadTime: &metav1.Duration{Duration: 10 * time.Minute},
-				Limits:   v1alpha1.Limits{MinReplicas: ptr.To[int32](5), IdleReplicas: ptr.To[int32](3)},
+				LeadTime: 10 * time.Minute,
+				Bounds:   Bounds{MinReplicas: ptr.To[int32](5), IdleReplicas: ptr.To[int32](3)},
 			},
-			{Name: "weekend", Days: []string{"Sat", "Sun"}, Limits: v1alpha1.Limits{MaxReplicas: ptr.To[int32](20)}},
-			{Name: "backup", Days: []string{"Fri-Mon"}, From: "22:00", To: "02:00", Limits: floor(1)},
+			{Name: "weekend", Days: []string{"Sat", "Sun"}, Bounds: Bounds{MaxReplicas: ptr.To[int32](20)}},
+			{Name: "backup", Days: []string{"Fri-Mon"}, From: "22:00", To: "02:00", Bounds: floor(1)},
 		},
-		Exceptions: []v1alpha1.Exception{
+		Exceptions: []Exception{
 			{Name: "christmas", From: "2026-12-24", To: "2026-12-26", Use: "weekend"},
-			{Name: "new-year", From: "12-31", To: "01-01", Limits: &v1alpha1.Limits{MaxReplicas: ptr.To[int32](2)}},
+			{Name: "new-year", From: "12-31", To: "01-01", Bounds: &Bounds{MaxReplicas: ptr.To[int32](2)}},
 		},
 	}
 }
@@ -81,6 +78,36 @@ func TestLimits(t *testing.T) {
 				t.Errorf("limits at %s (-want +got):\n%s", tc.at, diff)
 			}
 		})
+	}
+}
+
+// What a period or a special day states replaces the default's, caps included. Only the ceiling bounds everything.
+func TestStatedReplacesDefault(t *testing.T) {
+	limit := func(n int32) Bounds { return Bounds{MaxReplicas: ptr.To(n)} }
+	c := compile(t, &Spec{
+		Default: Bounds{MinReplicas: ptr.To[int32](2), MaxReplicas: ptr.To[int32](20)},
+		Periods: []Period{
+			{Name: "work", Days: []string{"Mon-Fri"}, From: "07:00", To: "19:00", Bounds: Bounds{MinReplicas: ptr.To[int32](30), MaxReplicas: ptr.To[int32](100)}},
+			{Name: "late", Days: []string{"Mon"}, From: "18:00", To: "20:00", Bounds: limit(50)},
+			{Name: "vast", Days: []string{"Sat"}, Bounds: limit(1000)},
+		},
+		Exceptions: []Exception{{Name: "launch", From: "2026-11-27", Bounds: ptr.To(limit(150))}},
+	})
+	for at, want := range map[string]Limits{
+		"2026-11-23T06:00:00Z": {"default", 2, 0, 20},
+		"2026-11-23T07:00:00Z": {"work", 30, 0, 100},
+		"2026-11-23T18:30:00Z": {"work+late", 30, 0, 50},
+		"2026-11-23T19:30:00Z": {"late", 2, 0, 50},
+		"2026-11-27T12:00:00Z": {"launch", 2, 0, 150},
+		"2026-11-28T12:00:00Z": {"vast", 2, 0, maxReplicas},
+	} {
+		instant, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, c.Limits(instant)); diff != "" {
+			t.Errorf("at %s (-want +got):\n%s", at, diff)
+		}
 	}
 }
 
@@ -126,9 +153,9 @@ func TestWall(t *testing.T) {
 // neither loses nor doubles a period: it starts exactly once on each of its days.
 func TestPeriodsStartOncePerDay(t *testing.T) {
 	for _, zone := range []string{"Europe/Prague", "America/New_York", "Australia/Lord_Howe", "America/Havana"} {
-		c := compile(t, &v1alpha1.Calendar{
+		c := compile(t, &Spec{
 			TimeZone: zone,
-			Periods:  []v1alpha1.Period{{Name: "night", From: "01:30", To: "02:30", Limits: floor(1)}},
+			Periods:  []Period{{Name: "night", From: "01:30", To: "02:30", Bounds: floor(1)}},
 		})
 		from := time.Date(2024, 1, 1, 12, 0, 0, 0, time.UTC)
 		starts := 0
@@ -150,7 +177,7 @@ func TestNextChange(t *testing.T) {
 	if want := time.Date(2026, 3, 2, 18, 0, 0, 0, time.UTC); !ok || !next.Equal(want) || limits.Period != DefaultPeriod {
 		t.Errorf("%v %v %v, want %v %s", next, limits, ok, want, DefaultPeriod)
 	}
-	always := compile(t, &v1alpha1.Calendar{TimeZone: "UTC", Periods: []v1alpha1.Period{{Name: "always", Limits: floor(1)}}})
+	always := compile(t, &Spec{TimeZone: "UTC", Periods: []Period{{Name: "always", Bounds: floor(1)}}})
 	if next, limits, ok := always.NextChange(at); ok {
 		t.Errorf("a calendar that never changes changes at %v to %v", next, limits)
 	}
@@ -158,37 +185,45 @@ func TestNextChange(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	cases := map[string]struct {
-		change func(*v1alpha1.Calendar)
+		change func(*Spec)
 		want   string
 	}{
-		"zone":      {func(c *v1alpha1.Calendar) { c.TimeZone = "Prague" }, `spec.calendar.timeZone: Invalid value: "Prague": must be an IANA`},
-		"day":       {func(c *v1alpha1.Calendar) { c.Periods[0].Days = []string{"Mo"} }, `periods[0].days: Invalid value: "Mo": "Mo" must be a day (Mon,`},
-		"month day": {func(c *v1alpha1.Calendar) { c.Periods[0].Days = []string{"day 32"} }, `"day 32": a month has days 1 to 31`},
-		"sixth":     {func(c *v1alpha1.Calendar) { c.Periods[0].Days = []string{"sixth Mon"} }, `"sixth Mon" must be a day`},
-		"from":      {func(c *v1alpha1.Calendar) { c.Periods[0].From = "7:00" }, `periods[0].from: Invalid value: "7:00": must be a time HH:MM`},
-		"to":        {func(c *v1alpha1.Calendar) { c.Periods[0].To = "24:01" }, `periods[0].to: Invalid value: "24:01"`},
-		"from 24":   {func(c *v1alpha1.Calendar) { c.Periods[0].From = "24:00" }, `periods[0].from: Invalid value: "24:00"`},
-		"empty":     {func(c *v1alpha1.Calendar) { c.Periods[0].To = "07:00" }, `must differ from from`},
-		"lead":      {func(c *v1alpha1.Calendar) { c.Periods[0].LeadTime.Duration = 25 * time.Hour }, `periods[0].leadTime: Invalid value: "25h0m0s": must be from 0s to 24h`},
-		"twice":     {func(c *v1alpha1.Calendar) { c.Periods[1].Name = "workday" }, `periods[1].name: Duplicate value: "workday"`},
-		"floor":     {func(c *v1alpha1.Calendar) { c.Periods[0].Limits.MinReplicas = ptr.To[int32](201) }, `must not exceed the cap, which is 200 here`},
-		"negative":  {func(c *v1alpha1.Calendar) { c.Periods[0].Limits.IdleReplicas = ptr.To[int32](-1) }, `periods[0].limits.idleReplicas: Invalid value: -1`},
+		"zone":      {func(c *Spec) { c.TimeZone = "Prague" }, `spec.calendar.timeZone: Invalid value: "Prague": must be an IANA`},
+		"day":       {func(c *Spec) { c.Periods[0].Days = []string{"Mo"} }, `periods[0].days: Invalid value: "Mo": "Mo" must be a day (Mon,`},
+		"month day": {func(c *Spec) { c.Periods[0].Days = []string{"day 32"} }, `"day 32": a month has days 1 to 31`},
+		"sixth":     {func(c *Spec) { c.Periods[0].Days = []string{"sixth Mon"} }, `"sixth Mon" must be a day`},
+		"from":      {func(c *Spec) { c.Periods[0].From = "7:00" }, `periods[0].from: Invalid value: "7:00": must be a time HH:MM`},
+		"to":        {func(c *Spec) { c.Periods[0].To = "24:01" }, `periods[0].to: Invalid value: "24:01"`},
+		"from 24":   {func(c *Spec) { c.Periods[0].From = "24:00" }, `periods[0].from: Invalid value: "24:00"`},
+		"empty":     {func(c *Spec) { c.Periods[0].To = "07:00" }, `must differ from from`},
+		"lead":      {func(c *Spec) { c.Periods[0].LeadTime = 25 * time.Hour }, `periods[0].leadTime: Invalid value: "25h0m0s": must be from 0s to 24h`},
+		"twice":     {func(c *Spec) { c.Periods[1].Name = "workday" }, `periods[1].name: Duplicate value: "workday"`},
+		"floor":     {func(c *Spec) { c.Periods[0].Bounds.MinReplicas = ptr.To[int32](201) }, `periods[0].limits.minReplicas: Invalid value: 201: the floor must not exceed the cap of 200, which is target.maxReplicas`},
+		"negative":  {func(c *Spec) { c.Periods[0].Bounds.IdleReplicas = ptr.To[int32](-1) }, `periods[0].limits.idleReplicas: Invalid value: -1`},
 		"overlap": {
-			func(c *v1alpha1.Calendar) { c.Periods[2].Limits = floor(21) },
+			func(c *Spec) { c.Periods[2].Bounds = floor(21) },
 			`period "backup" overlaps "weekend", whose cap is 20`,
 		},
-		"no such period":   {func(c *v1alpha1.Calendar) { c.Exceptions[0].Use = "holiday" }, `exceptions[0].use: Unsupported value: "holiday"`},
-		"date":             {func(c *v1alpha1.Calendar) { c.Exceptions[0].From = "24.12." }, `exceptions[0].from: Invalid value: "24.12."`},
-		"backwards":        {func(c *v1alpha1.Calendar) { c.Exceptions[0].To = "2026-12-01" }, `must not be before from, 2026-12-24`},
-		"one with a year":  {func(c *v1alpha1.Calendar) { c.Exceptions[0].To = "12-26" }, `must both have a year, or neither`},
-		"use and limits":   {func(c *v1alpha1.Calendar) { c.Exceptions[1].Use = "weekend" }, `set either use or limits`},
-		"default's limits": {func(c *v1alpha1.Calendar) { c.Default = floor(300) }, `spec.calendar.default.minReplicas: Invalid value: 300`},
+		"no such period":   {func(c *Spec) { c.Exceptions[0].Use = "holiday" }, `exceptions[0].use: Unsupported value: "holiday"`},
+		"date":             {func(c *Spec) { c.Exceptions[0].From = "24.12." }, `exceptions[0].from: Invalid value: "24.12."`},
+		"backwards":        {func(c *Spec) { c.Exceptions[0].To = "2026-12-01" }, `must not be before from, 2026-12-24`},
+		"one with a year":  {func(c *Spec) { c.Exceptions[0].To = "12-26" }, `must both have a year, or neither`},
+		"use and limits":   {func(c *Spec) { c.Exceptions[1].Use = "weekend" }, `set either use or limits`},
+		"the default's cap": {
+			func(c *Spec) { c.Default.MaxReplicas = ptr.To[int32](4) },
+			`periods[0].limits.minReplicas: Invalid value: 5: the floor must not exceed the cap of 4, which is default.maxReplicas, as no maxReplicas is stated here`,
+		},
+		"the default's floor": {
+			func(c *Spec) { c.Default = floor(30) },
+			`periods[1].limits.minReplicas: Invalid value: 30: the floor must not exceed the cap of 20, which is maxReplicas; the floor is default.minReplicas`,
+		},
+		"default's limits": {func(c *Spec) { c.Default = floor(300) }, `spec.calendar.default.minReplicas: Invalid value: 300`},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			spec := workweek()
 			tc.change(spec)
-			_, errs := New(spec, nil, maxReplicas, field.NewPath("spec", "calendar"))
+			_, errs := New(spec, maxReplicas, field.NewPath("spec", "calendar"))
 			if err := errs.ToAggregate(); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want one with %q", err, tc.want)
 			}
@@ -199,7 +234,7 @@ func TestErrors(t *testing.T) {
 func BenchmarkLimits(b *testing.B) {
 	for name, step := range map[string]time.Duration{"next second": time.Second, "another day": 25 * time.Hour} {
 		b.Run(name, func(b *testing.B) {
-			c, errs := New(workweek(), nil, maxReplicas, nil)
+			c, errs := New(workweek(), maxReplicas, nil)
 			if len(errs) > 0 {
 				b.Fatal(errs)
 			}

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 )
 
 // maxLead bounds lead times, so that a period can only reach into the day before it.
@@ -19,12 +17,10 @@ const maxLead = 24 * time.Hour
 
 const minutesOfDay = 24 * 60
 
-// New compiles a calendar; path is where it stands in its policy, for the errors. A nil spec has no periods. Holidays
-// are those of the spec's iCalendar file, nil without one. No limits of the calendar go beyond maxReplicas.
-func New(
-	spec *v1alpha1.Calendar, holidays *Holidays, maxReplicas int32, path *field.Path,
-) (*Calendar, field.ErrorList) {
-	c := &Calendar{zone: time.UTC, base: Limits{Period: DefaultPeriod, MaxReplicas: maxReplicas}, holidays: holidays}
+// New compiles a calendar; path is where it stands in its policy, for the errors. A nil spec has no periods. No limits of
+// the calendar go beyond maxReplicas.
+func New(spec *Spec, maxReplicas int32, path *field.Path) (*Calendar, field.ErrorList) {
+	c := &Calendar{zone: time.UTC, ceiling: maxReplicas, base: Limits{Period: DefaultPeriod, MaxReplicas: maxReplicas}}
 	if spec == nil {
 		return c, nil
 	}
@@ -36,9 +32,9 @@ func New(
 		c.zone = zone
 	}
 	errs = append(errs, c.checkLimits(spec.Default, path.Child("default"))...)
-	c.base = c.base.with(DefaultPeriod, spec.Default)
+	c.base = c.limits(DefaultPeriod, spec.Default)
 
-	byName := map[string]v1alpha1.Limits{}
+	byName := map[string]Bounds{}
 	for i := range spec.Periods {
 		at := path.Child("periods").Index(i)
 		p, more := compilePeriod(&spec.Periods[i], at)
@@ -59,7 +55,8 @@ func New(
 	}
 	if h := spec.Holidays; h != nil {
 		at := path.Child("holidays")
-		limits, more := limitsOf(h.Use, h.Limits, byName, at)
+		c.holidays = h.Days
+		limits, more := limitsOf(h.Use, h.Bounds, byName, at)
 		errs = append(errs, more...)
 		errs = append(errs, c.checkLimits(limits, at.Child("limits"))...)
 		c.onHoliday = limits
@@ -79,21 +76,34 @@ func LoadZone(name string) (*time.Location, error) {
 	return zone, nil
 }
 
-// checkLimits returns what is wrong with limits on top of the defaults.
-func (c *Calendar) checkLimits(l v1alpha1.Limits, path *field.Path) field.ErrorList {
+// checkLimits returns what is wrong with bounds and what they take from the default.
+func (c *Calendar) checkLimits(b Bounds, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	for name, value := range map[string]*int32{
-		"minReplicas": l.MinReplicas, "idleReplicas": l.IdleReplicas, "maxReplicas": l.MaxReplicas,
-	} {
-		if value != nil && *value < 0 {
-			errs = append(errs, field.Invalid(path.Child(name), *value, "must not be negative"))
+	for _, bound := range []struct {
+		name  string
+		value *int32
+	}{{"minReplicas", b.MinReplicas}, {"idleReplicas", b.IdleReplicas}, {"maxReplicas", b.MaxReplicas}} {
+		if bound.value != nil && *bound.value < 0 {
+			errs = append(errs, field.Invalid(path.Child(bound.name), *bound.value, "must not be negative"))
 		}
 	}
-	if effective := c.base.with("", l); effective.MinReplicas > effective.MaxReplicas {
-		errs = append(errs, field.Invalid(path.Child("minReplicas"), effective.MinReplicas,
-			fmt.Sprintf("the floor must not exceed the cap, which is %d here", effective.MaxReplicas)))
+	l := c.limits("", b)
+	if len(errs) > 0 || l.MinReplicas <= l.MaxReplicas {
+		return errs
 	}
-	return errs
+	limit := "maxReplicas"
+	switch {
+	case l.MaxReplicas == c.ceiling:
+		limit = "target.maxReplicas"
+	case b.MaxReplicas == nil:
+		limit = "default.maxReplicas, as no maxReplicas is stated here: state one"
+	}
+	floor := ""
+	if b.MinReplicas == nil {
+		floor = "; the floor is default.minReplicas, as no minReplicas is stated here: state one"
+	}
+	return append(errs, field.Invalid(path.Child("minReplicas"), l.MinReplicas,
+		fmt.Sprintf("the floor must not exceed the cap of %d, which is %s%s", l.MaxReplicas, limit, floor)))
 }
 
 // checkOverlaps rejects two periods that overlap when the floor of one exceeds the cap of the other.
@@ -101,7 +111,7 @@ func (c *Calendar) checkOverlaps(path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for i := range c.periods {
 		for j := range c.periods {
-			floor, limit := c.base.with("", c.periods[i].limits), c.base.with("", c.periods[j].limits)
+			floor, limit := c.limits("", c.periods[i].limits), c.limits("", c.periods[j].limits)
 			if i == j || floor.MinReplicas <= limit.MaxReplicas || !c.overlap(&c.periods[i], &c.periods[j]) {
 				continue
 			}
@@ -137,9 +147,9 @@ func (c *Calendar) overlap(a, b *period) bool {
 
 func leadMinutes(p *period) int { return int(p.lead / time.Minute) }
 
-func compilePeriod(spec *v1alpha1.Period, path *field.Path) (period, field.ErrorList) {
+func compilePeriod(spec *Period, path *field.Path) (period, field.ErrorList) {
 	var errs field.ErrorList
-	p := period{name: spec.Name, limits: spec.Limits}
+	p := period{name: spec.Name, limits: spec.Bounds}
 	if spec.Name == "" || spec.Name == DefaultPeriod {
 		errs = append(errs, field.Invalid(path.Child("name"), spec.Name, "must be a name, and not \"default\""))
 	}
@@ -160,17 +170,14 @@ func compilePeriod(spec *v1alpha1.Period, path *field.Path) (period, field.Error
 	case p.to < p.from:
 		p.to += minutesOfDay
 	}
-	if lead := spec.LeadTime; lead != nil {
-		p.lead = lead.Duration
-		if p.lead < 0 || p.lead > maxLead {
-			errs = append(errs, field.Invalid(path.Child("leadTime"), lead.Duration.String(), "must be from 0s to 24h"))
-		}
+	if p.lead = spec.LeadTime; p.lead < 0 || p.lead > maxLead {
+		errs = append(errs, field.Invalid(path.Child("leadTime"), p.lead.String(), "must be from 0s to 24h"))
 	}
 	return p, errs
 }
 
 func compileException(
-	spec *v1alpha1.Exception, periods map[string]v1alpha1.Limits, path *field.Path,
+	spec *Exception, periods map[string]Bounds, path *field.Path,
 ) (exception, field.ErrorList) {
 	var errs field.ErrorList
 	e := exception{name: spec.Name}
@@ -194,14 +201,14 @@ func compileException(
 		}
 	}
 	var more field.ErrorList
-	e.limits, more = limitsOf(spec.Use, spec.Limits, periods, path)
+	e.limits, more = limitsOf(spec.Use, spec.Bounds, periods, path)
 	return e, append(errs, more...)
 }
 
 // limitsOf are the limits that hold on a special day: those of the period that use names, or its own.
 func limitsOf(
-	use string, own *v1alpha1.Limits, periods map[string]v1alpha1.Limits, path *field.Path,
-) (v1alpha1.Limits, field.ErrorList) {
+	use string, own *Bounds, periods map[string]Bounds, path *field.Path,
+) (Bounds, field.ErrorList) {
 	limits, known := periods[use]
 	switch {
 	case (use == "") == (own == nil):

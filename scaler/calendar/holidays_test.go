@@ -9,8 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
-
-	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 )
 
 func ics(events ...string) string {
@@ -100,11 +98,11 @@ func TestHolidaysInCalendar(t *testing.T) {
 	}
 	spec := workweek()
 	spec.Exceptions = spec.Exceptions[:1] // December 24 to 26
-	spec.Holidays = &v1alpha1.Holidays{Use: "weekend"}
-	spec.Periods = append(spec.Periods, v1alpha1.Period{
-		Name: "closing", Days: []string{"last business day"}, From: "20:00", To: "22:00", Limits: floor(7),
+	spec.Holidays = &HolidayRule{Days: holidays, Use: "weekend"}
+	spec.Periods = append(spec.Periods, Period{
+		Name: "closing", Days: []string{"last business day"}, From: "20:00", To: "22:00", Bounds: floor(7),
 	})
-	c, errs := New(spec, holidays, maxReplicas, field.NewPath("spec", "calendar"))
+	c, errs := New(spec, maxReplicas, field.NewPath("spec", "calendar"))
 	if len(errs) > 0 {
 		t.Fatal(errs.ToAggregate())
 	}
@@ -127,8 +125,8 @@ func TestHolidaysInCalendar(t *testing.T) {
 	if want := time.Date(2026, 12, 31, 0, 0, 0, 0, prague(t)); !ok || !next.Equal(want) || limits.Period != "holiday: New Year's Eve" {
 		t.Errorf("next change %v to %v, want %v", next, limits, want)
 	}
-	spec.Holidays.Limits = ptr.To(floor(1))
-	if _, errs := New(spec, holidays, maxReplicas, field.NewPath("c")); !strings.Contains(errs.ToAggregate().Error(), "c.holidays.use: Invalid value: \"weekend\": set either use or limits") {
+	spec.Holidays.Bounds = ptr.To(floor(1))
+	if _, errs := New(spec, maxReplicas, field.NewPath("c")); !strings.Contains(errs.ToAggregate().Error(), "c.holidays.use: Invalid value: \"weekend\": set either use or limits") {
 		t.Errorf("error %v", errs.ToAggregate())
 	}
 }

@@ -9,11 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
-
-	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 )
 
 // walkZones have clock changes of all kinds, at midnight and over it, of half an hour and of a day.
@@ -85,7 +82,7 @@ func checkAgainstWalk(t *testing.T, seed uint64, weeks int) {
 		start = time.Date(2011, 12, 20, 0, 0, 0, 0, time.UTC)
 	}
 	spec, holidays := randomCalendar(random, zoneName, start)
-	c, errs := New(spec, holidays, maxReplicas, field.NewPath("calendar"))
+	c, errs := New(spec, maxReplicas, field.NewPath("calendar"))
 	if len(errs) > 0 {
 		t.Fatal(errs.ToAggregate())
 	}
@@ -122,7 +119,7 @@ func checkAgainstWalk(t *testing.T, seed uint64, weeks int) {
 }
 
 // expected are the limits of a minute, by the rules of precedence.
-func expected(spec *v1alpha1.Calendar, holidays *Holidays, inForce [][]bool, minute int, today date) Limits {
+func expected(spec *Spec, holidays *Holidays, inForce [][]bool, minute int, today date) Limits {
 	for _, e := range spec.Exceptions {
 		text := today.midnightUTC().Format(time.DateOnly)
 		if len(e.From) == len("12-24") {
@@ -133,18 +130,18 @@ func expected(spec *v1alpha1.Calendar, holidays *Holidays, inForce [][]bool, min
 			in = text >= e.From || text <= e.To
 		}
 		if in {
-			return Limits{Period: e.Name, MinReplicas: *e.Limits.MinReplicas, MaxReplicas: maxReplicas}
+			return Limits{Period: e.Name, MinReplicas: *e.Bounds.MinReplicas, MaxReplicas: maxReplicas}
 		}
 	}
 	if name, is := holidays.on(today); is {
-		return Limits{Period: name, MinReplicas: *spec.Holidays.Limits.MinReplicas, MaxReplicas: maxReplicas}
+		return Limits{Period: name, MinReplicas: *spec.Holidays.Bounds.MinReplicas, MaxReplicas: maxReplicas}
 	}
 	want := Limits{Period: DefaultPeriod, MaxReplicas: maxReplicas}
 	var names []string
 	for p, period := range spec.Periods {
 		if inForce[p][minute] {
 			names = append(names, period.Name)
-			want.MinReplicas = max(want.MinReplicas, *period.Limits.MinReplicas)
+			want.MinReplicas = max(want.MinReplicas, *period.Bounds.MinReplicas)
 		}
 	}
 	if names != nil {
@@ -184,13 +181,13 @@ func namesDay(texts []string, day date, holidays *Holidays) bool {
 	return len(texts) == 0
 }
 
-func randomCalendar(random *rand.Rand, zone string, start time.Time) (*v1alpha1.Calendar, *Holidays) {
+func randomCalendar(random *rand.Rand, zone string, start time.Time) (*Spec, *Holidays) {
 	clock := func() string { return fmt.Sprintf("%02d:%02d", random.IntN(24), 15*random.IntN(4)) }
 	choices := []string{
 		"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "Sun", "Sat", "first Mon", "second Sun", "fifth Fri", "last Sun",
 		"last day", "last business day", "first business day", "third business day", "day 15", "day 31", "first day",
 	}
-	spec := &v1alpha1.Calendar{TimeZone: zone}
+	spec := &Spec{TimeZone: zone}
 	for i := range random.IntN(4) {
 		from, to := clock(), clock()
 		if random.IntN(4) == 0 {
@@ -203,9 +200,9 @@ func randomCalendar(random *rand.Rand, zone string, start time.Time) (*v1alpha1.
 		for range random.IntN(4) {
 			names = append(names, choices[random.IntN(len(choices))])
 		}
-		spec.Periods = append(spec.Periods, v1alpha1.Period{
+		spec.Periods = append(spec.Periods, Period{
 			Name: fmt.Sprint("p", i), Days: names, From: from, To: to,
-			LeadTime: &metav1.Duration{Duration: time.Duration(max(0, random.IntN(120)-60)) * time.Minute}, Limits: floor(int32(i + 1)),
+			LeadTime: time.Duration(max(0, random.IntN(120)-60)) * time.Minute, Bounds: floor(int32(i + 1)),
 		})
 	}
 	day := func() time.Time { return start.AddDate(0, 0, random.IntN(30)) }
@@ -216,22 +213,22 @@ func randomCalendar(random *rand.Rand, zone string, start time.Time) (*v1alpha1.
 		if random.IntN(2) == 0 {
 			form = "01-02"
 		}
-		spec.Exceptions = append(spec.Exceptions, v1alpha1.Exception{
-			Name: fmt.Sprint("e", i), From: from.Format(form), To: to.Format(form), Limits: ptr.To(floor(int32(10 + i))),
+		spec.Exceptions = append(spec.Exceptions, Exception{
+			Name: fmt.Sprint("e", i), From: from.Format(form), To: to.Format(form), Bounds: ptr.To(floor(int32(10 + i))),
 		})
 	}
 	if random.IntN(2) == 0 {
 		return spec, nil
 	}
-	spec.Holidays = &v1alpha1.Holidays{Limits: ptr.To(floor(20))}
 	holidays := &Holidays{names: map[date]string{}}
+	spec.Holidays = &HolidayRule{Days: holidays, Bounds: ptr.To(floor(20))}
 	for range 1 + random.IntN(3) {
 		holidays.names[dateOf(day())] = "holiday"
 	}
 	return spec, holidays
 }
 
-func describe(spec *v1alpha1.Calendar) string { return cmp.Diff(nil, spec) }
+func describe(spec *Spec) string { return cmp.Diff(nil, spec) }
 
 func TestAgainstWalk(t *testing.T) {
 	seeds, weeks := uint64(200), 6

@@ -90,7 +90,7 @@ func compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile) (*Policy, field.E
 	if holidays != nil {
 		days, errs = holidays.days, append(errs, holidays.errs...)
 	}
-	compiled, more := calendar.New(p.Spec.Calendar, days, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
+	compiled, more := CompileCalendar(p.Spec.Calendar, days, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
 	if errs = append(errs, more...); len(errs) > 0 {
 		return nil, errs
 	}

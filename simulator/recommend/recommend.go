@@ -12,7 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
-	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
@@ -182,7 +182,7 @@ func choose(trace simulator.Trace, o Options, make func(float64) *v1alpha1.Calen
 
 // try plays a load on a calendar.
 func try(trace simulator.Trace, o Options, c *v1alpha1.Calendar) (simulator.Outcome, error) {
-	limits, errs := calendar.New(c, nil, o.MaxReplicas, nil)
+	limits, errs := policy.CompileCalendar(c, nil, o.MaxReplicas, nil)
 	if len(errs) > 0 {
 		return simulator.Outcome{}, errs.ToAggregate()
 	}

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
@@ -33,7 +33,7 @@ func TestLearn(t *testing.T) {
 	if !r.BeatsStatic || r.Rhythm < 0.8 || len(r.Backtest) != 3 {
 		t.Errorf("beats a static floor: %v, rhythm %.2f, %d trials", r.BeatsStatic, r.Rhythm, len(r.Backtest))
 	}
-	limits, errs := calendar.New(r.Calendar, nil, o.MaxReplicas, nil)
+	limits, errs := policy.CompileCalendar(r.Calendar, nil, o.MaxReplicas, nil)
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/ebbtide-dev/ebbtide/internal/child"
 	"github.com/ebbtide-dev/ebbtide/worker"
@@ -29,9 +31,11 @@ $EBBTIDE_SOURCE_STALE, and removes the checkout afterwards. With --hold it keeps
 beside the engines. With neither it leaves the checkout for --lease. In all cases it prints what it made as JSON: with a COMMAND, to
 standard error.
 
-Submodules and Git LFS files are not fetched; a symbolic link becomes a file that holds its target.
+Submodules and Git LFS files are not fetched; a symbolic link becomes a file that holds its target. What .gitattributes says is not
+obeyed, neither in the checkout nor by a git that reads it: it would hide files from scanners.
 
-Exit codes: the COMMAND's; 75 if the source can't be had now, or the COMMAND was killed; 1 for anything else that is wrong.`
+Exit codes: the COMMAND's; 75 if the source can't be had now and that is not the message's fault (the origin is down, the volume full, the
+token refused), or the COMMAND was killed; 1 for anything else that is wrong (no such repository or revision, one that is too large).`
 
 func sourceCommand() *cobra.Command {
 	parent := &cobra.Command{Use: "source", Short: "Keep the source of scans on a volume", Long: sourceLong}
@@ -62,12 +66,19 @@ func sourceGetCommand(store *sourcestore.Store) *cobra.Command {
 			"    ebbtide-worker source get --max-age 1m -- gitleaks git .    # the message's header names the repository",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Credentials.Token = os.Getenv(sourcestore.TokenVariable)
-			scheme, _, _ := strings.Cut(r.Credentials.For, "://")
-			if r.Credentials.Token != "" && scheme != "https" && scheme != "http" {
-				return fmt.Errorf("--token-for %q: say for which URLs $%s is, https://HOST/ say", r.Credentials.For, sourcestore.TokenVariable)
+			scope, err := url.Parse(r.Credentials.For)
+			if r.Credentials.Token != "" && (err != nil || scope.Host == "" || scope.User != nil || scope.Scheme != "https" && scope.Scheme != "http") {
+				return fmt.Errorf("--token-for: say for which URLs $%s is, https://HOST/ say, without credentials", sourcestore.TokenVariable)
+			}
+			// The command runs as the same user, and must not read the token where it stands: in this process's environment.
+			if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+				return fmt.Errorf("hide the environment: %w", err)
 			}
 			if hold && len(args) > 0 {
 				return errors.New("--hold: not with a command, which holds the checkout itself")
+			}
+			if err := r.Limits.Check(); err != nil {
+				return err
 			}
 			c, err := store.Get(cmd.Context(), r)
 			if err != nil {
@@ -109,7 +120,18 @@ func sourceGetCommand(store *sourcestore.Store) *cobra.Command {
 	flags.StringSliceVar(&r.Protocols, "protocols", []string{"https", "ssh"}, "protocols that a repository may be fetched by")
 	flags.StringVar(&r.Credentials.For, "token-for", "", "start of the URLs that get $"+sourcestore.TokenVariable+" as their password")
 	flags.StringVar(&r.Credentials.User, "token-user", "x-access-token", "user that the token belongs to")
+	flags.StringVar(&r.Credentials.Owner, "token-owner", "",
+		"whose credentials these are, those for SSH too: each owner has mirrors of its own; default: each token has, and SSH has one for all")
+	flags.StringSliceVar(&r.Origins, "origins", nil, "starts of the URLs that may be fetched from, https://code.example/team/ say; default: all")
 	flags.DurationVar(&r.FetchTimeout, "fetch-timeout", 10*time.Minute, "longest that a fetch may take")
+	flags.DurationVar(&r.CheckoutTimeout, "checkout-timeout", 10*time.Minute, "longest that a checkout may take to be made")
+	limits := sourcestore.DefaultLimits
+	flags.IntVar(&r.Limits.Refs, "max-refs", limits.Refs, "most refs of a repository")
+	flags.Int64Var(&r.Limits.FetchBytes, "max-fetch-bytes", limits.FetchBytes, "most bytes that one fetch may bring")
+	flags.IntVar(&r.Limits.Files, "max-files", limits.Files, "most files and folders of a checkout")
+	flags.Int64Var(&r.Limits.CheckoutBytes, "max-checkout-bytes", limits.CheckoutBytes, "most bytes of a checkout's files")
+	flags.BoolVar(&r.Explain, "explain", false,
+		"put into errors why no git server answers: who sends messages learns from them which ports are open in the network of scans")
 	flags.Int64Var(&quota, "quota", 0, "bytes of all mirrors; over it the least recently used ones that nobody uses go; 0: no limit")
 	flags.DurationVar(&lease, "lease", 6*time.Hour, "without a command: the checkout may be removed after this")
 	flags.BoolVar(&hold, "hold", false, "keep the checkout until SIGTERM, then remove it")

@@ -2,6 +2,7 @@
 package gitserver
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -56,9 +57,11 @@ func Start(root string) (*Server, error) {
 			http.Error(w, "who is it?", http.StatusUnauthorized)
 			return
 		}
+		if listsRefs(r) {
+			s.fetches.Add(1)
+		}
 		// Every fetch begins with this request.
 		if strings.HasSuffix(r.URL.Path, "/info/refs") && r.URL.Query().Get("service") == "git-upload-pack" {
-			s.fetches.Add(1)
 			if s.Before != nil {
 				if err := s.Before(); err != nil {
 					http.Error(w, err.Error(), http.StatusServiceUnavailable)
@@ -70,6 +73,22 @@ func Start(root string) (*Server, error) {
 	})}
 	s.done.Go(func() { _ = s.server.Serve(listener) }) // until Stop
 	return s, nil
+}
+
+// listsRefs reports whether a request asks for the refs of a repository, which every fetch does once: with the old protocol in its first
+// request, else in one of its own.
+func listsRefs(r *http.Request) bool {
+	if r.Method == http.MethodGet {
+		return r.Header.Get("Git-Protocol") != "version=2" && strings.HasSuffix(r.URL.Path, "/info/refs")
+	}
+	const shortest = 64 // of what begins a request's body
+	start := make([]byte, shortest)
+	n, _ := io.ReadFull(r.Body, start) // whoever reads the body next gets the same error
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(start[:n]), r.Body), r.Body}
+	return bytes.Contains(start[:n], []byte("command=ls-refs"))
 }
 
 // Fetches is how many were begun.

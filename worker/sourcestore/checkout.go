@@ -1,6 +1,7 @@
 package sourcestore
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -9,52 +10,67 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// checkoutConfig is the configuration of a checkout: there is no remote, and nothing of the repository's is run.
-const checkoutConfig = `[core]
-	repositoryformatversion = 0
-	bare = false
-	symlinks = false
-	hooksPath = /dev/null
-[gc]
-	auto = 0
-`
-
 // make makes the working tree of the commit, and takes its lock.
-func (c *Checkout) make(ctx context.Context, r Request) (err error) {
+func (c *Checkout) make(ctx context.Context, r Request, all refs) (err error) {
+	timeout := cmp.Or(r.CheckoutTimeout, r.FetchTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done within --checkout-timeout %s: the repository is too large", timeout))
+	defer cancel()
 	m, name := c.mirror, strings.ToLower(rand.Text())
+	size, err := m.measure(ctx, r, c.Commit)
+	if err != nil {
+		return err
+	}
+	if err := m.store.room(size); err != nil {
+		return err
+	}
 	c.Path = filepath.Join(m.store.Root, "checkouts", m.id, name)
 	if c.lock, err = awaitLock(ctx, m.lockPath(name), exclusive); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.Release())
+			err = errors.Join(err, m.store.remove(c.Path, c.lock))
+			c.lock.close()
 		}
 	}()
-	refs, err := m.git(ctx, nil, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/tags")
-	if err != nil {
+	var packed strings.Builder
+	if err := all.public().write(&packed); err != nil {
 		return err
 	}
 	gitDir := filepath.Join(c.Path, ".git")
-	for _, folder := range []string{"refs", "objects/info", "info"} {
-		if err := os.MkdirAll(filepath.Join(gitDir, folder), 0o775); err != nil {
-			return err
-		}
-	}
-	for file, text := range map[string]string{
-		"HEAD": c.Commit + "\n", "config": checkoutConfig, "packed-refs": refs + "\n", "objects/info/alternates": m.relative() + "\n",
-	} {
-		if err := os.WriteFile(filepath.Join(gitDir, file), []byte(text), 0o664); err != nil {
-			return err
-		}
-	}
-	// By the mirror and not by the checkout, so that what a partial clone lacks is fetched for all that come later.
-	env := environment(os.Environ(), r.Protocols, r.Credentials, "GIT_DIR="+m.path(), "GIT_WORK_TREE="+c.Path,
-		"GIT_INDEX_FILE="+filepath.Join(gitDir, "index"))
-	if _, err := m.store.git(ctx, env, nil, "read-tree", "--reset", "-u", c.Commit); err != nil {
+	if err := writeRepository(gitDir, map[string]string{
+		"HEAD": c.Commit + "\n", "config": fmt.Sprintf(gitConfig, 0, false), refsFile: packed.String(),
+		"info/attributes": attributes, "objects/info/alternates": m.relative() + "\n",
+	}); err != nil {
 		return err
+	}
+	g, err := m.scratch("")
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	_, err = m.store.git(ctx, gitCall{
+		env:       g.environment(os.Environ(), access{}, "GIT_WORK_TREE="+c.Path, "GIT_INDEX_FILE="+filepath.Join(gitDir, "index")),
+		fileBytes: r.Limits.CheckoutBytes,
+	}, "read-tree", "--reset", "-u", c.Commit)
+	if err != nil {
+		err = cmp.Or(m.store.room(size), err) // git does not say why it can't write
+	}
+	return err
+}
+
+// room returns an error where the volume has no room for so many bytes.
+func (s *Store) room(size int64) error {
+	var volume unix.Statfs_t
+	if err := unix.Statfs(s.Root, &volume); err != nil {
+		return err
+	}
+	if free := volume.Bavail * uint64(volume.Bsize); free < uint64(size) { //nolint:gosec // sizes are not negative
+		return fmt.Errorf("%w: %w: the store has %d bytes left, and the checkout takes %d", ErrUnavailable, ErrFull, free, size)
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Collection is what a collector may remove.
@@ -75,6 +77,24 @@ func (s *Store) Collect(ctx context.Context, what Collection) (Collected, error)
 		return c, err
 	}
 	return c, s.collectMirrors(ctx, what, &c)
+}
+
+// makeRoom removes half of what nobody uses, the least recently used first, from a volume that is full. It returns an error where that is
+// not the volume's fault.
+func (s *Store) makeRoom(ctx context.Context) error {
+	var volume unix.Statfs_t
+	if err := unix.Statfs(s.Root, &volume); err != nil {
+		return err
+	}
+	const full = 5 // a fifth is left
+	if volume.Bavail > volume.Blocks/full {
+		return errors.New("the volume has room")
+	}
+	all, err := s.Collect(ctx, Collection{})
+	if err == nil && all.Bytes > 0 {
+		_, err = s.Collect(ctx, Collection{Quota: max(1, all.Bytes/2)})
+	}
+	return err
 }
 
 // collectCheckouts removes checkouts whose scan is dead.
@@ -280,11 +300,29 @@ func (s *Store) repack(ctx context.Context, m *mirror) error {
 	if err := fetching.read(&state); err != nil {
 		return err
 	}
-	if _, err := m.git(ctx, fetching, "repack", "-a", "-d", "-k", "--quiet"); err != nil {
+	if err := m.repack(ctx, state, fetching); err != nil {
 		return err
 	}
 	if state.Bytes, err = objectBytes(m.path()); err != nil {
 		return err
 	}
 	return fetching.write(state)
+}
+
+func (m *mirror) repack(ctx context.Context, s state, fetching *lock) error {
+	all, err := m.readRefs()
+	if err != nil {
+		return err
+	}
+	g, err := m.scratch(s.Filter)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	if err := g.writeRefs(all); err != nil {
+		return err
+	}
+	_, err = m.store.git(ctx, gitCall{env: g.environment(os.Environ(), access{filter: s.Filter}), held: fetching},
+		"repack", "-a", "-d", "-k", "--quiet")
+	return err
 }

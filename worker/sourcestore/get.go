@@ -1,11 +1,15 @@
 package sourcestore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,9 +29,24 @@ type Request struct {
 	// Refs are patterns of refs to fetch besides branches and tags: refs/pull/*/head.
 	Refs []string
 
-	Protocols    []string
-	Credentials  Credentials
-	FetchTimeout time.Duration
+	Protocols []string
+	// Origins are the starts of the URLs that may be fetched from; none: all.
+	Origins     []string
+	Credentials Credentials
+	Limits      Limits
+	// FetchTimeout and CheckoutTimeout bound how long each may take; CheckoutTimeout 0 is FetchTimeout.
+	FetchTimeout, CheckoutTimeout time.Duration
+	// Explain puts into errors what there is in place of a git server: for senders who may know what the network looks like.
+	Explain bool
+}
+
+// check says what is wrong with a request.
+func (r Request) check() error {
+	err := errors.Join(CheckRepository(r.Repository, r.Protocols), checkRevision(r.Revision))
+	for _, pattern := range r.Refs {
+		err = errors.Join(err, checkRefPattern(pattern))
+	}
+	return cmp.Or(err, CheckOrigin(r.Repository, r.Origins))
 }
 
 // Checkout is a scan's working tree. It is in use until it is released, or this process dies.
@@ -45,23 +64,30 @@ type Checkout struct {
 	lock, use *lock
 }
 
-// ErrUnavailable is wrapped by errors after which the same request may succeed.
-var ErrUnavailable = errors.New("the source can't be had now")
-
-// emptied is an error that came of a store which lost what was in it.
-func emptied(err error) error {
-	return fmt.Errorf("%w: somebody emptied the store: %w", ErrUnavailable, err)
-}
-
-// Get brings a repository's mirror up to date as far as asked, and makes a checkout.
-func (s *Store) Get(ctx context.Context, r Request) (_ *Checkout, err error) {
-	if err := errors.Join(CheckRepository(r.Repository, r.Protocols), checkRevision(r.Revision)); err != nil {
+// Get brings a repository's mirror up to date as far as asked, and makes a checkout. An error that wraps ErrUnavailable is not the
+// request's fault, and the same one may succeed; any other comes back each time.
+func (s *Store) Get(ctx context.Context, r Request) (*Checkout, error) {
+	if err := r.check(); err != nil {
 		return nil, err
 	}
+	r.Limits = r.Limits.orDefaults()
+	c, err := s.get(ctx, r)
+	if errors.Is(err, ErrFull) && s.makeRoom(ctx) == nil {
+		c, err = s.get(ctx, r)
+	}
+	return c, err
+}
+
+func (s *Store) get(ctx context.Context, r Request) (_ *Checkout, err error) {
+	defer func() { err = classify(err) }()
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	m := s.mirror(r.Repository, r.Filter)
+	key, err := r.Credentials.key(r.Repository)
+	if err != nil {
+		return nil, err
+	}
+	m := s.mirror(r.Repository, r.Filter, key)
 	// No collector removes the mirror from here on.
 	use, err := awaitLock(ctx, m.lockPath("use"), shared)
 	if errors.Is(err, os.ErrNotExist) {
@@ -90,7 +116,11 @@ func (s *Store) Get(ctx context.Context, r Request) (_ *Checkout, err error) {
 		return nil, err
 	}
 	updated = true
-	commit, err := m.resolve(ctx, r)
+	all, err := m.readRefs()
+	if err != nil {
+		return nil, err
+	}
+	commit, err := m.resolve(ctx, r, all)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +131,7 @@ func (s *Store) Get(ctx context.Context, r Request) (_ *Checkout, err error) {
 	c := &Checkout{
 		Commit: commit, Fetched: fetched, Stale: stale, AgeSeconds: s.Now().Sub(current.CompletedTime).Seconds(), mirror: m, use: use,
 	}
-	if err := c.make(ctx, r); err != nil {
+	if err := c.make(ctx, r, all); err != nil {
 		return nil, fmt.Errorf("check out %s of %s: %w", commit, r.Repository, err)
 	}
 	return c, nil
@@ -113,8 +143,8 @@ func (m *mirror) update(ctx context.Context, r Request) (fetched bool, stale str
 	if err != nil {
 		return false, "", err
 	}
-	if m.suffices(ctx, r, asked) {
-		return false, "", nil
+	if ok, err := m.suffices(ctx, r, asked); ok || err != nil {
+		return false, "", err
 	}
 	if m.store.asked != nil {
 		m.store.asked()
@@ -129,14 +159,15 @@ func (m *mirror) update(ctx context.Context, r Request) (fetched bool, stale str
 		return false, "", err
 	}
 	current = m.current(current)
+	enough, err := m.suffices(ctx, r, current)
 	switch {
+	case err != nil:
+		return false, "", err
 	// Fetches are numbered in the order of their starts, so these started after this request read the state.
-	case current.Completed > asked.Started:
+	case current.Completed > asked.Started, enough:
 		return false, "", nil
 	case current.Failed > asked.Started:
-		err = errors.New(current.Error) // fifty that wait ask a dead origin once
-	case m.suffices(ctx, r, current):
-		return false, "", nil
+		err = current.failure() // fifty that wait ask a dead origin once
 	default:
 		current, err = m.fetch(ctx, r, current, fetching)
 		fetched = err == nil
@@ -144,43 +175,47 @@ func (m *mirror) update(ctx context.Context, r Request) (fetched bool, stale str
 	if err == nil || ctx.Err() != nil {
 		return fetched, "", err
 	}
+	err = fmt.Errorf("fetch %s: %w", r.Repository, err)
+	if !errors.Is(err, ErrUnavailable) {
+		return false, "", err // what is wrong with it stays wrong, and an older mirror would hide that
+	}
 	if current.Completed == 0 {
-		return false, "", fmt.Errorf("%w: fetch %s: %w; there is no mirror of it yet",
-			ErrUnavailable, r.Repository, err)
+		return false, "", fmt.Errorf("%w; there is no mirror of it yet", err)
 	}
 	age := m.store.Now().Sub(current.CompletedTime).Round(time.Second)
 	if r.StaleFor == 0 || age > r.StaleFor {
-		return false, "", fmt.Errorf("%w: fetch %s: %w; the last good mirror is %s old, more than --stale-for %s allows",
-			ErrUnavailable, r.Repository, err, age, r.StaleFor)
+		return false, "", fmt.Errorf("%w; the last good mirror is %s old, more than --stale-for %s allows", err, age, r.StaleFor)
 	}
 	return false, err.Error(), nil
 }
 
 // suffices reports whether a mirror has what is asked for as it is.
-func (m *mirror) suffices(ctx context.Context, r Request, s state) bool {
+func (m *mirror) suffices(ctx context.Context, r Request, s state) (bool, error) {
 	if s.Completed == 0 || m.lost() {
-		return false
+		return false, nil
 	}
 	if isCommit(r.Revision) {
-		_, err := m.git(ctx, nil, "cat-file", "-e", r.Revision+"^{commit}")
-		return err == nil
+		there, err := m.has(ctx, []string{r.Revision})
+		return there[r.Revision] == "commit", err
 	}
 	age := m.store.Now().Sub(s.CompletedTime)
-	return age < r.MaxAge && age > -r.MaxAge // a clock that is ahead by more is wrong
+	return age < r.MaxAge && age > -r.MaxAge, nil // a clock that is ahead by more is wrong
 }
 
-// git runs git on the mirror alone. It reaches no other repository, not even for what a partial clone lacks.
-func (m *mirror) git(ctx context.Context, held *lock, args ...string) (string, error) {
-	return m.store.git(ctx, environment(os.Environ(), nil, Credentials{}, "GIT_DIR="+m.path()), held, args...)
+// has says which objects a mirror has, and of which type. It reaches no other repository, not even for what a partial clone lacks.
+func (m *mirror) has(ctx context.Context, ids []string) (types map[string]string, err error) {
+	types = make(map[string]string, len(ids))
+	err = m.inspect(ctx, ids, func(id, kind string, _ int64) error {
+		types[id] = kind
+		return nil
+	})
+	return types, err
 }
 
 // fetch fetches and writes down that it did. The mirror is as it was if that fails.
 func (m *mirror) fetch(ctx context.Context, r Request, s state, fetching *lock) (state, error) {
-	if s.Completed == 0 || m.lost() {
-		// One that was begun before may be there. It does no harm to begin again.
-		if _, err := m.git(ctx, fetching, "init", "--quiet", "--bare", "--template="); err != nil {
-			return s, err
-		}
+	if err := os.MkdirAll(filepath.Join(m.path(), "objects", "pack"), 0o775); err != nil {
+		return s, err
 	}
 	if err := removeLeftovers(m.path()); err != nil {
 		return s, err
@@ -191,15 +226,20 @@ func (m *mirror) fetch(ctx context.Context, r Request, s state, fetching *lock) 
 		return s, err
 	}
 	began := m.store.Now()
-	err := m.fetchObjects(ctx, r, fetching)
+	timed, cancel := context.WithTimeoutCause(ctx, r.FetchTimeout, fmt.Errorf("%w: not done within --fetch-timeout %s", ErrUnavailable, r.FetchTimeout))
+	defer cancel()
+	err := classify(m.fetchAll(timed, r, fetching))
 	if ctx.Err() != nil {
 		return s, context.Cause(ctx) // this request's end is no failure of the origin
 	}
+	if cause := context.Cause(timed); err != nil && cause != nil {
+		err = cause
+	}
 	if err != nil {
-		s.Failed, s.Error = s.Started, strings.ToValidUTF8(err.Error()[:min(errorBytes, len(err.Error()))], "")
+		s.fail(err)
 		return s, errors.Join(err, fetching.write(s))
 	}
-	s.Completed, s.CompletedTime, s.Error = s.Started, began, ""
+	s.Completed, s.CompletedTime, s.Error, s.Permanent = s.Started, began, "", false
 	if s.Bytes, err = objectBytes(m.path()); err != nil {
 		return s, err
 	}
@@ -209,60 +249,168 @@ func (m *mirror) fetch(ctx context.Context, r Request, s state, fetching *lock) 
 // errorBytes is how much of an error is written down for those that wait.
 const errorBytes = 1 << 10
 
-// headRef is where the origin's default branch is kept.
-const headRef = "refs/ebbtide/HEAD"
+// fail writes down how a fetch failed.
+func (s *state) fail(err error) {
+	text := err.Error()
+	s.Failed, s.Permanent = s.Started, !errors.Is(err, ErrUnavailable)
+	s.Error = strings.ToValidUTF8(text[:min(errorBytes, len(text))], "")
+}
 
-func (m *mirror) fetchObjects(ctx context.Context, r Request, fetching *lock) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.FetchTimeout, fmt.Errorf("not done within --fetch-timeout %s", r.FetchTimeout))
-	defer cancel()
+// failure is how another's fetch failed.
+func (s *state) failure() error {
+	if s.Permanent {
+		return errors.New(s.Error)
+	}
+	return fmt.Errorf("%w: %s", ErrUnavailable, strings.TrimPrefix(s.Error, ErrUnavailable.Error()+": "))
+}
+
+// fetchAttempts is how often an origin is asked anew for its refs, when it no longer has what it listed.
+const fetchAttempts = 3
+
+// fetchAll asks the origin for its refs, fetches what they need, and then takes them.
+func (m *mirror) fetchAll(ctx context.Context, r Request, fetching *lock) error {
+	old, err := m.readRefs()
+	if err != nil {
+		return err
+	}
+	for attempt := 1; ; attempt++ {
+		all, to, err := m.list(ctx, r)
+		if err != nil {
+			return err
+		}
+		missing := map[string]bool{}
+		have := map[string]bool{}
+		for _, id := range old {
+			have[id] = true
+		}
+		for _, id := range all {
+			if !have[id] {
+				missing[id] = true
+			}
+		}
+		if err = m.fetchObjects(ctx, r, to, old, slices.Sorted(maps.Keys(missing)), fetching); err == nil {
+			return m.writeRefs(all)
+		}
+		// A branch was moved between the two questions.
+		if attempt == fetchAttempts || !says(err, "not our ref", "did not send all necessary objects") {
+			return err
+		}
+	}
+}
+
+// list asks the origin for its refs, and says how git reaches it.
+func (m *mirror) list(ctx context.Context, r Request) (refs, access, error) {
+	to := access{protocols: r.Protocols, credentials: r.Credentials, filter: r.Filter}
+	u, err := url.Parse(r.Repository)
+	if err != nil {
+		return nil, to, err
+	}
+	to.origin = u
+	if u.Scheme == "http" || u.Scheme == "https" {
+		all, base, err := list(ctx, r)
+		to.origin = base
+		return all, to, err
+	}
+	g, err := m.scratch("")
+	if err != nil {
+		return nil, to, err
+	}
+	defer g.close()
+	all := refs{}
+	_, err = m.store.git(ctx, gitCall{
+		env: g.environment(os.Environ(), to),
+		out: &records{end: '\n', each: func(line []byte) error { return add(all, string(line), r) }},
+	}, "ls-remote", "--quiet", r.Repository)
+	return all, to, reached(err, r)
+}
+
+// reached says of git's failure to reach an origin no more than whoever sent the message may know.
+func reached(err error, r Request) error {
+	var failed *gitError
+	if !errors.As(err, &failed) || failed.said == "" || classify(err) != err { //nolint:errorlint // whether it is the same one
+		return err
+	}
+	switch {
+	case says(err, "Repository not found", "does not appear to be a git repository", "does not exist"):
+		return errors.New("the origin says that there is no such repository, or not for these credentials")
+	case says(err, "not our ref", "did not send all necessary objects"):
+		return err
+	}
+	return unreachable(r, err)
+}
+
+// fetchObjects brings objects and all that they need into the mirror.
+func (m *mirror) fetchObjects(ctx context.Context, r Request, to access, have refs, ids []string, fetching *lock) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	g, err := m.scratch(r.Filter)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	if err := g.writeRefs(have); err != nil { // git tells the origin what is here by these
+		return err
+	}
 	args := []string{
-		"fetch", "--quiet", "--prune", "--force", "--atomic", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance",
-		"--no-write-fetch-head",
+		"fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance", "--no-write-fetch-head", "--refmap=", "--stdin",
 	}
 	if r.Filter != "" {
 		// Git refers to a remote by its name when it fetches what a partial clone has left out.
-		for _, setting := range [][2]string{
-			{"remote.origin.url", r.Repository}, {"remote.origin.promisor", "true"}, {"remote.origin.partialclonefilter", r.Filter},
-			{"core.repositoryformatversion", "1"}, {"extensions.partialClone", "origin"},
-		} {
-			if _, err := m.git(ctx, fetching, "config", setting[0], setting[1]); err != nil {
-				return err
-			}
-		}
 		args = append(args, "--filter="+r.Filter, "origin")
 	} else {
-		args = append(args, r.Repository)
+		args = append(args, to.origin.String())
 	}
-	args = append(args, "+HEAD:"+headRef, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-	for _, ref := range r.Refs {
-		args = append(args, "+"+ref+":"+ref)
+	_, err = m.store.git(ctx, gitCall{
+		env: g.environment(os.Environ(), to), stdin: strings.NewReader(strings.Join(ids, "\n") + "\n"), held: fetching,
+		fileBytes: r.Limits.FetchBytes,
+	}, args...)
+	if err == nil {
+		return nil
 	}
-	env := environment(os.Environ(), r.Protocols, r.Credentials, "GIT_DIR="+m.path())
-	_, err := m.store.git(ctx, env, fetching, args...)
-	return err
+	// Git, ended for a file that became too large, does not say so.
+	grown, walkErr := overgrown(m.path(), r.Limits.FetchBytes)
+	if err := errors.Join(walkErr, removeLeftovers(m.path())); err != nil {
+		return err
+	}
+	if grown {
+		return tooLarge("bytes to fetch at once", r.Limits.FetchBytes, "--max-fetch-bytes")
+	}
+	return reached(err, r)
 }
 
 // resolve finds the commit of what is asked for.
-func (m *mirror) resolve(ctx context.Context, r Request) (string, error) {
-	names := []string{headRef}
+func (m *mirror) resolve(ctx context.Context, r Request, all refs) (string, error) {
+	id := ""
 	switch {
-	case isCommit(r.Revision), strings.HasPrefix(r.Revision, "refs/"):
-		names = []string{r.Revision}
-	case r.Revision != "":
-		names = []string{"refs/heads/" + r.Revision, "refs/tags/" + r.Revision}
-	}
-	var err error
-	for _, name := range names {
-		var commit string
-		if commit, err = m.git(ctx, nil, "rev-parse", "--verify", "--quiet", "--end-of-options", name+"^{commit}"); err == nil {
-			return commit, nil
+	case isCommit(r.Revision):
+		id = r.Revision
+	case r.Revision == "":
+		if id = all[headRef]; id == "" {
+			return "", fmt.Errorf("%s has no default branch: its HEAD names none that is there; name a revision", r.Repository)
 		}
+	case strings.HasPrefix(r.Revision, "refs/"):
+		id = all[r.Revision]
+	default:
+		id = cmp.Or(all["refs/heads/"+r.Revision], all["refs/tags/"+r.Revision])
 	}
-	if ctx.Err() != nil {
-		return "", err
-	}
-	return "", fmt.Errorf("%s has no %q among its branches and tags: name another revision, or fetch its ref with --refs",
+	none := fmt.Errorf("%s has no %q among its branches and tags: name another revision, or fetch its ref with --refs",
 		r.Repository, r.Revision)
+	if id == "" {
+		return "", none
+	}
+	// What a tag is of; and whoever may write to the volume may have written anything.
+	var commit string
+	err := m.inspect(ctx, []string{id + "^{commit}"}, func(id, kind string, _ int64) error {
+		if kind == "commit" {
+			commit = id
+		}
+		return nil
+	})
+	if err == nil && commit == "" {
+		err = none
+	}
+	return commit, err
 }
 
 // isCommit reports whether a revision is a commit's whole id, which never means anything else later.
@@ -271,8 +419,11 @@ func isCommit(revision string) bool {
 }
 
 func checkRevision(revision string) error {
-	if strings.HasPrefix(revision, "-") || strings.ContainsAny(revision, " ~^:?*[\\\x7f") || strings.Contains(revision, "..") ||
-		strings.Contains(revision, "@{") {
+	name := revision
+	if !strings.HasPrefix(name, "refs/") {
+		name = "refs/heads/" + name
+	}
+	if revision != "" && (revision[0] == '-' || !checkRefName(name)) {
 		return fmt.Errorf("revision %q: must be a branch, a tag, the full name of a ref, or a commit's whole id", revision)
 	}
 	return nil

@@ -224,8 +224,8 @@ func TestGet(t *testing.T) {
 		},
 		"what a killed fetch has left": func(t *testing.T, b *bench) {
 			b.get(t, b.request())
-			m := b.store.mirror(b.request().Repository, "")
-			for _, name := range []string{"refs/heads/main.lock", "packed-refs.lock", "objects/pack/tmp_pack_x"} {
+			m := b.store.mirror(b.request().Repository, "", "")
+			for _, name := range []string{"packed-refs.lock", "tmp_refs_x", "objects/pack/tmp_pack_x"} {
 				if err := os.WriteFile(filepath.Join(m.path(), name), nil, 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -341,7 +341,7 @@ func TestGet(t *testing.T) {
 		"many packs": func(t *testing.T, b *bench) {
 			r := b.request()
 			c := b.get(t, r)
-			m := b.store.mirror(r.Repository, "")
+			m := b.store.mirror(r.Repository, "", "")
 			first, err := filepath.Glob(filepath.Join(m.path(), "objects/pack/*"))
 			if err != nil {
 				t.Fatal(err)

@@ -1,7 +1,7 @@
 // Package sourcestore keeps repositories on a volume that many pods mount: one mirror for each, fetched once however many scans ask
 // at once, and a checkout for each scan, which takes its history from the mirror.
 //
-//	mirrors/ID.N/         a bare repository
+//	mirrors/ID.N/         objects/ and packed-refs of a repository, fetched with one owner's credentials
 //	checkouts/ID/NAME/    a scan's working tree, with a .git that borrows the mirror's objects
 //	locks/ID.fetch        held by the one that fetches ID; it says which fetches there were
 //	locks/ID.use          held shared by those that use the mirror, exclusively by a collector that removes it
@@ -11,8 +11,10 @@
 //	trash/                what is being removed
 //
 // Invariants:
-//   - A mirror is usable from its first complete fetch on. A fetch that fails changes no ref; one that is killed leaves each ref at a
-//     commit that is there with all it needs.
+//   - A mirror is usable from its first complete fetch on. Its refs are one file, which is written and renamed when all that they need
+//     is there: a fetch that fails, or is killed, changes none.
+//   - The volume holds what git reads and nothing that git obeys: configuration, attributes, hooks are in a folder of each process.
+//   - What a repository makes the store write is counted before: refs, files and bytes have limits.
 //   - Objects leave a mirror only when it is in nobody's use: it is never pruned, and repacked by a collector alone.
 //   - Whatever one pod learns from another is in a file that it opens or locks, never in a folder's listing or a file's attributes,
 //     which an NFS client may remember for a minute. The path of a mirror that was removed never comes back.
@@ -65,9 +67,11 @@ type state struct {
 	Started   int `json:"started"`
 	Completed int `json:"completed"`
 	Failed    int `json:"failed"`
-	// CompletedTime is when the newest complete fetch began, on the clock of the node that fetched; Error why the newest failed.
+	// CompletedTime is when the newest complete fetch began, on the clock of the node that fetched; Error is why the newest failed.
 	CompletedTime time.Time `json:"completedTime"`
 	Error         string    `json:"error,omitempty"`
+	// Permanent: that failure comes back each time.
+	Permanent bool `json:"permanent,omitempty"`
 	// Bytes of its objects.
 	Bytes int64 `json:"bytes"`
 	// Generation of the mirror that was fetched to.
@@ -91,16 +95,16 @@ func (s *Store) ready() error {
 	return nil
 }
 
-// mirror is the place of a repository, with a name that a person knows it by.
-func (s *Store) mirror(repository, filter string) *mirror {
-	sum := sha256.Sum256([]byte(repository + "\n" + filter))
+// mirror is the place of a repository, with a name that a person knows it by. Key says whose credentials it is fetched with.
+func (s *Store) mirror(repository, filter, key string) *mirror {
+	sum := sha256.Sum256([]byte(repository + "\n" + filter + "\n" + key))
 	readable := strings.Map(func(r rune) rune {
 		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_' {
 			return r
 		}
 		return '_'
 	}, strings.TrimSuffix(repository[strings.LastIndexByte(repository, '/')+1:], ".git"))
-	return &mirror{store: s, id: readable[:min(40, len(readable))] + "-" + hex.EncodeToString(sum[:8])}
+	return &mirror{store: s, id: readable[:min(40, len(readable))] + "-" + hex.EncodeToString(sum[:12])}
 }
 
 func (m *mirror) folder() string { return fmt.Sprintf("%s.%d", m.id, m.generation) }
@@ -109,7 +113,7 @@ func (m *mirror) path() string { return filepath.Join(m.store.Root, "mirrors", m
 
 // lost reports whether the mirror of a complete fetch is gone: whoever empties a volume may not have come to the locks yet. Ask it of no
 // other, or an NFS client remembers that it is not there.
-func (m *mirror) lost() bool { return isLost(filepath.Join(m.path(), "HEAD")) }
+func (m *mirror) lost() bool { return isLost(filepath.Join(m.path(), refsFile)) }
 
 func isLost(path string) bool {
 	_, err := os.Stat(path)
@@ -198,6 +202,8 @@ func CheckRepository(repository string, protocols []string) error {
 			withoutUser(repository))
 	case !slices.Contains(protocols, u.Scheme):
 		return fmt.Errorf("repository %q: protocol %s is not one of %s", withoutUser(repository), u.Scheme, strings.Join(protocols, ", "))
+	case strings.ContainsFunc(repository, func(r rune) bool { return r <= ' ' || r == 0x7f }) || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "":
+		return fmt.Errorf("repository %q: must have no space, query or fragment", withoutUser(repository))
 	case strings.HasPrefix(u.Host, "-") || strings.HasPrefix(u.User.Username(), "-") || strings.HasPrefix(u.Path, "-"):
 		return fmt.Errorf("repository %q: no part may begin with a hyphen", withoutUser(repository))
 	case u.User != nil && u.Scheme != "ssh":

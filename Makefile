@@ -115,7 +115,7 @@ bench-scaler: tools ## Cost of polling 1,000 queues, beside KEDA's own rabbitmq 
 	go run ./bench/scaler
 
 bench-churn: tools ## Jobs, waits and pod-seconds of 2,000 messages, beside KEDA's own rabbitmq trigger; writes bench/out/churn.json
-	@$(E2E) churn
+	@go run ./bench/cluster churn
 
 bench-packing: ## Node-hours of packers on replayed loads; writes bench/out/packing.json (TRACE=file.csv adds a load)
 	go run ./bench/packing $(if $(TRACE),-trace $(TRACE))
@@ -126,17 +126,17 @@ bench-scheduler: tools ## Pods per second in scheduler_perf beside the stock sch
 		go test -run '^$$' -bench Scheduler -benchtime 1x -timeout 2h -out ../out/scheduler.json .
 
 bench-karpenter: tools ## Node-seconds of the same pods with the stock scheduler, MostAllocated and DrainPack; writes bench/out/karpenter.json
-	@$(E2E) packing
+	@go run ./bench/cluster karpenter
 
 bench-source: ## Fetches per scan at the origin, with a clone for each and by the source store; writes bench/out/source.json
 	go run ./bench/source
 
 bench-drain: tools ## Nodes, pods and waits of a burst that ebbs, with workers that go on by age and not; writes bench/out/drain*.json
 	go run ./bench/drain
-	@$(E2E) drain
+	@go run ./bench/cluster drain
 
 bench-startup: tools ## What is between a message and its scan, step by step, on real nodes; writes bench/out/startup.json (MESSAGES=20)
-	@$(E2E) startup $(if $(MESSAGES),--messages $(MESSAGES))
+	@go run ./bench/cluster startup $(if $(MESSAGES),--messages $(MESSAGES))
 
 ##@ Help
 .PHONY: help

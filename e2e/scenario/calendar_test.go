@@ -21,6 +21,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 	decisions "github.com/ebbtide-dev/ebbtide/proto/ebbtide/decisions/v1alpha1"
 )
 
@@ -29,7 +30,7 @@ import (
 func TestCalendar(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	c, _ := startCluster(ctx, t, Programs)
+	c, _ := startCluster(ctx, t, scans.Programs)
 	s := newShift(ctx, t, c)
 
 	s.wake()
@@ -44,24 +45,24 @@ type shift struct {
 	*testing.T
 	ctx        context.Context
 	c          *cluster.Cluster
-	observed   *observer
+	observed   *scans.Observer
 	api        decisions.DecisionServiceClient
 	connection *amqp.Connection
-	sender     *publisher
+	sender     *scans.Publisher
 	start, end time.Time // of the period
 }
 
 func newShift(ctx context.Context, t *testing.T, c *cluster.Cluster) *shift {
 	t.Helper()
-	s := &shift{T: t, ctx: ctx, c: c, observed: newObserver(namespace, nodePoolLabel, nodePoolName)}
+	s := &shift{T: t, ctx: ctx, c: c, observed: scans.NewObserver(scans.Namespace, scans.NodePoolLabel, scans.NodePoolName)}
 	clientset, err := kubernetes.NewForConfig(c.Admin())
 	s.must(err)
-	s.must(declareTopology(c.Broker.AMQPURL("/")))
-	s.must(installStaticNode(ctx, c))
-	s.must(s.observed.watch(ctx, clientset))
+	s.must(scans.DeclareTopology(c.Broker.AMQPURL("/")))
+	s.must(scans.InstallStaticNode(ctx, c))
+	s.must(s.observed.Watch(ctx, clientset))
 	podsCtx, stopPods := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- RunPods(podsCtx, c, nil) }()
+	go func() { ended <- scans.RunPods(podsCtx, c, nil) }()
 	t.Cleanup(func() {
 		stopPods()
 		if err := <-ended; err != nil {
@@ -87,14 +88,14 @@ func (s *shift) connect() {
 	s.connection, err = amqp.Dial(s.c.Broker.AMQPURL("/"))
 	s.must(err)
 	s.Cleanup(func() { s.connection.Close() })
-	s.sender, err = newPublisher(s.connection)
+	s.sender, err = scans.NewPublisher(s.connection)
 	s.must(err)
 }
 
 // decisions is a client of the scaler's own API.
 func (s *shift) decisions() decisions.DecisionServiceClient {
 	s.Helper()
-	connection, err := dialScaler(s.c)
+	connection, err := s.c.DialScaler()
 	s.must(err)
 	s.Cleanup(func() { connection.Close() })
 	return decisions.NewDecisionServiceClient(connection)
@@ -117,7 +118,7 @@ func (s *shift) until(what string, within time.Duration, f func() bool) time.Tim
 func (s *shift) publish(name, queue string, n int, seconds float64) {
 	s.Helper()
 	for i := range n {
-		s.must(s.sender.publishTo(s.ctx, queue, scan{ID: fmt.Sprintf("%s-%d", name, i), Seconds: seconds}))
+		s.must(s.sender.PublishTo(s.ctx, queue, scans.Scan{ID: fmt.Sprintf("%s-%d", name, i), Seconds: seconds}))
 	}
 }
 
@@ -175,7 +176,7 @@ func (s *shift) wake() {
 
 func (s *shift) replicas() int32 {
 	var deployment appsv1.Deployment
-	s.must(s.c.Client().Get(s.ctx, types.NamespacedName{Namespace: namespace, Name: "calls"}, &deployment))
+	s.must(s.c.Client().Get(s.ctx, types.NamespacedName{Namespace: scans.Namespace, Name: "calls"}, &deployment))
 	return ptr.Deref(deployment.Spec.Replicas, 1)
 }
 
@@ -185,7 +186,7 @@ func (s *shift) get(kind, name string) *unstructured.Unstructured {
 	object := &unstructured.Unstructured{}
 	object.SetAPIVersion("keda.sh/v1alpha1")
 	object.SetKind(kind)
-	s.must(s.c.Client().Get(s.ctx, types.NamespacedName{Namespace: namespace, Name: name}, object))
+	s.must(s.c.Client().Get(s.ctx, types.NamespacedName{Namespace: scans.Namespace, Name: name}, object))
 	return object
 }
 
@@ -202,10 +203,10 @@ func (s *shift) ready(kind, name string) bool {
 
 func (s *shift) installShift(floor int) {
 	s.Helper()
-	s.must(installScans(s.ctx, s.c, scanJob{
+	s.must(scans.InstallScans(s.ctx, s.c, scans.ScanJob{
 		Image: "ebbtide-worker", MaxReplicas: 30, CPU: "100m", Memory: "64Mi", Calendar: s.period(floor),
 		WorkerArgs: []string{
-			"--queue", queueScans, "--result-exchange", exchangeResults, "--dead-letter-exchange", exchangeDead,
+			"--queue", scans.QueueScans, "--result-exchange", scans.ExchangeResults, "--dead-letter-exchange", scans.ExchangeDead,
 			"--max-messages", "1", "--idle-timeout", "20s", "--summary-file", "/dev/termination-log",
 		},
 	}))
@@ -220,17 +221,17 @@ func (s *shift) periodStarts() {
 	s.end = s.start.Add(3 * time.Minute)
 	s.installShift(3)
 	time.Sleep(time.Until(s.start.Add(-time.Second)))
-	if jobs := s.observed.snapshot().jobs; jobs != 0 {
+	if jobs := s.observed.Snapshot().Jobs; jobs != 0 {
 		s.Errorf("%d jobs before the period", jobs)
 	}
-	first := s.until("the floor's jobs", 30*time.Second, func() bool { return s.observed.snapshot().unfinishedJobs >= 3 })
+	first := s.until("the floor's jobs", 30*time.Second, func() bool { return s.observed.Snapshot().UnfinishedJobs >= 3 })
 	s.Logf("the floor is there %s after the period's start", first.Sub(s.start))
 	if first.Before(s.start) {
 		s.Errorf("the floor is there %s before the period", s.start.Sub(first))
 	}
 	s.until("an event that says so", 20*time.Second, func() bool {
 		var events corev1.EventList
-		s.must(s.c.Client().List(s.ctx, &events, client.InNamespace(namespace)))
+		s.must(s.c.Client().List(s.ctx, &events, client.InNamespace(scans.Namespace)))
 		for _, event := range events.Items {
 			if event.InvolvedObject.Kind == "ScalingPolicy" && event.InvolvedObject.Name == "scans" && event.Reason == "BoundByFloor" {
 				return true
@@ -243,17 +244,17 @@ func (s *shift) periodStarts() {
 // editWhileScansRun: an edit of the calendar applies within a second and touches no scan.
 func (s *shift) editWhileScansRun() {
 	generation := s.get("ScaledJob", "scans").GetGeneration()
-	settled, err := collect(s.connection)
+	settled, err := scans.Collect(s.connection)
 	s.must(err)
-	s.publish("long", queueScans, 4, 20)
+	s.publish("long", scans.QueueScans, 4, 20)
 	time.Sleep(10 * time.Second) // they run
 	var policy v1alpha1.ScalingPolicy
-	s.must(s.c.Client().Get(s.ctx, types.NamespacedName{Namespace: namespace, Name: "scans"}, &policy))
+	s.must(s.c.Client().Get(s.ctx, types.NamespacedName{Namespace: scans.Namespace, Name: "scans"}, &policy))
 	policy.Spec.Calendar.Periods[0].Limits.MinReplicas = ptr.To[int32](6)
 	s.must(s.c.Client().Update(s.ctx, &policy))
 	edited := time.Now()
 	applied := s.until("the edit", 10*time.Second, func() bool {
-		answer, err := s.api.ExplainDecision(s.ctx, &decisions.ExplainDecisionRequest{Policy: &decisions.PolicyRef{Namespace: namespace, Name: "scans"}})
+		answer, err := s.api.ExplainDecision(s.ctx, &decisions.ExplainDecisionRequest{Policy: &decisions.PolicyRef{Namespace: scans.Namespace, Name: "scans"}})
 		s.must(err)
 		return answer.GetDecision().GetTarget() == 6 && answer.GetDecision().GetConstraint() == decisions.Constraint_CONSTRAINT_FLOOR
 	})
@@ -261,7 +262,7 @@ func (s *shift) editWhileScansRun() {
 	if applied.Sub(edited) > time.Second {
 		s.Errorf("the edit applies after %s, want within a second", applied.Sub(edited))
 	}
-	s.until("the new floor's jobs", 30*time.Second, func() bool { return s.observed.snapshot().unfinishedJobs >= 6 })
+	s.until("the new floor's jobs", 30*time.Second, func() bool { return s.observed.Snapshot().UnfinishedJobs >= 6 })
 	s.until("the scans' results", time.Minute, func() bool { return len(endsOf(settled, "long-")) == 4 })
 	for id, ends := range endsOf(settled, "long-") {
 		if len(ends) != 1 || ends[0].Dead || ends[0].Deliveries != 0 {
@@ -277,28 +278,26 @@ func (s *shift) editWhileScansRun() {
 func (s *shift) brokerRestarts() {
 	s.must(s.connection.Close()) // results are counted when all is over: what is read with auto-ack may die with the broker
 	s.connect()
-	s.publish("load", queueScans, 20, 3)
+	s.publish("load", scans.QueueScans, 20, 3)
 	time.Sleep(4 * time.Second) // some run, some wait, some are done
 	s.c.Broker.Crash()
 	s.until("a held decision", 30*time.Second, func() bool {
-		list, err := s.api.ListDecisions(s.ctx, &decisions.ListDecisionsRequest{Namespace: namespace, Name: "scans", Limit: 1})
+		list, err := s.api.ListDecisions(s.ctx, &decisions.ListDecisionsRequest{Namespace: scans.Namespace, Name: "scans", Limit: 1})
 		s.must(err)
 		d := list.GetDecisions()[0]
 		return d.GetConstraint() == decisions.Constraint_CONSTRAINT_HOLD && d.GetTarget() > 0
 	})
 	s.must(s.c.Broker.Restart(s.ctx))
 	s.connect()
-	settled, err := collect(s.connection)
+	settled, err := scans.Collect(s.connection)
 	s.must(err)
 	s.until("every message's end", 2*time.Minute, func() bool { return len(endsOf(settled, "load-")) == 20 })
 }
 
 // endsOf are the ends of the messages whose names begin with a prefix.
-func endsOf(settled *settlements, prefix string) map[string][]end {
-	settled.mu.Lock()
-	defer settled.mu.Unlock()
-	ends := map[string][]end{}
-	for id, list := range settled.results {
+func endsOf(settled *scans.Settlements, prefix string) map[string][]scans.End {
+	ends := map[string][]scans.End{}
+	for id, list := range settled.Ends() {
 		if strings.HasPrefix(id, prefix) {
 			ends[id] = slices.Clone(list)
 		}
@@ -311,14 +310,14 @@ func (s *shift) periodEnds() {
 	if left := time.Until(s.end); left > 15*time.Second {
 		time.Sleep(left - 15*time.Second)
 		// Idle workers leave after a while, and others come at KEDA's next poll.
-		s.until("the floor's jobs just before the period's end", 14*time.Second, func() bool { return s.observed.snapshot().unfinishedJobs >= 6 })
+		s.until("the floor's jobs just before the period's end", 14*time.Second, func() bool { return s.observed.Snapshot().UnfinishedJobs >= 6 })
 	}
 	time.Sleep(time.Until(s.end))
-	none := s.until("no jobs", time.Minute, func() bool { return s.observed.snapshot().unfinishedJobs == 0 })
+	none := s.until("no jobs", time.Minute, func() bool { return s.observed.Snapshot().UnfinishedJobs == 0 })
 	s.Logf("the last job ended %s after the period", none.Sub(s.end))
-	jobs := s.observed.snapshot().jobs
+	jobs := s.observed.Snapshot().Jobs
 	time.Sleep(5 * time.Second)
-	if more := s.observed.snapshot().jobs - jobs; more != 0 {
+	if more := s.observed.Snapshot().Jobs - jobs; more != 0 {
 		s.Errorf("%d jobs were created after the period", more)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
@@ -19,12 +20,12 @@ import (
 )
 
 // calibrationLoad is 320 scans: a trickle, and a burst every half minute.
-func calibrationLoad() []arrival {
+func calibrationLoad() []scans.Arrival {
 	random := rand.New(rand.NewPCG(20260302, 7))
-	var arrivals []arrival
+	var arrivals []scans.Arrival
 	add := func(after time.Duration) {
 		seconds := min(45, max(1, 8*math.Exp(0.9*random.NormFloat64())))
-		arrivals = append(arrivals, arrival{after: after, scan: scan{Seconds: math.Round(seconds*100) / 100}})
+		arrivals = append(arrivals, scans.Arrival{After: after, Scan: scans.Scan{Seconds: math.Round(seconds*100) / 100}})
 	}
 	for range 120 {
 		add(time.Duration(random.Float64() * float64(2*time.Minute)))
@@ -34,9 +35,9 @@ func calibrationLoad() []arrival {
 			add(time.Duration(10+30*burst)*time.Second + time.Duration(random.Float64()*float64(3*time.Second)))
 		}
 	}
-	slices.SortFunc(arrivals, func(a, b arrival) int { return int(a.after - b.after) })
+	slices.SortFunc(arrivals, func(a, b scans.Arrival) int { return int(a.After - b.After) })
 	for i := range arrivals {
-		arrivals[i].scan.ID = fmt.Sprintf("scan-%03d", i)
+		arrivals[i].Scan.ID = fmt.Sprintf("scan-%03d", i)
 	}
 	return arrivals
 }
@@ -47,29 +48,29 @@ var overlay = flag.String("overlay", "", "write a picture of what TestCalibratio
 func TestCalibration(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	c, _ := startCluster(ctx, t, Programs)
-	if err := Install(ctx, c); err != nil {
+	c, _ := startCluster(ctx, t, scans.Programs)
+	if err := scans.Install(ctx, c); err != nil {
 		t.Fatal(err)
 	}
-	var summary Summary
-	var observed *observer
+	var summary scans.Summary
+	var observed *scans.Observer
 	var began time.Time
 	if err := whilePodsRun(ctx, c, func(ctx context.Context) (err error) {
 		began = time.Now()
-		summary, observed, err = playOn(ctx, c, calibrationLoad(), began, os.Stderr)
+		summary, observed, err = scans.PlayOn(ctx, c, calibrationLoad(), began, os.Stderr)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
 	summary.Print(os.Stderr)
 	show := func(name string, times []time.Duration) {
-		t.Logf("%-20s p5 %5.1f p50 %5.1f p95 %5.1f s, %d", name, percentile(times, 5), percentile(times, 50), percentile(times, 95), len(times))
+		t.Logf("%-20s p5 %5.1f p50 %5.1f p95 %5.1f s, %d", name, scans.Percentile(times, 5), scans.Percentile(times, 50), scans.Percentile(times, 95), len(times))
 	}
-	show("pod created-bound", observed.bindingWaits())
-	show("pod bound-running", observed.between(func(p *podRecord) (time.Time, time.Time) { return p.bound, p.running }))
-	show("node to first pod", observed.firstBindings())
-	show("node lingers", observed.lingering())
-	show("pod ended-job done", observed.jobEnds())
+	show("pod created-bound", observed.BindingWaits())
+	show("pod bound-running", observed.Between(func(p *scans.PodRecord) (time.Time, time.Time) { return p.Bound, p.Running }))
+	show("node to first pod", observed.FirstBindings())
+	show("node lingers", observed.Lingering())
+	show("pod ended-job done", observed.JobEnds())
 	predicted, err := predict(observed, calibrationLoad())
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func TestCalibration(t *testing.T) {
 	if *overlay != "" {
 		s := predicted.Series
 		step, shown := time.Duration(s.StepSeconds*float64(time.Second)), 25
-		picture := report.Overlay("Nodes", "how many", began, step, observed.nodesOver(began, step, shown), s.Nodes[:shown])
+		picture := report.Overlay("Nodes", "how many", began, step, observed.NodesOver(began, step, shown), s.Nodes[:shown])
 		if err := os.WriteFile(*overlay, []byte(picture), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -105,8 +106,8 @@ func mean(times []time.Duration) time.Duration {
 
 // predict plays the load in the simulator with the cluster's settings. How long pods and nodes take to start and nodes to go is taken from
 // what was observed, step by step: the simulator is to find out what they make together.
-func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
-	limits, errs := calendar.New(nil, maxReplicas, nil)
+func predict(o *scans.Observer, arrivals []scans.Arrival) (simulator.Outcome, error) {
+	limits, errs := calendar.New(nil, scans.MaxReplicas, nil)
 	if len(errs) > 0 {
 		return simulator.Outcome{}, errs.ToAggregate()
 	}
@@ -118,23 +119,23 @@ func predict(o *observer, arrivals []arrival) (simulator.Outcome, error) {
 	s := simulator.Defaults()
 	s.Scaler, s.PollEvery = simulator.Ebbtide(limits, sizing.Parameters{MessagesPerReplica: 1}), 2*time.Second
 	s.Pod = packing.Amounts{900, 2 << 30, 0, 1}
-	s.Worker.Boot = around(o.between(func(p *podRecord) (time.Time, time.Time) { return p.bound, p.running }))
+	s.Worker.Boot = around(o.Between(func(p *scans.PodRecord) (time.Time, time.Time) { return p.Bound, p.Running }))
 	// A worker's own time around its scan, half before and half after it.
-	var scans []time.Duration
+	var lengths []time.Duration
 	for _, a := range arrivals {
-		scans = append(scans, time.Duration(a.scan.Seconds*float64(time.Second)))
+		lengths = append(lengths, time.Duration(a.Scan.Seconds*float64(time.Second)))
 	}
-	half := (mean(o.between(func(p *podRecord) (time.Time, time.Time) { return p.running, p.ended })) - mean(scans)) / 2
+	half := (mean(o.Between(func(p *scans.PodRecord) (time.Time, time.Time) { return p.Running, p.Ended })) - mean(lengths)) / 2
 	s.Worker.Connect = simulator.Range{Min: half, Max: half}
-	leave := around(o.jobEnds())
+	leave := around(o.JobEnds())
 	s.Worker.Leave = simulator.Range{Min: leave.Min + half, Max: leave.Max + half}
 	s.Nodes = simulator.Nodes{
-		Shapes: []simulator.Shape{{Name: "8x", Capacity: packing.Amounts{8000, 32 << 30, 0, 110}}}, Boot: around(o.firstBindings()),
-		BatchIdle: time.Second, BatchMax: 3 * time.Second, Delay: around(o.lingering()),
+		Shapes: []simulator.Shape{{Name: "8x", Capacity: packing.Amounts{8000, 32 << 30, 0, 110}}}, Boot: around(o.FirstBindings()),
+		BatchIdle: time.Second, BatchMax: 3 * time.Second, Delay: around(o.Lingering()),
 	}
 	var messages []simulator.Job
 	for i, a := range arrivals {
-		messages = append(messages, simulator.Job{Start: a.after, Run: scans[i], Class: "scan", Requests: s.Pod})
+		messages = append(messages, simulator.Job{Start: a.After, Run: lengths[i], Class: "scan", Requests: s.Pod})
 	}
 	return s.Run(messages)
 }

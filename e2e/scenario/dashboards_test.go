@@ -15,6 +15,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/dashboards"
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 )
 
 // needsPredictions reports whether a panel has data only once run times are expected rightly. The demo's scans all state the same one,
@@ -75,7 +76,7 @@ func hasData(ctx context.Context, prometheus promv1.API, q dashboards.Query, fro
 	length := to.Sub(from).Round(time.Second)
 	expr := dashboards.Replacer(map[string]string{
 		"__rate_interval": "15s", "__range": length.String(), "__range_s": strconv.Itoa(int(length.Seconds())), "__interval": "2s",
-		"namespace": namespace, "policy": "scans", "scaledjob": "scans", "objective": "10", "price": "0.04",
+		"namespace": scans.Namespace, "policy": "scans", "scaledjob": "scans", "objective": "10", "price": "0.04",
 	}).Replace(q.Expr)
 	if q.Instant {
 		value, _, err := prometheus.Query(ctx, expr, to)

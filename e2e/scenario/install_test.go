@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 )
 
 const (
@@ -63,9 +64,9 @@ type release struct {
 	ctx      context.Context
 	c        *cluster.Cluster
 	client   kubernetes.Interface
-	sender   *publisher
-	settled  *settlements
-	observed *observer
+	sender   *scans.Publisher
+	settled  *scans.Settlements
+	observed *scans.Observer
 }
 
 func newRelease(ctx context.Context, t *testing.T) *release {
@@ -74,18 +75,18 @@ func newRelease(ctx context.Context, t *testing.T) *release {
 		func(ctx context.Context, o cluster.Options) (*cluster.Cluster, error) {
 			return cluster.StartNodes(ctx, o, 2)
 		})
-	r := &release{T: t, ctx: ctx, c: c, observed: newObserver(namespace, corev1.LabelOSStable, "linux")}
+	r := &release{T: t, ctx: ctx, c: c, observed: scans.NewObserver(scans.Namespace, corev1.LabelOSStable, "linux")}
 	var err error
 	r.client, err = kubernetes.NewForConfig(c.Admin())
 	r.must(err)
-	r.must(PrepareInstall(ctx, c))
-	r.must(r.observed.watch(ctx, r.client))
+	r.must(scans.PrepareInstall(ctx, c))
+	r.must(r.observed.Watch(ctx, r.client))
 	connection, err := amqp.Dial(c.Broker.AMQPURL("/"))
 	r.must(err)
 	t.Cleanup(func() { connection.Close() })
-	r.settled, err = collect(connection)
+	r.settled, err = scans.Collect(connection)
 	r.must(err)
-	r.sender, err = newPublisher(connection)
+	r.sender, err = scans.NewPublisher(connection)
 	r.must(err)
 	return r
 }
@@ -123,7 +124,7 @@ func (r *release) eventually(what string, state func() (string, bool)) {
 }
 
 func (r *release) install() {
-	r.exec("helm", "install", "ebbtide", "charts/ebbtide", "-n", system, "--create-namespace", "--set", "image.tag="+ImageTag,
+	r.exec("helm", "install", "ebbtide", "charts/ebbtide", "-n", system, "--create-namespace", "--set", "image.tag="+scans.ImageTag,
 		"--wait", "--timeout", "3m")
 	nodes := map[string]bool{}
 	for _, pod := range r.pods("ebbtide-scaler") {
@@ -134,9 +135,9 @@ func (r *release) install() {
 	}
 	// From the upgrade on, pods are held to it.
 	r.exec("kubectl", "label", "namespace", system, "pod-security.kubernetes.io/enforce=restricted")
-	r.exec("kubectl", "create", "namespace", namespace)
-	r.must(installScans(r.ctx, r.c, scanJob{
-		Image: "ebbtide.dev/ebbtide-worker:" + ImageTag, WorkerArgs: append([]string{"--grace-period", workerGrace.String()}, workerArgs...),
+	r.exec("kubectl", "create", "namespace", scans.Namespace)
+	r.must(scans.InstallScans(r.ctx, r.c, scans.ScanJob{
+		Image: "ebbtide.dev/ebbtide-worker:" + scans.ImageTag, WorkerArgs: append([]string{"--grace-period", workerGrace.String()}, scans.WorkerArgs...),
 		MaxReplicas: 8, CPU: "50m", Memory: "32Mi", RealNodes: true, GraceSeconds: 20,
 	}))
 }
@@ -166,13 +167,13 @@ func (r *release) leader() string {
 // upgradeInABurst sends a burst of scans, and one a second after it until an upgrade and a rollback of the release are done.
 func (r *release) upgradeInABurst() {
 	for i := range burstScans {
-		r.publish(scan{ID: fmt.Sprintf("burst-%02d", i), Seconds: 2})
+		r.publish(scans.Scan{ID: fmt.Sprintf("burst-%02d", i), Seconds: 2})
 	}
 	ctx, stop := context.WithCancel(r.ctx)
 	var trickle sync.WaitGroup
 	trickle.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
-			r.publish(scan{ID: fmt.Sprintf("trickle-%03d", i), Seconds: 2})
+			r.publish(scans.Scan{ID: fmt.Sprintf("trickle-%03d", i), Seconds: 2})
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Second):
@@ -181,14 +182,14 @@ func (r *release) upgradeInABurst() {
 	})
 	_, failedBefore := r.calls()
 	r.eventually("the burst's first scans", func() (string, bool) {
-		open := r.settled.open()
-		return fmt.Sprintf("%d scans are open", open), r.observed.snapshot().ended > 0
+		open := r.settled.Open()
+		return fmt.Sprintf("%d scans are open", open), r.observed.Snapshot().Ended > 0
 	})
 	for _, change := range [][]string{
 		{"upgrade", "ebbtide", "charts/ebbtide", "--reuse-values", "--set", "scaler.logLevel=debug,scheduler.verbosity=3"},
 		{"rollback", "ebbtide", "1"},
 	} {
-		jobs, old := r.observed.snapshot().jobs, map[string]bool{}
+		jobs, old := r.observed.Snapshot().Jobs, map[string]bool{}
 		for _, component := range []string{"ebbtide-scaler", "ebbtide-scheduler"} {
 			for _, pod := range r.pods(component) {
 				old[pod.Name] = true
@@ -203,7 +204,7 @@ func (r *release) upgradeInABurst() {
 			}
 		}
 		r.eventually("a leader after the "+change[0], func() (string, bool) { leader := r.leader(); return leader, leader != "" && !old[leader] })
-		if during := r.observed.snapshot().jobs - jobs; during == 0 {
+		if during := r.observed.Snapshot().Jobs - jobs; during == 0 {
 			r.Errorf("no job was made during the %s", change[0])
 		} else {
 			r.Logf("%d jobs were made during the %s", during, change[0])
@@ -213,22 +214,20 @@ func (r *release) upgradeInABurst() {
 	trickle.Wait()
 	r.quiet()
 
-	r.settled.mu.Lock()
-	defer r.settled.mu.Unlock()
-	for id, ends := range r.settled.results {
-		if len(ends) != 1 || ends[0] != (end{}) {
+	for id, ends := range r.settled.Ends() {
+		if len(ends) != 1 || ends[0] != (scans.End{}) {
 			r.Errorf("%s ended with %+v, want one result of its first delivery", id, ends)
 		}
 	}
-	if len(r.settled.results) != r.settled.sent {
-		r.Errorf("%d scans ended, want %d", len(r.settled.results), r.settled.sent)
+	if r.settled.Done() != r.settled.Sent() {
+		r.Errorf("%d scans ended, want %d", r.settled.Done(), r.settled.Sent())
 	}
-	r.Logf("%d scans in %d jobs; waits: %.1f s median, %.1f s at the 95th percentile", r.settled.sent, r.observed.snapshot().jobs,
-		percentile(r.settled.waits, 50), percentile(r.settled.waits, 95))
+	r.Logf("%d scans in %d jobs; waits: %.1f s median, %.1f s at the 95th percentile", r.settled.Sent(), r.observed.Snapshot().Jobs,
+		scans.Percentile(r.settled.Waits(), 50), scans.Percentile(r.settled.Waits(), 95))
 	if failed := r.failedPods(); len(failed) > 0 {
 		r.Errorf("pods of scans failed, which says that they were killed: %v", failed)
 	}
-	if idle := r.observed.idlePods(); idle > 0 {
+	if idle := r.observed.IdlePods(); idle > 0 {
 		r.Errorf("%d jobs found no message, want none", idle)
 	}
 	if answered, failed := r.calls(); answered == 0 || failed > failedBefore {
@@ -250,10 +249,10 @@ func (r *release) calls() (answered, failed float64) {
 }
 
 // publish may be called by any goroutine.
-func (r *release) publish(s scan) {
+func (r *release) publish(s scans.Scan) {
 	r.Helper()
-	r.settled.published()
-	if err := r.sender.publish(r.ctx, s); err != nil {
+	r.settled.Published()
+	if err := r.sender.Publish(r.ctx, s); err != nil {
 		r.Errorf("publish %s: %v", s.ID, err)
 	}
 }
@@ -262,19 +261,17 @@ func (r *release) publish(s scan) {
 func (r *release) quiet() {
 	r.Helper()
 	r.eventually("quiet", func() (string, bool) {
-		messages, jobs := r.settled.open(), r.observed.snapshot().unfinishedJobs
+		messages, jobs := r.settled.Open(), r.observed.Snapshot().UnfinishedJobs
 		return fmt.Sprintf("%d messages and %d jobs are open", messages, jobs), messages == 0 && jobs == 0
 	})
 }
 
 // failedPods are those of scans with an exit code other than 0.
 func (r *release) failedPods() []string {
-	r.observed.mu.Lock()
-	defer r.observed.mu.Unlock()
 	var failed []string
-	for _, pod := range r.observed.pods {
-		if pod.exitCode != 0 || pod.cutShort {
-			failed = append(failed, fmt.Sprintf("%s (exit code %d)", pod.name, pod.exitCode))
+	for _, pod := range r.observed.Pods() {
+		if pod.ExitCode != 0 || pod.CutShort {
+			failed = append(failed, fmt.Sprintf("%s (exit code %d)", pod.Name, pod.ExitCode))
 		}
 	}
 	return failed
@@ -288,7 +285,7 @@ func (r *release) explain() {
 			return "no decisions in its metrics", sum(metrics, "ebbtide_decisions_total{") > 0
 		})
 	}
-	for _, args := range [][]string{{"decisions", "scans", "-n", namespace}, {"placements", "-n", namespace}, {"doctor"}} {
+	for _, args := range [][]string{{"decisions", "scans", "-n", scans.Namespace}, {"placements", "-n", scans.Namespace}, {"doctor"}} {
 		out, err := exec.CommandContext(r.ctx, r.c.Bin("ebbtide"), append(args, "--kubeconfig", r.c.Kubeconfig("admin"))...).CombinedOutput()
 		if err != nil {
 			r.Errorf("ebbtide %s: %v: %s", args[0], err, out)
@@ -335,15 +332,15 @@ func sum(metrics, begin string) float64 {
 func (r *release) scansGoWrong() {
 	before := len(r.failedPods())
 	deletePod := func(p scanProcess) error {
-		return r.client.CoreV1().Pods(namespace).Delete(r.ctx, p.pod, metav1.DeleteOptions{})
+		return r.client.CoreV1().Pods(scans.Namespace).Delete(r.ctx, p.pod, metav1.DeleteOptions{})
 	}
 	for _, step := range []struct {
-		scan scan
+		scan scans.Scan
 		do   func(scanProcess) error
 	}{
-		{scan{ID: "crash", Seconds: 4}, func(p scanProcess) error { return syscall.Kill(p.worker, syscall.SIGKILL) }},
-		{scan{ID: "given-back", Seconds: 2 * workerGrace.Seconds()}, deletePod},
-		{scan{ID: "finishes", Seconds: workerGrace.Seconds() / 2}, deletePod},
+		{scans.Scan{ID: "crash", Seconds: 4}, func(p scanProcess) error { return syscall.Kill(p.worker, syscall.SIGKILL) }},
+		{scans.Scan{ID: "given-back", Seconds: 2 * workerGrace.Seconds()}, deletePod},
+		{scans.Scan{ID: "finishes", Seconds: workerGrace.Seconds() / 2}, deletePod},
 	} {
 		r.publish(step.scan)
 		process, err := awaitScan(r.ctx)
@@ -352,29 +349,28 @@ func (r *release) scansGoWrong() {
 		r.quiet()
 	}
 	// Deliveries are those before the one that ended a message, at least; the reason is a part of it.
-	want := map[string]end{
+	want := map[string]scans.End{
 		"crash": {Deliveries: 1}, "given-back": {Deliveries: 1}, "finishes": {}, "third-time": {Deliveries: 2},
 		"fails-1": {Dead: true, Reason: "the command exited with 3: the order asks for exit code 3"},
 		"fails-2": {Dead: true, Reason: "the command exited with 65"},
 		"never":   {Dead: true}, // by the broker, past the delivery limit
 	}
-	scans := []scan{
+	sent := []scans.Scan{
 		{ID: "fails-1", Seconds: 0.1, ExitCode: 3}, {ID: "fails-2", Seconds: 0.1, ExitCode: 65},
 		{ID: "third-time", Seconds: 0.1, ExitCode: 75, SucceedsAt: 2}, {ID: "never", Seconds: 0.1, ExitCode: 75},
 	}
 	for i := range ordinaryScans {
 		id := fmt.Sprintf("scan-%02d", i)
-		scans, want[id] = append(scans, scan{ID: id, Seconds: 0.5}), end{}
+		sent, want[id] = append(sent, scans.Scan{ID: id, Seconds: 0.5}), scans.End{}
 	}
-	for _, s := range scans {
+	for _, s := range sent {
 		r.publish(s)
 	}
 	r.quiet()
 
-	r.settled.mu.Lock()
-	defer r.settled.mu.Unlock()
+	all := r.settled.Ends()
 	for id, w := range want {
-		ends := r.settled.results[id]
+		ends := all[id]
 		if len(ends) != 1 {
 			r.Errorf("%s ended %d times: %+v", id, len(ends), ends)
 			continue
@@ -384,8 +380,8 @@ func (r *release) scansGoWrong() {
 			r.Errorf("%s ended with %+v, want %+v", id, got, w)
 		}
 	}
-	if len(r.settled.results) != r.settled.sent {
-		r.Errorf("%d scans ended, want %d", len(r.settled.results), r.settled.sent)
+	if r.settled.Done() != r.settled.Sent() {
+		r.Errorf("%d scans ended, want %d", r.settled.Done(), r.settled.Sent())
 	}
 	// The crashed worker's pod, and that of the one that gave its message back.
 	if failed := r.failedPods(); len(failed)-before != 2 {
@@ -398,7 +394,7 @@ func (r *release) uninstall() {
 	r.exec("helm", "uninstall", "ebbtide", "-n", system, "--wait", "--timeout", "2m")
 	// Helm does not own the namespace, and replicas make their leases themselves.
 	r.nothingLeft("ebbtide", "namespace/"+system, "lease.coordination.k8s.io/ebbtide-scaler", "lease.coordination.k8s.io/ebbtide-scheduler")
-	r.exec("kubectl", "delete", "namespace", namespace, system)
+	r.exec("kubectl", "delete", "namespace", scans.Namespace, system)
 	r.must(r.c.UninstallKEDA(r.ctx))
 	for _, word := range []string{"ebbtide", "keda"} {
 		r.nothingLeft(word)

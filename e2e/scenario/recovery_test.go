@@ -21,6 +21,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/podrunner"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 )
 
 var (
@@ -46,7 +47,7 @@ type drill struct {
 func TestRecovery(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 18*time.Minute+5**absence)
 	defer cancel()
-	c, _ := startCluster(ctx, t, Programs)
+	c, _ := startCluster(ctx, t, scans.Programs)
 	r := newRecovery(ctx, t, c)
 	var drills []drill
 	for _, d := range []struct {
@@ -67,7 +68,7 @@ func TestRecovery(t *testing.T) {
 		t.Errorf("no drill has %q in its name", *drillsWith)
 	}
 	if *recoveryJSON != "" {
-		if err := writeJSON(*recoveryJSON, drills); err != nil {
+		if err := scans.WriteJSON(*recoveryJSON, drills); err != nil {
 			t.Error(err)
 		}
 	}
@@ -80,19 +81,19 @@ type recovery struct {
 	c        *cluster.Cluster
 	client   kubernetes.Interface
 	runner   *podrunner.Runner
-	observed *observer
+	observed *scans.Observer
 	sent     int
 }
 
 func newRecovery(ctx context.Context, t *testing.T, c *cluster.Cluster) *recovery {
 	t.Helper()
-	r := &recovery{T: t, ctx: ctx, c: c, observed: newObserver(namespace, nodePoolLabel, nodePoolName)}
+	r := &recovery{T: t, ctx: ctx, c: c, observed: scans.NewObserver(scans.Namespace, scans.NodePoolLabel, scans.NodePoolName)}
 	var err error
 	r.client, err = kubernetes.NewForConfig(c.Admin())
 	r.must(err)
-	r.must(Install(ctx, c))
-	r.must(r.observed.watch(ctx, r.client))
-	r.runner, err = newRunner(c, nil)
+	r.must(scans.Install(ctx, c))
+	r.must(r.observed.Watch(ctx, r.client))
+	r.runner, err = scans.NewRunner(c, nil)
 	r.must(err)
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -129,10 +130,10 @@ func (r *recovery) publish(n int) {
 	connection, err := amqp.Dial(r.c.Broker.AMQPURL("/"))
 	r.must(err)
 	defer connection.Close()
-	sender, err := newPublisher(connection)
+	sender, err := scans.NewPublisher(connection)
 	r.must(err)
 	for range n {
-		r.must(sender.publish(r.ctx, scan{ID: fmt.Sprintf("scan-%04d", r.sent), Seconds: 2 + float64(r.sent%7)}))
+		r.must(sender.Publish(r.ctx, scans.Scan{ID: fmt.Sprintf("scan-%04d", r.sent), Seconds: 2 + float64(r.sent%7)}))
 		r.sent++
 	}
 }
@@ -143,32 +144,31 @@ func (r *recovery) play(name string, fail func()) drill {
 	d := drill{Name: name}
 	first := r.sent
 	r.publish(30)
-	r.until("scans that run", 2*time.Minute, func() bool { return r.observed.running() >= 10 })
+	r.until("scans that run", 2*time.Minute, func() bool { return r.observed.Running() >= 10 })
 	failedAt := time.Now()
 	fail()
 	restored := time.Now()
-	d.OutageSeconds = round(restored.Sub(failedAt).Seconds())
+	d.OutageSeconds = scans.Round(restored.Sub(failedAt).Seconds())
 	d.Scans = r.sent - first
 
 	connection, err := amqp.Dial(r.c.Broker.AMQPURL("/"))
 	r.must(err)
 	defer connection.Close()
-	settled, err := collect(connection)
+	settled, err := scans.Collect(connection)
 	r.must(err)
 	// What is missing at the deadline is lost.
-	for deadline := restored.Add(recoverWithin); settled.done() < d.Scans && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := restored.Add(recoverWithin); settled.Done() < d.Scans && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 	}
-	d.RecoverySeconds = round(time.Since(restored).Seconds())
-	settled.mu.Lock()
+	d.RecoverySeconds = scans.Round(time.Since(restored).Seconds())
+	all := settled.Ends()
 	for i := first; i < r.sent; i++ {
-		switch ends := settled.results[fmt.Sprintf("scan-%04d", i)]; {
+		switch ends := all[fmt.Sprintf("scan-%04d", i)]; {
 		case len(ends) == 0 || ends[0].Dead:
 			d.Lost++
 		case len(ends) > 1:
 			d.Repeated++
 		}
 	}
-	settled.mu.Unlock()
 	r.Logf("%-75s %d scans, %d lost, %d repeated; out for %.0f s, all done %.0f s after", d.Name, d.Scans, d.Lost, d.Repeated,
 		d.OutageSeconds, d.RecoverySeconds)
 	if d.Lost > 0 {
@@ -183,7 +183,7 @@ func (r *recovery) play(name string, fail func()) drill {
 
 // allJobsFinished asks the API server: what was observed may have been forgotten since.
 func (r *recovery) allJobsFinished() bool {
-	jobs, err := r.client.BatchV1().Jobs(namespace).List(r.ctx, metav1.ListOptions{})
+	jobs, err := r.client.BatchV1().Jobs(scans.Namespace).List(r.ctx, metav1.ListOptions{})
 	r.must(err)
 	for _, job := range jobs.Items {
 		if !slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
@@ -219,7 +219,7 @@ func (r *recovery) brokerLost() {
 	r.must(err)
 	channel, err := connection.Channel()
 	r.must(err)
-	for _, queue := range []string{queueScans, queueResults, queueDead} {
+	for _, queue := range []string{scans.QueueScans, scans.QueueResults, scans.QueueDead} {
 		if _, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil {
 			r.Errorf("after the import of definitions: %v", err)
 		}
@@ -237,7 +237,7 @@ func (r *recovery) brokerLost() {
 // nodesLost kills everything on all nodes, and the nodes, without a word to the API server.
 func (r *recovery) nodesLost() {
 	r.runner.LoseNodes()
-	nodes, err := r.client.CoreV1().Nodes().List(r.ctx, metav1.ListOptions{LabelSelector: nodePoolLabel + "=" + nodePoolName})
+	nodes, err := r.client.CoreV1().Nodes().List(r.ctx, metav1.ListOptions{LabelSelector: scans.NodePoolLabel + "=" + scans.NodePoolName})
 	r.must(err)
 	if len(nodes.Items) == 0 {
 		r.Fatal("there are no nodes to lose")
@@ -266,8 +266,8 @@ func (r *recovery) etcdRestored() {
 	file := filepath.Join(r.TempDir(), "etcd.db")
 	r.must(r.c.SaveEtcd(r.ctx, file))
 	r.publish(20)
-	jobs := r.observed.snapshot().jobs
-	r.until("jobs that the snapshot does not know", time.Minute, func() bool { return r.observed.snapshot().jobs >= jobs+10 })
+	jobs := r.observed.Snapshot().Jobs
+	r.until("jobs that the snapshot does not know", time.Minute, func() bool { return r.observed.Snapshot().Jobs >= jobs+10 })
 	r.must(r.c.Crash(cluster.APIServer, cluster.Etcd))
 	r.must(r.c.RestoreEtcd(r.ctx, file))
 	r.must(r.c.Restart(r.ctx, cluster.Etcd, cluster.APIServer))

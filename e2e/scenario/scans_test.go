@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 	"github.com/ebbtide-dev/ebbtide/examples/demo-scanner"
 )
 
@@ -43,46 +44,46 @@ func TestScans(t *testing.T) {
 	s.sourceStore()
 }
 
-// scans is the scenario's state.
-type scans struct {
+// scanQueue is the scenario's state.
+type scanQueue struct {
 	release
 	root    string
 	channel *amqp.Channel
 }
 
-func newScans(ctx context.Context, t *testing.T) *scans {
+func newScans(ctx context.Context, t *testing.T) *scanQueue {
 	t.Helper()
 	c, root := startWith(ctx, t, []string{"./cmd/ebbtide", "./cmd/ebbtide-scheduler"},
 		func(ctx context.Context, o cluster.Options) (*cluster.Cluster, error) {
 			return cluster.StartNodes(ctx, o, 2)
 		})
-	s := &scans{release: release{T: t, ctx: ctx, c: c}, root: root}
+	s := &scanQueue{release: release{T: t, ctx: ctx, c: c}, root: root}
 	var err error
 	s.client, err = kubernetes.NewForConfig(c.Admin())
 	s.must(err)
-	s.must(PrepareInstall(ctx, c))
+	s.must(scans.PrepareInstall(ctx, c))
 	scanner, err := demoscanner.Build(ctx, root)
 	s.must(err)
-	s.must(c.AddImage(ctx, demoscanner.Name, ImageTag, scanner))
+	s.must(c.AddImage(ctx, demoscanner.Name, scans.ImageTag, scanner))
 	connection, err := amqp.Dial(c.Broker.AMQPURL("/"))
 	s.must(err)
 	t.Cleanup(func() { connection.Close() })
 	s.channel, err = connection.Channel()
 	s.must(err)
-	s.exec("helm", "install", "ebbtide", "charts/ebbtide", "-n", system, "--create-namespace", "--set", "image.tag="+ImageTag,
+	s.exec("helm", "install", "ebbtide", "charts/ebbtide", "-n", system, "--create-namespace", "--set", "image.tag="+scans.ImageTag,
 		"--wait", "--timeout", "3m")
-	s.exec("kubectl", "create", "namespace", namespace)
-	s.exec("kubectl", "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+	s.exec("kubectl", "create", "namespace", scans.Namespace)
+	s.exec("kubectl", "label", "namespace", scans.Namespace, "pod-security.kubernetes.io/enforce=restricted")
 	return s
 }
 
-func (s *scans) helm(args ...string) {
+func (s *scanQueue) helm(args ...string) {
 	s.Helper()
-	s.exec("helm", append(args, "-n", namespace, "--timeout", "3m")...)
+	s.exec("helm", append(args, "-n", scans.Namespace, "--timeout", "3m")...)
 }
 
 // test runs helm's test of a release, and looks for its results in the queue for them: each once.
-func (s *scans) test(name, values string, resultsEach int) {
+func (s *scanQueue) test(name, values string, resultsEach int) {
 	s.Helper()
 	text, err := os.ReadFile(filepath.Join(s.root, values))
 	s.must(err)
@@ -90,8 +91,8 @@ func (s *scans) test(name, values string, resultsEach int) {
 		Test struct{ Messages []struct{ Body string } }
 	}
 	s.must(yaml.Unmarshal(text, &file))
-	_, failure := s.c.Exec(s.ctx, "helm", "test", name, "-n", namespace, "--timeout", "3m")
-	out, err := s.c.Exec(s.ctx, "kubectl", "logs", name+"-test", "-n", namespace)
+	_, failure := s.c.Exec(s.ctx, "helm", "test", name, "-n", scans.Namespace, "--timeout", "3m")
+	out, err := s.c.Exec(s.ctx, "kubectl", "logs", name+"-test", "-n", scans.Namespace)
 	s.Logf("%s: the test's log, %v:\n%s", name, err, out)
 	s.must(failure)
 	s.results(name, len(file.Test.Messages)*resultsEach)
@@ -104,7 +105,7 @@ func (s *scans) test(name, values string, resultsEach int) {
 }
 
 // results takes the results of a release and checks that there are so many, each once.
-func (s *scans) results(name string, want int) {
+func (s *scanQueue) results(name string, want int) {
 	s.Helper()
 	keys := map[string]int{}
 	for _, delivery := range s.take(name + ".results") {
@@ -121,7 +122,7 @@ func (s *scans) results(name string, want int) {
 }
 
 // take empties a queue.
-func (s *scans) take(queue string) []amqp.Delivery {
+func (s *scanQueue) take(queue string) []amqp.Delivery {
 	s.Helper()
 	var all []amqp.Delivery
 	for {
@@ -135,7 +136,7 @@ func (s *scans) take(queue string) []amqp.Delivery {
 }
 
 // nodes on which pods of a release scanned.
-func (s *scans) nodes(name string) []string {
+func (s *scanQueue) nodes(name string) []string {
 	s.Helper()
 	var nodes []string
 	for _, pod := range s.podsOf(name) {
@@ -146,18 +147,18 @@ func (s *scans) nodes(name string) []string {
 	return nodes
 }
 
-func (s *scans) podsOf(name string) []corev1.Pod {
+func (s *scanQueue) podsOf(name string) []corev1.Pod {
 	s.Helper()
-	pods, err := s.client.CoreV1().Pods(namespace).List(s.ctx, metav1.ListOptions{
+	pods, err := s.client.CoreV1().Pods(scans.Namespace).List(s.ctx, metav1.ListOptions{
 		LabelSelector: "app.kubernetes.io/component=scan,app.kubernetes.io/instance=" + name,
 	})
 	s.must(err)
 	return pods.Items
 }
 
-func (s *scans) jobs() map[string]batchv1.Job {
+func (s *scanQueue) jobs() map[string]batchv1.Job {
 	s.Helper()
-	list, err := s.client.BatchV1().Jobs(namespace).List(s.ctx, metav1.ListOptions{LabelSelector: "scaledjob.keda.sh/name=my-scans"})
+	list, err := s.client.BatchV1().Jobs(scans.Namespace).List(s.ctx, metav1.ListOptions{LabelSelector: "scaledjob.keda.sh/name=my-scans"})
 	s.must(err)
 	jobs := map[string]batchv1.Job{}
 	for _, job := range list.Items {
@@ -167,7 +168,7 @@ func (s *scans) jobs() map[string]batchv1.Job {
 }
 
 // upgradeInABurst changes what pods look like while scans run: the jobs that run stay, and every scan has one result.
-func (s *scans) upgradeInABurst() {
+func (s *scanQueue) upgradeInABurst() {
 	const burst = 40
 	names := slices.Sorted(maps.Keys(demoscanner.Repositories()))
 	for i := range burst {
@@ -206,8 +207,8 @@ func (s *scans) upgradeInABurst() {
 }
 
 // sourceStore scans repositories from a volume that both nodes have.
-func (s *scans) sourceStore() {
-	folder, err := SourceVolume(s.ctx, s.c)
+func (s *scanQueue) sourceStore() {
+	folder, err := scans.SourceVolume(s.ctx, s.c)
 	s.must(err)
 	s.helm("install", "source", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "examples/source-store/values.yaml")
 	s.test("source", "examples/source-store/values.yaml", 1)
@@ -216,14 +217,14 @@ func (s *scans) sourceStore() {
 		s.Errorf("mirrors %v, %v: want one for each of two repositories", mirrors, err)
 	}
 	s.storeLost(folder)
-	s.exec("kubectl", "create", "job", "collect", "--from=cronjob/source-source-gc", "-n", namespace)
-	s.exec("kubectl", "wait", "--for=condition=complete", "job/collect", "-n", namespace, "--timeout=1m")
+	s.exec("kubectl", "create", "job", "collect", "--from=cronjob/source-source-gc", "-n", scans.Namespace)
+	s.exec("kubectl", "wait", "--for=condition=complete", "job/collect", "-n", scans.Namespace, "--timeout=1m")
 	s.helm("uninstall", "source")
 }
 
 // storeLost empties the volume in the middle of scans: those that had a checkout get another attempt, repositories are fetched again, and
 // every scan has its result.
-func (s *scans) storeLost(folder string) {
+func (s *scanQueue) storeLost(folder string) {
 	const burst = 20
 	for i := range burst {
 		s.must(s.channel.PublishWithContext(s.ctx, "source", "", true, false, amqp.Publishing{

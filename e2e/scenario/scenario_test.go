@@ -2,9 +2,9 @@ package scenario
 
 import (
 	"context"
+	"embed"
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -15,8 +15,11 @@ import (
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
-	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 )
+
+//go:embed manifests
+var manifests embed.FS
 
 // TestMain runs the tests in namespaces of their own, so that whatever happens to them nothing of theirs is left.
 func TestMain(m *testing.M) {
@@ -48,24 +51,14 @@ func startCluster(ctx context.Context, t *testing.T, programs []string) (*cluste
 
 // startWith starts a cluster of the tools that are built, in a way.
 func startWith(
-	ctx context.Context, t *testing.T, programs []string, start func(context.Context, cluster.Options) (*cluster.Cluster, error),
+	ctx context.Context, t *testing.T, programs []string, start cluster.Starter,
 ) (*cluster.Cluster, string) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts a cluster")
 	}
-	root, err := toolchain.Root()
+	root, tools, err := cluster.Prepare(ctx, programs...)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := toolchain.EnsurePackages(ctx, os.Stderr); err != nil {
-		t.Fatal(err)
-	}
-	tools, err := toolchain.Ensure(ctx, toolchain.Module(root), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := toolchain.BuildProject(ctx, root, filepath.Join(root, "bin"), os.Stderr, programs...); err != nil {
 		t.Fatal(err)
 	}
 	// Not t.TempDir: the path of a socket in it may be too long, and logs are wanted after a failure.
@@ -95,16 +88,16 @@ func TestDemo(t *testing.T) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	c, _ := startCluster(ctx, t, Programs)
+	c, _ := startCluster(ctx, t, scans.Programs)
 	if err := c.StartPrometheus(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := Install(ctx, c); err != nil {
+	if err := scans.Install(ctx, c); err != nil {
 		t.Fatal(err)
 	}
-	var summary Summary
+	var summary scans.Summary
 	err := whilePodsRun(ctx, c, func(ctx context.Context) (err error) {
-		summary, err = Run(ctx, c, begin, os.Stderr)
+		summary, err = scans.Run(ctx, c, begin, os.Stderr)
 		return err
 	})
 	summary.Print(os.Stderr)
@@ -114,8 +107,8 @@ func TestDemo(t *testing.T) {
 	if err := summary.Check(); err != nil {
 		t.Error(err)
 	}
-	if summary.Messages != morningMessages || summary.Jobs != morningMessages {
-		t.Errorf("%d jobs for %d messages, want %d each", summary.Jobs, summary.Messages, morningMessages)
+	if summary.Messages != scans.MorningMessages || summary.Jobs != scans.MorningMessages {
+		t.Errorf("%d jobs for %d messages, want %d each", summary.Jobs, summary.Messages, scans.MorningMessages)
 	}
 	checkStatus(t, c)
 	checkAlerts(t, checkPanels(t, c, begin, func(panel string) bool { return !needsPredictions(panel) }))
@@ -128,7 +121,7 @@ func TestDemo(t *testing.T) {
 func whilePodsRun(ctx context.Context, c *cluster.Cluster, f func(context.Context) error) error {
 	work, ctx := errgroup.WithContext(ctx)
 	podsCtx, stopPods := context.WithCancel(ctx)
-	work.Go(func() error { return RunPods(podsCtx, c, nil) })
+	work.Go(func() error { return scans.RunPods(podsCtx, c, nil) })
 	work.Go(func() error {
 		defer stopPods()
 		return f(ctx)
@@ -140,7 +133,7 @@ func whilePodsRun(ctx context.Context, c *cluster.Cluster, f func(context.Contex
 func checkStatus(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	var policy v1alpha1.ScalingPolicy
-	if err := c.Client().Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "scans"}, &policy); err != nil {
+	if err := c.Client().Get(t.Context(), types.NamespacedName{Namespace: scans.Namespace, Name: "scans"}, &policy); err != nil {
 		t.Fatal(err)
 	}
 	if !meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionReady) || policy.Status.LastDecision == nil {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/placement"
 )
@@ -25,7 +26,7 @@ import (
 func TestScheduler(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	c, _ := startCluster(ctx, t, Programs)
+	c, _ := startCluster(ctx, t, scans.Programs)
 	begin := time.Now()
 	const drill, lasting = "drill", 12
 	must := func(err error) {
@@ -53,19 +54,19 @@ status:
 	must(c.ApplyYAML(ctx, []byte(objects.String())))
 	client, err := kubernetes.NewForConfig(c.Admin())
 	must(err)
-	observed := newObserver(drill, nodePoolLabel, drill)
-	must(observed.watch(ctx, client))
+	observed := scans.NewObserver(drill, scans.NodePoolLabel, drill)
+	must(observed.Watch(ctx, client))
 
-	load := packingLoad(250)
+	load := scans.PodWaves(250)
 	for i := range load {
-		load[i].after /= 5 // within 48 s
-		load[i].runs = min(load[i].runs, 30*time.Second)
+		load[i].After /= 5 // within 48 s
+		load[i].Runs = min(load[i].Runs, 30*time.Second)
 		if i%20 == 0 && i/20 < lasting {
-			load[i].runs = time.Hour
+			load[i].Runs = time.Hour
 		}
 	}
 	sent := make(chan error, 1)
-	go func() { sent <- playPacking(ctx, client, packingScheduler{drill, "ebbtide"}, load) }()
+	go func() { sent <- scans.PlayPods(ctx, client, drill, "ebbtide", load) }()
 	// The crashes come at other moments every time; the seed says at which.
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -77,16 +78,16 @@ status:
 		must(c.Restart(ctx, cluster.Scheduler))
 	}
 	must(<-sent)
-	var last snapshot
-	for last.ended < len(load)-lasting {
-		last = observed.snapshot()
+	var last scans.Snapshot
+	for last.Ended < len(load)-lasting {
+		last = observed.Snapshot()
 		if name := c.Failed(); name != "" || ctx.Err() != nil {
 			t.Fatalf("%s ended by itself, or it takes too long: %+v", name, last)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	if last.cutShort > 0 || last.pending > 0 || last.ended != len(load)-lasting {
-		t.Errorf("%d pods ended, %d of them badly, %d pending, of %d", last.ended, last.cutShort, last.pending, len(load))
+	if last.CutShort > 0 || last.Pending > 0 || last.Ended != len(load)-lasting {
+		t.Errorf("%d pods ended, %d of them badly, %d pending, of %d", last.Ended, last.CutShort, last.Pending, len(load))
 	}
 
 	pods, err := client.CoreV1().Pods(drill).List(ctx, metav1.ListOptions{})

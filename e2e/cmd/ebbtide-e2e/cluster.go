@@ -18,7 +18,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
-	"github.com/ebbtide-dev/ebbtide/e2e/scenario"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 )
 
 // serveLog holds what the process in the background says.
@@ -37,7 +37,7 @@ func upCommand() *cobra.Command {
 			printUse(*dir, state)
 			return nil
 		}
-		if _, _, err := prepare(cmd.Context(), true); err != nil {
+		if _, _, err := cluster.Prepare(cmd.Context(), scans.Programs...); err != nil {
 			return err
 		}
 		if err := serveInBackground(cmd.Context(), *dir, *nodes); err != nil {
@@ -125,7 +125,7 @@ Prometheus:        %s  (pods with the annotation prometheus.io/scrape)
 Send it 20 scans:  make publish N=20   (queue scans, exchanges scan-results and scan-dead)
 Logs:              make logs   (in %s)
 Stop it:           make down
-`, state.Kubeconfig, state.Kubectl, state.Helm, scenario.ImageTag, cluster.AMQPURLInPods, state.Management, state.AMQP, state.Prometheus,
+`, state.Kubeconfig, state.Kubectl, state.Helm, scans.ImageTag, cluster.AMQPURLInPods, state.Management, state.AMQP, state.Prometheus,
 			filepath.Join(dir, "logs"))
 		return
 	}
@@ -185,14 +185,14 @@ func contain() {
 
 // withCluster runs f on a cluster with the demo's objects in it and pods that run.
 func withCluster(ctx context.Context, dir string, f func(context.Context, *cluster.Cluster) error) error {
-	return withBareCluster(ctx, dir, func(ctx context.Context, c *cluster.Cluster) error {
-		if err := scenario.Install(ctx, c); err != nil {
+	return cluster.Run(ctx, dir, cluster.Start, scans.Programs, func(ctx context.Context, c *cluster.Cluster) error {
+		if err := scans.Install(ctx, c); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		work, workCtx := errgroup.WithContext(ctx)
-		work.Go(func() error { return scenario.RunPods(workCtx, c, nil) })
+		work.Go(func() error { return scans.RunPods(workCtx, c, nil) })
 		work.Go(func() error {
 			defer cancel()
 			return f(workCtx, c)
@@ -203,8 +203,8 @@ func withCluster(ctx context.Context, dir string, f func(context.Context, *clust
 
 // withNodes runs f on a cluster of real nodes that the chart can be installed on.
 func withNodes(ctx context.Context, dir string, nodes int, f func(context.Context, *cluster.Cluster) error) error {
-	return withStarted(ctx, dir, realNodes(nodes), func(ctx context.Context, c *cluster.Cluster) error {
-		if err := scenario.PrepareInstall(ctx, c); err != nil {
+	return cluster.Run(ctx, dir, cluster.RealNodes(nodes), scans.Programs, func(ctx context.Context, c *cluster.Cluster) error {
+		if err := scans.PrepareInstall(ctx, c); err != nil {
 			return err
 		}
 		if err := c.StartPodPrometheus(ctx); err != nil {
@@ -212,34 +212,6 @@ func withNodes(ctx context.Context, dir string, nodes int, f func(context.Contex
 		}
 		return f(ctx, c)
 	})
-}
-
-// realNodes starts a cluster of so many of them.
-func realNodes(n int) func(context.Context, cluster.Options) (*cluster.Cluster, error) {
-	return func(ctx context.Context, o cluster.Options) (*cluster.Cluster, error) {
-		return cluster.StartNodes(ctx, o, n)
-	}
-}
-
-// withBareCluster runs f on a cluster with nothing in it.
-func withBareCluster(ctx context.Context, dir string, f func(context.Context, *cluster.Cluster) error) error {
-	return withStarted(ctx, dir, cluster.Start, f)
-}
-
-func withStarted(
-	ctx context.Context, dir string, start func(context.Context, cluster.Options) (*cluster.Cluster, error),
-	f func(context.Context, *cluster.Cluster) error,
-) error {
-	root, tools, err := prepare(ctx, true)
-	if err != nil {
-		return err
-	}
-	c, err := start(ctx, cluster.Options{Dir: dir, Root: root, Tools: tools, Progress: os.Stderr})
-	if err != nil {
-		return err
-	}
-	defer c.Stop()
-	return f(ctx, c)
 }
 
 func downCommand() *cobra.Command {
@@ -342,7 +314,7 @@ func publishCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := scenario.Publish(cmd.Context(), state.AMQP, *n); err != nil {
+		if err := scans.Publish(cmd.Context(), state.AMQP, *n); err != nil {
 			return err
 		}
 		fmt.Printf("sent %d scans\n", *n)

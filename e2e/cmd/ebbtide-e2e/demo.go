@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
-	"github.com/ebbtide-dev/ebbtide/e2e/scenario"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 )
 
 func demoCommand() *cobra.Command {
@@ -23,7 +23,7 @@ func demoCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		contain()
 		begin, temporary := time.Now(), *dir == ""
-		var summary scenario.Summary
+		var summary scans.Summary
 		err := func() error {
 			if temporary {
 				made, err := os.MkdirTemp("", "ebbtide-demo-")
@@ -34,7 +34,7 @@ func demoCommand() *cobra.Command {
 			}
 			return withCluster(cmd.Context(), *dir, func(ctx context.Context, c *cluster.Cluster) error {
 				var err error
-				summary, err = scenario.Run(ctx, c, begin, os.Stdout)
+				summary, err = scans.Run(ctx, c, begin, os.Stdout)
 				return err
 			})
 		}()

@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -12,8 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ebbtide-dev/ebbtide/e2e/scenario"
-	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
+	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 )
 
 func main() {
@@ -26,7 +24,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(toolsCommand(), upCommand(), serveCommand(), downCommand(), statusCommand(), logsCommand(),
-		publishCommand(), demoCommand(), churnCommand(), packingCommand(), drainCommand(), startupCommand())
+		publishCommand(), demoCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
@@ -54,27 +52,11 @@ func toolsCommand() *cobra.Command {
 	}
 	show := cmd.Flags().Bool("show-folder", false, "print the folder of the tools' binaries")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		_, tools, err := prepare(cmd.Context(), false)
+		_, tools, err := cluster.Prepare(cmd.Context())
 		if err == nil && *show {
 			fmt.Println(tools.Bin(""))
 		}
 		return err
 	}
 	return cmd
-}
-
-// prepare makes sure of packages, tools and, if asked, the project's own programs. All of them are tried, so that one
-// run tells everything that is missing.
-func prepare(ctx context.Context, programs bool) (root string, tools toolchain.Toolchain, err error) {
-	root, err = toolchain.Root()
-	if err != nil {
-		return "", tools, err
-	}
-	packagesErr := toolchain.EnsurePackages(ctx, os.Stderr)
-	tools, toolsErr := toolchain.Ensure(ctx, toolchain.Module(root), os.Stderr)
-	if err := errors.Join(packagesErr, toolsErr); err != nil || !programs {
-		return root, tools, err
-	}
-	err = toolchain.BuildProject(ctx, root, filepath.Join(root, "bin"), os.Stderr, scenario.Programs...)
-	return root, tools, err
 }

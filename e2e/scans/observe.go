@@ -1,4 +1,4 @@
-package scenario
+package scans
 
 import (
 	"context"
@@ -17,13 +17,13 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
 )
 
-// observer records what happens to jobs, pods and nodes, by the clock of the moment it is seen.
-type observer struct {
+// Observer records what happens to jobs, pods and nodes, by the clock of the moment it is seen.
+type Observer struct {
 	namespace, nodeLabel, nodeValue string
 
 	mu    sync.Mutex
 	jobs  map[types.UID]*jobRecord
-	pods  map[types.UID]*podRecord
+	pods  map[types.UID]*PodRecord
 	nodes map[types.UID]*nodeRecord
 }
 
@@ -34,15 +34,16 @@ type jobRecord struct {
 	finishedAt       time.Time
 }
 
-type podRecord struct {
-	name, node     string
+// PodRecord is a pod as it was observed; times are zero for what was not seen yet.
+type PodRecord struct {
+	Name, node     string
 	job            types.UID
 	created        time.Time
-	bound, running time.Time
-	ended          time.Time
-	cutShort       bool  // it ended without success
+	Bound, Running time.Time
+	Ended          time.Time
+	CutShort       bool  // it ended without success
 	cpu, memory    int64 // millicores, bytes
-	exitCode       int32
+	ExitCode       int32
 	summary        *workerSummary
 	terminationLog string
 }
@@ -58,16 +59,16 @@ type workerSummary struct {
 	Messages int `json:"messages"`
 }
 
-// newObserver watches the jobs and pods of a namespace, and the nodes with a label.
-func newObserver(namespace, nodeLabel, nodeValue string) *observer {
-	return &observer{
+// NewObserver watches the jobs and pods of a namespace, and the nodes with a label.
+func NewObserver(namespace, nodeLabel, nodeValue string) *Observer {
+	return &Observer{
 		namespace: namespace, nodeLabel: nodeLabel, nodeValue: nodeValue,
-		jobs: map[types.UID]*jobRecord{}, pods: map[types.UID]*podRecord{}, nodes: map[types.UID]*nodeRecord{},
+		jobs: map[types.UID]*jobRecord{}, pods: map[types.UID]*PodRecord{}, nodes: map[types.UID]*nodeRecord{},
 	}
 }
 
-// watch records until ctx ends; it returns when what exists already is recorded.
-func (o *observer) watch(ctx context.Context, client kubernetes.Interface) error {
+// Watch records until ctx ends; it returns when what exists already is recorded.
+func (o *Observer) Watch(ctx context.Context, client kubernetes.Interface) error {
 	scans := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(o.namespace))
 	nodes := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(
 		func(options *metav1.ListOptions) { options.LabelSelector = o.nodeLabel + "=" + o.nodeValue }))
@@ -103,7 +104,7 @@ func (o *observer) watch(ctx context.Context, client kubernetes.Interface) error
 	return nil
 }
 
-func (o *observer) recordJob(object any, gone bool) {
+func (o *Observer) recordJob(object any, gone bool) {
 	job := object.(*batchv1.Job)
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -124,13 +125,13 @@ func (o *observer) recordJob(object any, gone bool) {
 	}
 }
 
-func (o *observer) recordPod(object any, gone bool) {
+func (o *Observer) recordPod(object any, gone bool) {
 	pod, now := object.(*corev1.Pod), time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	record := o.pods[pod.UID]
 	if record == nil {
-		record = &podRecord{name: pod.Name, created: now}
+		record = &PodRecord{Name: pod.Name, created: now}
 		if owner := metav1.GetControllerOf(pod); owner != nil {
 			record.job = owner.UID
 		}
@@ -140,18 +141,18 @@ func (o *observer) recordPod(object any, gone bool) {
 		}
 		o.pods[pod.UID] = record
 	}
-	if pod.Spec.NodeName != "" && record.bound.IsZero() {
-		record.node, record.bound = pod.Spec.NodeName, now
+	if pod.Spec.NodeName != "" && record.Bound.IsZero() {
+		record.node, record.Bound = pod.Spec.NodeName, now
 	}
-	if record.running.IsZero() && pod.Status.Phase == corev1.PodRunning {
-		record.running = now
+	if record.Running.IsZero() && pod.Status.Phase == corev1.PodRunning {
+		record.Running = now
 	}
-	if record.ended.IsZero() && (gone || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed) {
-		record.ended, record.cutShort = now, pod.Status.Phase != corev1.PodSucceeded
+	if record.Ended.IsZero() && (gone || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed) {
+		record.Ended, record.CutShort = now, pod.Status.Phase != corev1.PodSucceeded
 	}
 	for _, status := range pod.Status.ContainerStatuses {
 		if terminated := status.State.Terminated; terminated != nil && record.summary == nil {
-			record.exitCode, record.terminationLog = terminated.ExitCode, terminated.Message
+			record.ExitCode, record.terminationLog = terminated.ExitCode, terminated.Message
 			var summary workerSummary
 			if json.Unmarshal([]byte(terminated.Message), &summary) == nil {
 				record.summary = &summary
@@ -160,7 +161,7 @@ func (o *observer) recordPod(object any, gone bool) {
 	}
 }
 
-func (o *observer) recordNode(object any, gone bool) {
+func (o *Observer) recordNode(object any, gone bool) {
 	node, now := object.(*corev1.Node), time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -175,22 +176,23 @@ func (o *observer) recordNode(object any, gone bool) {
 	}
 }
 
-// snapshot is what exists at a moment.
-type snapshot struct {
-	jobs, unfinishedJobs, failedJobs int
+// Snapshot is what exists at a moment.
+type Snapshot struct {
+	Jobs, UnfinishedJobs, failedJobs int
 	// podsOnNode counts the pods that run on each node; a node without pods counts zero.
-	podsOnNode map[string]int
+	PodsOnNode map[string]int
 	// Pods that wait for a node, that ended, and that ended without success.
-	pending, ended, cutShort int
+	Pending, Ended, CutShort int
 }
 
-func (o *observer) snapshot() snapshot {
+// Snapshot returns what exists now.
+func (o *Observer) Snapshot() Snapshot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	s := snapshot{jobs: len(o.jobs), podsOnNode: map[string]int{}}
+	s := Snapshot{Jobs: len(o.jobs), PodsOnNode: map[string]int{}}
 	for _, job := range o.jobs {
 		if !job.finished {
-			s.unfinishedJobs++
+			s.UnfinishedJobs++
 		}
 		if job.failed {
 			s.failedJobs++
@@ -198,58 +200,58 @@ func (o *observer) snapshot() snapshot {
 	}
 	for _, node := range o.nodes {
 		if node.removed.IsZero() {
-			s.podsOnNode[node.name] = 0
+			s.PodsOnNode[node.name] = 0
 		}
 	}
 	for _, pod := range o.pods {
 		switch {
-		case !pod.ended.IsZero():
-			s.ended++
-			if pod.cutShort {
-				s.cutShort++
+		case !pod.Ended.IsZero():
+			s.Ended++
+			if pod.CutShort {
+				s.CutShort++
 			}
 		case pod.node == "":
-			s.pending++
+			s.Pending++
 		default:
-			s.podsOnNode[pod.node]++
+			s.PodsOnNode[pod.node]++
 		}
 	}
 	return s
 }
 
-// running are the pods that run now.
-func (o *observer) running() int {
+// Running are the pods that run now.
+func (o *Observer) Running() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := 0
 	for _, pod := range o.pods {
-		if !pod.running.IsZero() && pod.ended.IsZero() {
+		if !pod.Running.IsZero() && pod.Ended.IsZero() {
 			n++
 		}
 	}
 	return n
 }
 
-// idlePods are pods whose worker ended well without a message.
-func (o *observer) idlePods() int {
+// IdlePods are pods whose worker ended well without a message.
+func (o *Observer) IdlePods() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := 0
 	for _, pod := range o.pods {
-		if pod.summary != nil && pod.summary.Messages == 0 && pod.exitCode == 0 {
+		if pod.summary != nil && pod.summary.Messages == 0 && pod.ExitCode == 0 {
 			n++
 		}
 	}
 	return n
 }
 
-// bindingWaits are the times from pods' creation to their nodes.
-func (o *observer) bindingWaits() []time.Duration {
-	return o.between(func(p *podRecord) (time.Time, time.Time) { return p.created, p.bound })
+// BindingWaits are the times from pods' creation to their nodes.
+func (o *Observer) BindingWaits() []time.Duration {
+	return o.Between(func(p *PodRecord) (time.Time, time.Time) { return p.created, p.Bound })
 }
 
-// between are the times from one moment of a pod to another, of pods that had both.
-func (o *observer) between(moments func(*podRecord) (from, to time.Time)) []time.Duration {
+// Between are the times from one moment of a pod to another, of pods that had both.
+func (o *Observer) Between(moments func(*PodRecord) (from, to time.Time)) []time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var times []time.Duration
@@ -261,8 +263,8 @@ func (o *observer) between(moments func(*podRecord) (from, to time.Time)) []time
 	return times
 }
 
-// nodesOver are the nodes that there were, in the mean of steps of time.
-func (o *observer) nodesOver(from time.Time, step time.Duration, steps int) []float64 {
+// NodesOver are the nodes that there were, in the mean of steps of time.
+func (o *Observer) NodesOver(from time.Time, step time.Duration, steps int) []float64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	means := make([]float64, steps)
@@ -282,24 +284,24 @@ func (o *observer) nodesOver(from time.Time, step time.Duration, steps int) []fl
 	return means
 }
 
-// jobEnds are the times from pods' ends until their jobs are seen as finished.
-func (o *observer) jobEnds() []time.Duration {
-	return o.between(func(p *podRecord) (time.Time, time.Time) {
+// JobEnds are the times from pods' ends until their jobs are seen as finished.
+func (o *Observer) JobEnds() []time.Duration {
+	return o.Between(func(p *PodRecord) (time.Time, time.Time) {
 		if job := o.jobs[p.job]; job != nil {
-			return p.ended, job.finishedAt
+			return p.Ended, job.finishedAt
 		}
-		return p.ended, time.Time{}
+		return p.Ended, time.Time{}
 	})
 }
 
-// firstBindings are the times from nodes' creation to their first pods.
-func (o *observer) firstBindings() []time.Duration {
+// FirstBindings are the times from nodes' creation to their first pods.
+func (o *Observer) FirstBindings() []time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	first := map[string]time.Time{}
 	for _, pod := range o.pods {
-		if at, ok := first[pod.node]; !pod.bound.IsZero() && (!ok || pod.bound.Before(at)) {
-			first[pod.node] = pod.bound
+		if at, ok := first[pod.node]; !pod.Bound.IsZero() && (!ok || pod.Bound.Before(at)) {
+			first[pod.node] = pod.Bound
 		}
 	}
 	var times []time.Duration
@@ -311,14 +313,14 @@ func (o *observer) firstBindings() []time.Duration {
 	return times
 }
 
-// lingering are the times from the last pods' ends to their nodes' removal.
-func (o *observer) lingering() []time.Duration {
+// Lingering are the times from the last pods' ends to their nodes' removal.
+func (o *Observer) Lingering() []time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	last := map[string]time.Time{}
 	for _, pod := range o.pods {
-		if pod.ended.After(last[pod.node]) {
-			last[pod.node] = pod.ended
+		if pod.Ended.After(last[pod.node]) {
+			last[pod.node] = pod.Ended
 		}
 	}
 	var times []time.Duration
@@ -330,21 +332,22 @@ func (o *observer) lingering() []time.Duration {
 	return times
 }
 
-// nodeFigures are the node part of a summary.
-type nodeFigures struct {
-	peak                 int
-	seconds, lowerBound  float64
-	drain                time.Duration
-	remaining, withNodes int
+// NodeFigures are the node part of a summary.
+type NodeFigures struct {
+	Peak                 int
+	Seconds, LowerBound  float64
+	Drain                time.Duration
+	Remaining, withNodes int
 }
 
 // linger is how long a node lives at least after its last pod: Karpenter's consolidateAfter and its 15 s of validation.
 const linger = 20 * time.Second
 
-func (o *observer) nodeFigures() nodeFigures {
+// NodeFigures works out the node part of a summary.
+func (o *Observer) NodeFigures() NodeFigures {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	f := nodeFigures{withNodes: len(o.nodes)}
+	f := NodeFigures{withNodes: len(o.nodes)}
 	var capacity []int64
 	var lastRemoved time.Time
 	now := time.Now()
@@ -355,9 +358,9 @@ func (o *observer) nodeFigures() nodeFigures {
 		}
 		if end.IsZero() {
 			end = now
-			f.remaining++
+			f.Remaining++
 		}
-		f.seconds += end.Sub(node.added).Seconds()
+		f.Seconds += end.Sub(node.added).Seconds()
 		// The largest node bounds the number of nodes from below.
 		if capacity == nil || node.cpu > capacity[0] {
 			capacity = []int64{node.cpu, node.memory}
@@ -368,26 +371,68 @@ func (o *observer) nodeFigures() nodeFigures {
 				together++
 			}
 		}
-		f.peak = max(f.peak, together)
+		f.Peak = max(f.Peak, together)
 	}
 	var intervals []lowerbound.Interval
 	var lastEnded time.Time
 	for _, pod := range o.pods {
-		if pod.bound.IsZero() {
+		if pod.Bound.IsZero() {
 			continue
 		}
-		end := pod.ended
+		end := pod.Ended
 		if end.After(lastEnded) {
 			lastEnded = end
 		}
 		if end.IsZero() {
 			end = now
 		}
-		intervals = append(intervals, lowerbound.Interval{Start: pod.bound, End: end, Requests: []int64{pod.cpu, pod.memory}})
+		intervals = append(intervals, lowerbound.Interval{Start: pod.Bound, End: end, Requests: []int64{pod.cpu, pod.memory}})
 	}
 	if capacity != nil {
-		f.lowerBound = lowerbound.NodeSeconds(intervals, capacity, linger)
-		f.drain = lastRemoved.Sub(lastEnded)
+		f.LowerBound = lowerbound.NodeSeconds(intervals, capacity, linger)
+		f.Drain = lastRemoved.Sub(lastEnded)
 	}
 	return f
+}
+
+// PodSeconds add up what pods ran, from binding to end.
+func (o *Observer) PodSeconds() float64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	total := 0.0
+	for _, pod := range o.pods {
+		if !pod.Bound.IsZero() && !pod.Ended.IsZero() {
+			total += pod.Ended.Sub(pod.Bound).Seconds()
+		}
+	}
+	return total
+}
+
+// PodStart are the moments at which a pod's start was seen at the API server.
+type PodStart struct{ Job, Pod, Bound time.Time }
+
+// StartOf returns the moments of a pod's start.
+func (o *Observer) StartOf(pod corev1.Pod) PodStart {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	record := o.pods[pod.UID]
+	if record == nil {
+		return PodStart{}
+	}
+	start := PodStart{Pod: record.created, Bound: record.Bound}
+	if job := o.jobs[record.job]; job != nil {
+		start.Job = job.created
+	}
+	return start
+}
+
+// Pods are all pods that were seen, as they are known now.
+func (o *Observer) Pods() []PodRecord {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	pods := make([]PodRecord, 0, len(o.pods))
+	for _, pod := range o.pods {
+		pods = append(pods, *pod)
+	}
+	return pods
 }

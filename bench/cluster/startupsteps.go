@@ -1,4 +1,4 @@
-package scenario
+package main
 
 import (
 	"bufio"
@@ -14,6 +14,8 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 )
 
 // startupSteps are the names of steps, in their order, and what ends each.
@@ -36,7 +38,7 @@ var startupSteps = [...]string{
 func (s *startup) measure(
 	ctx context.Context, v startupVariant, id string, published time.Time, job string,
 ) (map[string]time.Duration, error) {
-	pods, err := s.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job})
+	pods, err := s.client.CoreV1().Pods(scans.Namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job})
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +46,7 @@ func (s *startup) measure(
 		return nil, fmt.Errorf("job %s has %d pods, want one", job, len(pods.Items))
 	}
 	pod := pods.Items[0]
-	text, err := s.client.CoreV1().Pods(namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "scan", Timestamps: true}).DoRaw(ctx)
+	text, err := s.client.CoreV1().Pods(scans.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "scan", Timestamps: true}).DoRaw(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +59,7 @@ func (s *startup) measure(
 		took["message"] = log.taken.Sub(published)
 		return took, nil
 	}
-	seen := s.observed.startOf(pod)
+	seen := s.observed.StartOf(pod)
 	tasks := s.tasksOf(pod)
 	pulls, err := s.pullsOf(ctx, pod)
 	if err != nil {
@@ -71,9 +73,9 @@ func (s *startup) measure(
 		took[name] = until.Sub(from) - less
 		from = until
 	}
-	step("poll", seen.job, 0)
-	step("job", seen.pod, 0)
-	step("schedule", seen.bound, 0)
+	step("poll", seen.Job, 0)
+	step("job", seen.Pod, 0)
+	step("schedule", seen.Bound, 0)
 	step("sandbox", tasks.sandbox, 0)
 	took["image"] = pulls["worker"] + pulls["scan"]
 	if !tasks.installed.IsZero() {
@@ -87,23 +89,6 @@ func (s *startup) measure(
 		return nil, fmt.Errorf("pod %s: nobody saw the end of step %s", pod.Name, missing)
 	}
 	return took, nil
-}
-
-// podStart are the moments at which a pod's start was seen at the API server.
-type podStart struct{ job, pod, bound time.Time }
-
-func (o *observer) startOf(pod corev1.Pod) podStart {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	record := o.pods[pod.UID]
-	if record == nil {
-		return podStart{}
-	}
-	start := podStart{pod: record.created, bound: record.bound}
-	if job := o.jobs[record.job]; job != nil {
-		start.job = job.created
-	}
-	return start
 }
 
 // podTasks are the starts of a pod's sandbox and container, and the end of its init container.
@@ -143,7 +128,7 @@ var pulled = regexp.MustCompile(`Successfully pulled image .* in (\S+) \(`)
 
 // pullsOf are the times of pulls, by the container.
 func (s *startup) pullsOf(ctx context.Context, pod corev1.Pod) (map[string]time.Duration, error) {
-	events, err := s.client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{
+	events, err := s.client.CoreV1().Events(scans.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "reason=Pulled,involvedObject.uid=" + string(pod.UID),
 	})
 	if err != nil {

@@ -1,4 +1,4 @@
-package scenario
+package scans
 
 import (
 	"context"
@@ -23,13 +23,13 @@ type view struct {
 	out      io.Writer
 	terminal bool
 	cluster  *cluster.Cluster
-	observed *observer
-	settled  *settlements
+	observed *Observer
+	settled  *Settlements
 	begin    time.Time
 	drawn    int // lines of the last drawing
 }
 
-func newView(out io.Writer, c *cluster.Cluster, observed *observer, settled *settlements) *view {
+func newView(out io.Writer, c *cluster.Cluster, observed *Observer, settled *Settlements) *view {
 	file, ok := out.(*os.File)
 	return &view{
 		out: out, terminal: ok && term.IsTerminal(int(file.Fd())), cluster: c, observed: observed, settled: settled,
@@ -58,32 +58,30 @@ func (v *view) start(ctx context.Context) (stop func()) {
 }
 
 func (v *view) draw(ctx context.Context) {
-	s, last := v.observed.snapshot(), v.decision(ctx)
-	v.settled.mu.Lock()
-	sent, done := v.settled.sent, len(v.settled.results)
-	v.settled.mu.Unlock()
+	s, last := v.observed.Snapshot(), v.decision(ctx)
+	sent, done := v.settled.Sent(), v.settled.Done()
 	elapsed := time.Since(v.begin).Round(time.Second)
 	if !v.terminal {
 		fmt.Fprintf(v.out, "%4.0fs  sent %3d  done %3d  ready %3d  in flight %3d  target %3d (%s)  jobs %3d unfinished, %3d in all  "+
 			"pods pending %2d, per node %v\n", elapsed.Seconds(), sent, done, last.Ready, last.InFlight, last.Target,
-			last.Constraint, s.unfinishedJobs, s.jobs, s.pending, perNode(s))
+			last.Constraint, s.UnfinishedJobs, s.Jobs, s.Pending, PerNode(s))
 		return
 	}
 	lines := []string{
-		fmt.Sprintf("%-10s %s   messages sent %d, done %d of %d", "time", elapsed, sent, done, morningMessages),
+		fmt.Sprintf("%-10s %s   messages sent %d, done %d of %d", "time", elapsed, sent, done, MorningMessages),
 		fmt.Sprintf("%-10s ready %d, in flight %d", "backlog", last.Ready, last.InFlight),
 		fmt.Sprintf("%-10s %d: %s", "target", last.Target, last.Reason),
-		fmt.Sprintf("%-10s %d unfinished, %d created", "jobs", s.unfinishedJobs, s.jobs),
-		fmt.Sprintf("%-10s %d pending", "pods", s.pending),
+		fmt.Sprintf("%-10s %d unfinished, %d created", "jobs", s.UnfinishedJobs, s.Jobs),
+		fmt.Sprintf("%-10s %d pending", "pods", s.Pending),
 	}
-	names := make([]string, 0, len(s.podsOnNode))
-	for name := range s.podsOnNode {
+	names := make([]string, 0, len(s.PodsOnNode))
+	for name := range s.PodsOnNode {
 		names = append(names, name)
 	}
 	slices.Sort(names)
 	lines = append(lines, fmt.Sprintf("%-10s %d", "nodes", len(names)))
 	for _, name := range names {
-		lines = append(lines, fmt.Sprintf("  %-56s %s", name, strings.Repeat("█", s.podsOnNode[name])))
+		lines = append(lines, fmt.Sprintf("  %-56s %s", name, strings.Repeat("█", s.PodsOnNode[name])))
 	}
 	if v.drawn > 0 {
 		fmt.Fprintf(v.out, "\x1b[%dA", v.drawn)
@@ -95,10 +93,10 @@ func (v *view) draw(ctx context.Context) {
 	v.drawn = len(lines)
 }
 
-// perNode are the pods per node, fullest first.
-func perNode(s snapshot) []int {
-	counts := make([]int, 0, len(s.podsOnNode))
-	for _, n := range s.podsOnNode {
+// PerNode are the pods per node, fullest first.
+func PerNode(s Snapshot) []int {
+	counts := make([]int, 0, len(s.PodsOnNode))
+	for _, n := range s.PodsOnNode {
 		counts = append(counts, n)
 	}
 	slices.SortFunc(counts, func(a, b int) int { return b - a })
@@ -109,7 +107,7 @@ func perNode(s snapshot) []int {
 func (v *view) decision(ctx context.Context) decision.Shown {
 	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
-	url := v.cluster.DecisionsURL() + "?namespace=" + namespace + "&policy=scans&limit=1"
+	url := v.cluster.DecisionsURL() + "?namespace=" + Namespace + "&policy=scans&limit=1"
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return decision.Shown{}

@@ -1,4 +1,4 @@
-package scenario
+package main
 
 import (
 	"context"
@@ -23,21 +23,22 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
 	"github.com/ebbtide-dev/ebbtide/examples/demo-scanner"
 	"github.com/ebbtide-dev/ebbtide/images"
 	"github.com/ebbtide-dev/ebbtide/worker/results"
 )
 
-// StartupResult says where the time between a message and its scan went, in one variant of a scan queue.
-type StartupResult struct {
+// startupResult says where the time between a message and its scan went, in one variant of a scan queue.
+type startupResult struct {
 	Variant  string        `json:"variant"`
 	Messages int           `json:"messages"`
-	Steps    []StartupStep `json:"steps"`
+	Steps    []startupStep `json:"steps"`
 }
 
-// StartupStep is one step of all messages. The steps of a message follow one another, and add up to the step total.
-type StartupStep struct {
+// startupStep is one step of all messages. The steps of a message follow one another, and add up to the step total.
+type startupStep struct {
 	Step       string  `json:"step"`
 	P50Seconds float64 `json:"p50Seconds"`
 	P95Seconds float64 `json:"p95Seconds"`
@@ -85,8 +86,8 @@ func startupVariants() []startupVariant {
 	}
 }
 
-// StartupVariants are the names of the variants.
-func StartupVariants() []string {
+// startupVariantNames are the names of the variants.
+func startupVariantNames() []string {
 	var names []string
 	for _, v := range startupVariants() {
 		names = append(names, v.name)
@@ -99,7 +100,7 @@ type startup struct {
 	c        *cluster.Cluster
 	client   kubernetes.Interface
 	channel  *amqp.Channel
-	observed *observer
+	observed *scans.Observer
 	random   *rand.Rand
 	sent     int
 
@@ -107,14 +108,14 @@ type startup struct {
 	tasks []cluster.TaskEvent
 }
 
-// RunStartup sends messages, one at a time, into the idle scan queue of charts/scan-jobs on a cluster of real nodes, and measures what is
+// runStartup sends messages, one at a time, into the idle scan queue of charts/scan-jobs on a cluster of real nodes, and measures what is
 // between each and its scan: once with each of the named variants.
-func RunStartup(
+func runStartup(
 	ctx context.Context, c *cluster.Cluster, variants []string, messages int, seed uint64, out io.Writer,
-) ([]StartupResult, error) {
+) ([]startupResult, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &startup{c: c, observed: newObserver(namespace, corev1.LabelOSStable, "linux"), random: rand.New(rand.NewPCG(seed, 0))}
+	s := &startup{c: c, observed: scans.NewObserver(scans.Namespace, corev1.LabelOSStable, "linux"), random: rand.New(rand.NewPCG(seed, 0))}
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -126,7 +127,7 @@ func RunStartup(
 	if s.channel, err = connection.Channel(); err != nil {
 		return nil, err
 	}
-	var all []StartupResult
+	var all []startupResult
 	for _, variant := range startupVariants() {
 		if !slices.Contains(variants, variant.name) {
 			continue
@@ -145,30 +146,30 @@ func (s *startup) prepare(ctx context.Context) (err error) {
 	if s.client, err = kubernetes.NewForConfig(s.c.Admin()); err != nil {
 		return err
 	}
-	if err := PrepareInstall(ctx, s.c); err != nil {
+	if err := scans.PrepareInstall(ctx, s.c); err != nil {
 		return err
 	}
 	if err := s.addScanners(ctx); err != nil {
 		return err
 	}
 	if _, err := s.c.Exec(ctx, "helm", "install", "ebbtide", "charts/ebbtide", "-n", "ebbtide-system", "--create-namespace",
-		"--set", "image.tag="+ImageTag, "--wait", "--timeout", "3m"); err != nil {
+		"--set", "image.tag="+scans.ImageTag, "--wait", "--timeout", "3m"); err != nil {
 		return err
 	}
-	if _, err := s.c.Exec(ctx, "kubectl", "create", "namespace", namespace); err != nil {
+	if _, err := s.c.Exec(ctx, "kubectl", "create", "namespace", scans.Namespace); err != nil {
 		return err
 	}
-	if _, err := SourceVolume(ctx, s.c); err != nil {
+	if _, err := scans.SourceVolume(ctx, s.c); err != nil {
 		return err
 	}
 	if err := s.c.ApplyYAML(ctx, []byte(`apiVersion: v1
 kind: PersistentVolumeClaim
-metadata: {name: source, namespace: `+namespace+`}
+metadata: {name: source, namespace: `+scans.Namespace+`}
 spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 1Gi}}}
 `)); err != nil {
 		return err
 	}
-	if err := s.observed.watch(ctx, s.client); err != nil {
+	if err := s.observed.Watch(ctx, s.client); err != nil {
 		return err
 	}
 	return s.c.WatchTasks(ctx, func(event cluster.TaskEvent) {
@@ -205,16 +206,16 @@ func (s *startup) addScanners(ctx context.Context) error {
 	if err := s.c.StartRegistry(ctx); err != nil {
 		return err
 	}
-	return errors.Join(s.c.PushImage(ctx, demoscanner.Name, ImageTag, scanner), s.c.PushImage(ctx, workerImage, ImageTag, worker),
-		s.c.AddImage(ctx, demoscanner.Name, ImageTag, scanner), s.c.AddImage(ctx, scannerInOne, ImageTag, both))
+	return errors.Join(s.c.PushImage(ctx, demoscanner.Name, scans.ImageTag, scanner), s.c.PushImage(ctx, workerImage, scans.ImageTag, worker),
+		s.c.AddImage(ctx, demoscanner.Name, scans.ImageTag, scanner), s.c.AddImage(ctx, scannerInOne, scans.ImageTag, both))
 }
 
 // run installs a variant, measures its messages, and uninstalls it.
-func (s *startup) run(ctx context.Context, v startupVariant, messages int, out io.Writer) (StartupResult, error) {
+func (s *startup) run(ctx context.Context, v startupVariant, messages int, out io.Writer) (startupResult, error) {
 	if v.headroom {
 		full, err := s.fullNodes(ctx)
 		if err != nil {
-			return StartupResult{}, err
+			return startupResult{}, err
 		}
 		v.values += full
 	}
@@ -222,21 +223,21 @@ func (s *startup) run(ctx context.Context, v startupVariant, messages int, out i
 	if err := errors.Join(
 		os.WriteFile(base, fmt.Appendf(nil, startupBase, int(v.poll.Seconds())), 0o644), os.WriteFile(own, []byte(v.values), 0o644),
 	); err != nil {
-		return StartupResult{}, err
+		return startupResult{}, err
 	}
-	if _, err := s.c.Exec(ctx, "helm", "install", startupRelease, "charts/scan-jobs", "-n", namespace, "--timeout", "3m",
+	if _, err := s.c.Exec(ctx, "helm", "install", startupRelease, "charts/scan-jobs", "-n", scans.Namespace, "--timeout", "3m",
 		"-f", "charts/scan-jobs/values-test.yaml", "-f", base, "-f", own); err != nil {
-		return StartupResult{}, err
+		return startupResult{}, err
 	}
 	ended, err := s.channel.Consume(startupRelease+".results", startupRelease, true, false, false, false, nil)
 	if err != nil {
-		return StartupResult{}, err
+		return startupResult{}, err
 	}
 	var steps []map[string]time.Duration
 	for i := range messages + 1 {
 		took, err := s.message(ctx, v, ended)
 		if err != nil {
-			return StartupResult{}, err
+			return startupResult{}, err
 		}
 		fmt.Fprintf(out, "%-16s %2d of %d: %s\n", v.name, i, messages, took["total"].Round(10*time.Millisecond))
 		if i > 0 { // the first one waits for KEDA to take up the ScaledJob, and fetches the source
@@ -244,19 +245,19 @@ func (s *startup) run(ctx context.Context, v startupVariant, messages int, out i
 		}
 	}
 	if v.headroom {
-		events, err := s.client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=Preempted"})
+		events, err := s.client.CoreV1().Events(scans.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=Preempted"})
 		if err != nil {
-			return StartupResult{}, err
+			return startupResult{}, err
 		}
 		if len(events.Items) < messages {
-			return StartupResult{}, fmt.Errorf("%d scans pushed away %d pods of the headroom, want one each", messages, len(events.Items))
+			return startupResult{}, fmt.Errorf("%d scans pushed away %d pods of the headroom, want one each", messages, len(events.Items))
 		}
 	}
 	if err := s.channel.Cancel(startupRelease, false); err != nil {
-		return StartupResult{}, err
+		return startupResult{}, err
 	}
-	if _, err := s.c.Exec(ctx, "helm", "uninstall", startupRelease, "-n", namespace, "--wait", "--timeout", "2m"); err != nil {
-		return StartupResult{}, err
+	if _, err := s.c.Exec(ctx, "helm", "uninstall", startupRelease, "-n", scans.Namespace, "--wait", "--timeout", "2m"); err != nil {
+		return startupResult{}, err
 	}
 	return summarizeStartup(v.name, steps), s.removeJobs(ctx)
 }
@@ -290,8 +291,8 @@ func (s *startup) fullNodes(ctx context.Context) (string, error) {
 		slices.Min(free), len(free)), nil
 }
 
-func summarizeStartup(variant string, messages []map[string]time.Duration) StartupResult {
-	result := StartupResult{Variant: variant, Messages: len(messages)}
+func summarizeStartup(variant string, messages []map[string]time.Duration) startupResult {
+	result := startupResult{Variant: variant, Messages: len(messages)}
 	for _, step := range startupSteps {
 		var took []time.Duration
 		for _, m := range messages {
@@ -300,7 +301,7 @@ func summarizeStartup(variant string, messages []map[string]time.Duration) Start
 			}
 		}
 		if len(took) > 0 {
-			result.Steps = append(result.Steps, StartupStep{step, nearestRank(took, 50).Seconds(), nearestRank(took, 95).Seconds()})
+			result.Steps = append(result.Steps, startupStep{step, scans.NearestRank(took, 50).Seconds(), scans.NearestRank(took, 95).Seconds()})
 		}
 	}
 	return result
@@ -315,7 +316,7 @@ func (s *startup) message(ctx context.Context, v startupVariant, ended <-chan am
 			return nil, err
 		}
 		for _, name := range []string{demoscanner.Name, workerImage} {
-			if err := s.c.RemoveImage(ctx, name, ImageTag); err != nil {
+			if err := s.c.RemoveImage(ctx, name, scans.ImageTag); err != nil {
 				return nil, err
 			}
 		}
@@ -367,18 +368,18 @@ func (s *startup) idle(ctx context.Context, warm bool) error {
 			return err
 		}
 		// Polls that were answered before must be over, too.
-		if warm && queue.Consumers > 0 && queue.Messages == 0 || !warm && s.observed.snapshot().unfinishedJobs == 0 && s.placed(ctx) {
+		if warm && queue.Consumers > 0 && queue.Messages == 0 || !warm && s.observed.Snapshot().UnfinishedJobs == 0 && s.placed(ctx) {
 			return sleep(ctx, time.Second)
 		}
 		if err := sleep(ctx, 100*time.Millisecond); err != nil {
-			return fmt.Errorf("not idle: %d consumers, %+v: %w", queue.Consumers, s.observed.snapshot(), err)
+			return fmt.Errorf("not idle: %d consumers, %+v: %w", queue.Consumers, s.observed.Snapshot(), err)
 		}
 	}
 }
 
 // placed reports whether every pod has a node: what a scan has pushed away is back.
 func (s *startup) placed(ctx context.Context) bool {
-	pods, err := s.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{FieldSelector: "status.phase=Pending"})
+	pods, err := s.client.CoreV1().Pods(scans.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "status.phase=Pending"})
 	return err == nil && len(pods.Items) == 0
 }
 
@@ -393,12 +394,12 @@ func sleep(ctx context.Context, length time.Duration) error {
 
 // removeJobs removes all jobs, and waits until their containers are gone too.
 func (s *startup) removeJobs(ctx context.Context) error {
-	if err := s.c.Client().DeleteAllOf(ctx, &batchv1.Job{}, client.InNamespace(namespace),
+	if err := s.c.Client().DeleteAllOf(ctx, &batchv1.Job{}, client.InNamespace(scans.Namespace),
 		client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
 		return err
 	}
 	for {
-		pods, err := s.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel})
+		pods, err := s.client.CoreV1().Pods(scans.Namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel})
 		if err != nil || len(pods.Items) == 0 {
 			return err
 		}
@@ -408,8 +409,8 @@ func (s *startup) removeJobs(ctx context.Context) error {
 	}
 }
 
-// PrintStartup writes the medians and the 95th percentiles of all variants as a table.
-func PrintStartup(out io.Writer, all []StartupResult) error {
+// printStartup writes the medians and the 95th percentiles of all variants as a table.
+func printStartup(out io.Writer, all []startupResult) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "p50 / p95, seconds\t")
 	for _, result := range all {
@@ -431,6 +432,3 @@ func PrintStartup(out io.Writer, all []StartupResult) error {
 	}
 	return table.Flush()
 }
-
-// WriteStartup writes results to a file as the JSON of the benchmark.
-func WriteStartup(path string, all []StartupResult) error { return writeJSON(path, all) }

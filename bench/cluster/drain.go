@@ -1,4 +1,4 @@
-package scenario
+package main
 
 import (
 	"context"
@@ -12,10 +12,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 )
 
-// DrainResult is what one kind of worker made of a burst that ebbs.
-type DrainResult struct {
+// drainResult is what one kind of worker made of a burst that ebbs.
+type drainResult struct {
 	Workers string `json:"workers"`
 	// Seed of the load.
 	Seed     uint64 `json:"seed"`
@@ -48,8 +49,8 @@ func drainWorkers() []struct {
 	}
 }
 
-// DrainWorkers are the names of the kinds.
-func DrainWorkers() []string {
+// drainWorkerNames are the names of the kinds.
+func drainWorkerNames() []string {
 	var names []string
 	for _, w := range drainWorkers() {
 		names = append(names, w.name)
@@ -58,29 +59,29 @@ func DrainWorkers() []string {
 }
 
 // ebb is a burst within some seconds, and then fewer and fewer scans.
-func ebb(messages int, seed uint64) []arrival {
+func ebb(messages int, seed uint64) []scans.Arrival {
 	const burst, fades = 5.0, 35.0 // seconds
 	random := rand.New(rand.NewPCG(seed, 0))
-	arrivals := make([]arrival, messages)
+	arrivals := make([]scans.Arrival, messages)
 	for i := range arrivals {
 		at := burst * random.Float64()
 		if i >= messages/3 {
 			at = burst + min(3*fades, fades*random.ExpFloat64())
 		}
 		seconds := min(20, max(1, 5*math.Exp(0.6*random.NormFloat64())))
-		arrivals[i] = arrival{after: time.Duration(at * float64(time.Second)), scan: scan{Seconds: math.Round(100*seconds) / 100}}
+		arrivals[i] = scans.Arrival{After: time.Duration(at * float64(time.Second)), Scan: scans.Scan{Seconds: math.Round(100*seconds) / 100}}
 	}
-	slices.SortFunc(arrivals, func(a, b arrival) int { return int(a.after - b.after) })
+	slices.SortFunc(arrivals, func(a, b scans.Arrival) int { return int(a.After - b.After) })
 	return arrivals
 }
 
-// RunDrain plays the same load once with each of the named kinds of workers, one after the other, on nodes of Karpenter's.
-func RunDrain(
+// runDrain plays the same load once with each of the named kinds of workers, one after the other, on nodes of Karpenter's.
+func runDrain(
 	ctx context.Context, c *cluster.Cluster, kinds []string, messages int, seed uint64, out io.Writer,
-) (results []DrainResult, err error) {
+) (results []drainResult, err error) {
 	podsCtx, stopPods := context.WithCancel(ctx)
 	podsDone := make(chan error, 1)
-	go func() { podsDone <- RunPods(podsCtx, c, nil) }()
+	go func() { podsDone <- scans.RunPods(podsCtx, c, nil) }()
 	defer func() {
 		stopPods()
 		if podsErr := <-podsDone; err == nil {
@@ -88,7 +89,7 @@ func RunDrain(
 		}
 	}()
 	// Install makes nodes and queues; its ScaledJob gives way to those that are compared.
-	if err := Install(ctx, c); err != nil {
+	if err := scans.Install(ctx, c); err != nil {
 		return nil, err
 	}
 	clientset, err := kubernetes.NewForConfig(c.Admin())
@@ -102,10 +103,10 @@ func RunDrain(
 		if !slices.Contains(kinds, kind.name) {
 			continue
 		}
-		if err := installScans(ctx, c, scanJob{
-			Image: "ebbtide-worker", MaxReplicas: maxReplicas, CPU: "900m", Memory: "2Gi", Boot: []string{"e2e-boot", "1s", "4s"},
+		if err := scans.InstallScans(ctx, c, scans.ScanJob{
+			Image: "ebbtide-worker", MaxReplicas: scans.MaxReplicas, CPU: "900m", Memory: "2Gi", Boot: []string{"e2e-boot", "1s", "4s"},
 			WorkerArgs: append([]string{
-				"--queue", queueScans, "--result-exchange", exchangeResults, "--dead-letter-exchange", exchangeDead,
+				"--queue", scans.QueueScans, "--result-exchange", scans.ExchangeResults, "--dead-letter-exchange", scans.ExchangeDead,
 				"--summary-file", "/dev/termination-log",
 			}, kind.args...),
 		}); err != nil {
@@ -114,18 +115,18 @@ func RunDrain(
 		time.Sleep(5 * time.Second) // KEDA takes up the ScaledJob: the first messages must not wait for that
 		arrivals := ebb(messages, seed)
 		for i := range arrivals {
-			arrivals[i].scan.ID = fmt.Sprintf("%s-%d-%03d", kind.name, seed, i)
+			arrivals[i].Scan.ID = fmt.Sprintf("%s-%d-%03d", kind.name, seed, i)
 		}
-		summary, observed, err := playOn(ctx, c, arrivals, time.Now(), out)
+		summary, observed, err := scans.PlayOn(ctx, c, arrivals, time.Now(), out)
 		if err != nil {
 			return results, fmt.Errorf("%s: %w", kind.name, err)
 		}
 		if summary.LostMessages > 0 {
 			return results, fmt.Errorf("%s: %d messages are lost", kind.name, summary.LostMessages)
 		}
-		results = append(results, DrainResult{
+		results = append(results, drainResult{
 			Workers: kind.name, Seed: seed, Messages: messages, Jobs: summary.Jobs, NodeSeconds: summary.NodeSeconds,
-			PodSeconds: round(observed.podSeconds()), PeakNodes: summary.PeakNodes, DrainSeconds: summary.DrainSeconds,
+			PodSeconds: scans.Round(observed.PodSeconds()), PeakNodes: summary.PeakNodes, DrainSeconds: summary.DrainSeconds,
 			WaitP50Seconds: summary.WaitSecondsP50, WaitP95Seconds: summary.WaitSecondsP95,
 		})
 		fmt.Fprintf(out, "%+v\n", results[len(results)-1])
@@ -135,6 +136,3 @@ func RunDrain(
 	}
 	return results, nil
 }
-
-// WriteDrain writes results to a file as the JSON of the benchmark.
-func WriteDrain(path string, results []DrainResult) error { return writeJSON(path, results) }

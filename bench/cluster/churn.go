@@ -1,4 +1,4 @@
-package scenario
+package main
 
 import (
 	"context"
@@ -19,10 +19,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 )
 
-// ChurnResult is what came of one scaler's run of the churn benchmark.
-type ChurnResult struct {
+// churnResult is what came of one scaler's run of the churn benchmark.
+type churnResult struct {
 	Scaler   string `json:"scaler"`
 	Messages int    `json:"messages"`
 	Jobs     int    `json:"jobs"`
@@ -46,16 +47,16 @@ const churnCap = 80
 // churnScalers are the runs of the benchmark, in their order.
 func churnScalers() []struct {
 	name string
-	job  scanJob
+	job  scans.ScanJob
 } {
 	once := []string{"--max-messages", "1", "--idle-timeout", "5s"}
 	goOn := []string{"--max-messages", "0", "--idle-timeout", "2s"}
-	job := func(args []string, change func(*scanJob)) scanJob {
-		j := scanJob{
+	job := func(args []string, change func(*scans.ScanJob)) scans.ScanJob {
+		j := scans.ScanJob{
 			Image: "ebbtide-worker", MaxReplicas: churnCap, ScaledJobMax: churnCap, CPU: "100m", Memory: "64Mi",
 			Boot: []string{"e2e-boot", "1s", "4s"},
 			WorkerArgs: append([]string{
-				"--queue", queueScans, "--result-exchange", exchangeResults, "--dead-letter-exchange", exchangeDead,
+				"--queue", scans.QueueScans, "--result-exchange", scans.ExchangeResults, "--dead-letter-exchange", scans.ExchangeDead,
 				"--summary-file", "/dev/termination-log",
 			}, args...),
 		}
@@ -64,18 +65,18 @@ func churnScalers() []struct {
 	}
 	return []struct {
 		name string
-		job  scanJob
+		job  scans.ScanJob
 	}{
-		{"builtin-default", job(once, func(j *scanJob) { j.Builtin = "amqp" })},
-		{"builtin-http", job(once, func(j *scanJob) { j.Builtin = "http" })},
-		{"builtin-accurate", job(once, func(j *scanJob) { j.Builtin, j.Strategy = "amqp", "accurate" })},
-		{"ebbtide", job(once, func(*scanJob) {})},
-		{"ebbtide-reuse", job(goOn, func(*scanJob) {})},
+		{"builtin-default", job(once, func(j *scans.ScanJob) { j.Builtin = "amqp" })},
+		{"builtin-http", job(once, func(j *scans.ScanJob) { j.Builtin = "http" })},
+		{"builtin-accurate", job(once, func(j *scans.ScanJob) { j.Builtin, j.Strategy = "amqp", "accurate" })},
+		{"ebbtide", job(once, func(*scans.ScanJob) {})},
+		{"ebbtide-reuse", job(goOn, func(*scans.ScanJob) {})},
 	}
 }
 
-// ChurnScalers are the names of the runs.
-func ChurnScalers() []string {
+// churnScalerNames are the names of the runs.
+func churnScalerNames() []string {
 	var names []string
 	for _, s := range churnScalers() {
 		names = append(names, s.name)
@@ -85,14 +86,14 @@ func ChurnScalers() []string {
 
 // churn is the benchmark's load: a trickle, and a burst now and then. Scans take a second and an exponential time. Bursts are 15 to 25 s
 // apart, so that they come at any moment between polls, and between the broker's statistics of every five seconds.
-func churn(messages int) []arrival {
+func churn(messages int) []scans.Arrival {
 	const perSecond, burst = 3.5, 45
 	random := rand.New(rand.NewPCG(7, 7))
-	var arrivals []arrival
+	var arrivals []scans.Arrival
 	add := func(after float64) {
-		arrivals = append(arrivals, arrival{
-			after: time.Duration(after * float64(time.Second)),
-			scan:  scan{Seconds: math.Round(100*(1+3*random.ExpFloat64())) / 100},
+		arrivals = append(arrivals, scans.Arrival{
+			After: time.Duration(after * float64(time.Second)),
+			Scan:  scans.Scan{Seconds: math.Round(100*(1+3*random.ExpFloat64())) / 100},
 		})
 	}
 	for at, next := 0.0, 15.0; len(arrivals) < messages; at += random.ExpFloat64() / perSecond {
@@ -104,9 +105,9 @@ func churn(messages int) []arrival {
 			next += 15 + 10*random.Float64()
 		}
 	}
-	slices.SortFunc(arrivals, func(a, b arrival) int { return int(a.after - b.after) })
+	slices.SortFunc(arrivals, func(a, b scans.Arrival) int { return int(a.After - b.After) })
 	for i := range arrivals {
-		arrivals[i].scan.ID = fmt.Sprintf("scan-%04d", i)
+		arrivals[i].Scan.ID = fmt.Sprintf("scan-%04d", i)
 	}
 	return arrivals
 }
@@ -128,16 +129,16 @@ func (k *killer) fault() (time.Duration, bool) {
 	return time.Duration(k.random.Int64N(int64(8 * time.Second))), true
 }
 
-// RunChurn plays the load once with each of the named scalers, one after the other, on a cluster that runs nothing else. Beside KEDA,
+// runChurns plays the load once with each of the named scalers, one after the other, on a cluster that runs nothing else. Beside KEDA,
 // so many pollers ask Ebbtide's scaler for the same policy.
-func RunChurn(ctx context.Context, c *cluster.Cluster, scalers []string, messages, pollers int, out io.Writer) ([]ChurnResult, error) {
-	if err := declareTopology(c.Broker.AMQPURL("/")); err != nil {
+func runChurns(ctx context.Context, c *cluster.Cluster, scalers []string, messages, pollers int, out io.Writer) ([]churnResult, error) {
+	if err := scans.DeclareTopology(c.Broker.AMQPURL("/")); err != nil {
 		return nil, err
 	}
-	if err := installStaticNode(ctx, c); err != nil {
+	if err := scans.InstallStaticNode(ctx, c); err != nil {
 		return nil, err
 	}
-	var results []ChurnResult
+	var results []churnResult
 	for _, scaler := range churnScalers() {
 		if !slices.Contains(scalers, scaler.name) {
 			continue
@@ -152,36 +153,27 @@ func RunChurn(ctx context.Context, c *cluster.Cluster, scalers []string, message
 	return results, nil
 }
 
-// installStaticNode makes a node that is always there.
-func installStaticNode(ctx context.Context, c *cluster.Cluster) error {
-	node, err := manifests.ReadFile("manifests/static-node.yaml")
-	if err != nil {
-		return err
-	}
-	return c.ApplyYAML(ctx, node)
-}
-
 func runChurn(
-	ctx context.Context, c *cluster.Cluster, name string, job scanJob, messages, pollers int, out io.Writer,
-) (result ChurnResult, err error) {
+	ctx context.Context, c *cluster.Cluster, name string, job scans.ScanJob, messages, pollers int, out io.Writer,
+) (result churnResult, err error) {
 	begin := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	clientset, err := kubernetes.NewForConfig(c.Admin())
 	if err != nil {
-		return ChurnResult{}, err
+		return churnResult{}, err
 	}
-	observed := newObserver(namespace, nodePoolLabel, nodePoolName)
-	if err := observed.watch(ctx, clientset); err != nil {
-		return ChurnResult{}, err
+	observed := scans.NewObserver(scans.Namespace, scans.NodePoolLabel, scans.NodePoolName)
+	if err := observed.Watch(ctx, clientset); err != nil {
+		return churnResult{}, err
 	}
-	if err := installScans(ctx, c, job); err != nil {
-		return ChurnResult{}, err
+	if err := scans.InstallScans(ctx, c, job); err != nil {
+		return churnResult{}, err
 	}
 	kills := &killer{random: rand.New(rand.NewPCG(11, 11))}
 	stoppable, stopBeside := context.WithCancel(ctx)
 	beside, besideCtx := errgroup.WithContext(stoppable)
-	beside.Go(func() error { return RunPods(besideCtx, c, kills.fault) })
+	beside.Go(func() error { return scans.RunPods(besideCtx, c, kills.fault) })
 	if job.Builtin != "" {
 		pollers = 0
 	}
@@ -195,28 +187,28 @@ func runChurn(
 
 	connection, err := amqp.Dial(c.Broker.AMQPURL("/"))
 	if err != nil {
-		return ChurnResult{}, err
+		return churnResult{}, err
 	}
 	defer connection.Close()
-	settled, err := collect(connection)
+	settled, err := scans.Collect(connection)
 	if err != nil {
-		return ChurnResult{}, err
+		return churnResult{}, err
 	}
-	sender, err := newPublisher(connection)
+	sender, err := scans.NewPublisher(connection)
 	if err != nil {
-		return ChurnResult{}, err
+		return churnResult{}, err
 	}
 	time.Sleep(5 * time.Second) // KEDA takes up the ScaledJob: the first messages must not wait for that
 	progress := time.NewTicker(15 * time.Second)
 	defer progress.Stop()
 	published := make(chan error, 1)
 	go func() {
-		published <- sender.play(ctx, churn(messages), func(scan) { settled.published() })
+		published <- sender.Play(ctx, churn(messages), func(scans.Scan) { settled.Published() })
 	}()
 	sent := false
 	for deadline := time.Now().Add(20 * time.Minute); ; {
-		s := observed.snapshot()
-		if sent && settled.open() == 0 && s.unfinishedJobs == 0 {
+		s := observed.Snapshot()
+		if sent && settled.Open() == 0 && s.UnfinishedJobs == 0 {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -224,29 +216,27 @@ func runChurn(
 		}
 		select {
 		case <-ctx.Done():
-			return ChurnResult{}, context.Cause(ctx)
+			return churnResult{}, context.Cause(ctx)
 		case err := <-published:
 			if err != nil {
-				return ChurnResult{}, err
+				return churnResult{}, err
 			}
 			sent = true
 		case <-progress.C:
 			fmt.Fprintf(out, "%-18s %4.0f s: %d open, %d jobs, %d unfinished\n",
-				name, time.Since(begin).Seconds(), settled.open(), s.jobs, s.unfinishedJobs)
+				name, time.Since(begin).Seconds(), settled.Open(), s.Jobs, s.UnfinishedJobs)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	lost := settled.open()
-	settled.mu.Lock()
-	waits := slices.Clone(settled.waits)
-	settled.mu.Unlock()
+	lost := settled.Open()
+	waits := settled.Waits()
 	kills.mu.Lock()
 	killed := kills.killed
 	kills.mu.Unlock()
-	result = ChurnResult{
-		Scaler: name, Messages: messages, Jobs: observed.snapshot().jobs, EmptyJobs: observed.idlePods(), Lost: lost,
-		WaitP50Seconds: percentile(waits, 50), WaitP95Seconds: percentile(waits, 95),
-		PodSeconds: round(observed.podSeconds()), Killed: killed, PollersBeside: pollers, WallSeconds: round(time.Since(begin).Seconds()),
+	result = churnResult{
+		Scaler: name, Messages: messages, Jobs: observed.Snapshot().Jobs, EmptyJobs: observed.IdlePods(), Lost: lost,
+		WaitP50Seconds: scans.Percentile(waits, 50), WaitP95Seconds: scans.Percentile(waits, 95),
+		PodSeconds: scans.Round(observed.PodSeconds()), Killed: killed, PollersBeside: pollers, WallSeconds: scans.Round(time.Since(begin).Seconds()),
 	}
 	return result, removeScans(ctx, c, clientset)
 }
@@ -256,17 +246,17 @@ func removeScans(ctx context.Context, c *cluster.Cluster, clientset kubernetes.I
 	scaledJob := &unstructured.Unstructured{}
 	scaledJob.SetAPIVersion("keda.sh/v1alpha1")
 	scaledJob.SetKind("ScaledJob")
-	scaledJob.SetNamespace(namespace)
+	scaledJob.SetNamespace(scans.Namespace)
 	scaledJob.SetName("scans")
 	if err := c.Client().Delete(ctx, scaledJob); err != nil {
 		return err
 	}
-	if err := c.Client().DeleteAllOf(ctx, &batchv1.Job{}, client.InNamespace(namespace),
+	if err := c.Client().DeleteAllOf(ctx, &batchv1.Job{}, client.InNamespace(scans.Namespace),
 		client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
 		return err
 	}
 	for {
-		pods, err := clientset.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{Limit: 1})
+		pods, err := clientset.CoreV1().Pods(scans.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
 		if err != nil || len(pods.Items) == 0 {
 			return err
 		}
@@ -277,19 +267,3 @@ func removeScans(ctx context.Context, c *cluster.Cluster, clientset kubernetes.I
 		}
 	}
 }
-
-// podSeconds add up what pods ran, from binding to end.
-func (o *observer) podSeconds() float64 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	total := 0.0
-	for _, pod := range o.pods {
-		if !pod.bound.IsZero() && !pod.ended.IsZero() {
-			total += pod.ended.Sub(pod.bound).Seconds()
-		}
-	}
-	return total
-}
-
-// WriteChurn writes results to a file as the JSON of the benchmark.
-func WriteChurn(path string, results []ChurnResult) error { return writeJSON(path, results) }

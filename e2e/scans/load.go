@@ -1,4 +1,4 @@
-package scenario
+package scans
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// scan is the body of a message: what a scan service would get, and how long this scan is to take.
-type scan struct {
+// Scan is the body of a message: what a scan service would get, and how long this scan is to take.
+type Scan struct {
 	ID         string  `json:"id"`
 	Repository string  `json:"repository"`
 	Seconds    float64 `json:"seconds"`
@@ -24,10 +24,10 @@ type scan struct {
 	Published time.Time `json:"published"`
 }
 
-// arrival is a scan and when it is asked for, from the start of the morning.
-type arrival struct {
-	after time.Duration
-	scan  scan
+// Arrival is a scan and when it is asked for, from the start of the morning.
+type Arrival struct {
+	After time.Duration
+	Scan  Scan
 }
 
 // Morning is the load of a demo: a trickle all along, one burst when people arrive and a larger one before noon.
@@ -35,7 +35,7 @@ const (
 	trickleMessages = 60
 	firstBurst      = 60
 	secondBurst     = 80
-	morningMessages = trickleMessages + firstBurst + secondBurst
+	MorningMessages = trickleMessages + firstBurst + secondBurst
 
 	morningLength    = 75 * time.Second
 	firstBurstAfter  = 15 * time.Second
@@ -45,39 +45,39 @@ const (
 
 // morning returns arrivals in the order of time. Scan times are log-normal, median 5 s, with a tail up to 20 s: most
 // repositories are small.
-func morning(random *rand.Rand) []arrival {
-	arrivals := make([]arrival, 0, morningMessages)
+func morning(random *rand.Rand) []Arrival {
+	arrivals := make([]Arrival, 0, MorningMessages)
 	add := func(n int, from, length time.Duration) {
 		for range n {
 			seconds := min(20, max(1, 5*math.Exp(0.6*random.NormFloat64())))
-			arrivals = append(arrivals, arrival{
-				after: from + time.Duration(random.Float64()*float64(length)),
-				scan:  scan{Seconds: math.Round(seconds*100) / 100},
+			arrivals = append(arrivals, Arrival{
+				After: from + time.Duration(random.Float64()*float64(length)),
+				Scan:  Scan{Seconds: math.Round(seconds*100) / 100},
 			})
 		}
 	}
 	add(trickleMessages, 0, morningLength)
 	add(firstBurst, firstBurstAfter, burstLength)
 	add(secondBurst, secondBurstAfter, burstLength)
-	slices.SortFunc(arrivals, func(a, b arrival) int { return int(a.after - b.after) })
+	slices.SortFunc(arrivals, func(a, b Arrival) int { return int(a.After - b.After) })
 	for i := range arrivals {
-		arrivals[i].scan.ID = fmt.Sprintf("scan-%03d", i)
-		arrivals[i].scan.Repository = fmt.Sprintf("git@code.example:team-%d/service-%d", i%7, i%23)
+		arrivals[i].Scan.ID = fmt.Sprintf("scan-%03d", i)
+		arrivals[i].Scan.Repository = fmt.Sprintf("git@code.example:team-%d/service-%d", i%7, i%23)
 	}
 	return arrivals
 }
 
 const (
-	queueScans   = "scans"
-	queueResults = "scan-results"
-	queueDead    = "scan-dead"
+	QueueScans   = "scans"
+	QueueResults = "scan-results"
+	QueueDead    = "scan-dead"
 	// exchangeResults takes results, exchangeDead the messages that can't be scanned.
-	exchangeResults = "scan-results"
-	exchangeDead    = "scan-dead"
+	ExchangeResults = "scan-results"
+	ExchangeDead    = "scan-dead"
 )
 
-// declareTopology makes the queues and exchanges of a scan service. Scans that fail five times are dead-lettered.
-func declareTopology(uri string) error {
+// DeclareTopology makes the queues and exchanges of a scan service. Scans that fail five times are dead-lettered.
+func DeclareTopology(uri string) error {
 	connection, err := amqp.Dial(uri)
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func declareTopology(uri string) error {
 		}
 		return table
 	}
-	for exchange, queue := range map[string]string{exchangeResults: queueResults, exchangeDead: queueDead} {
+	for exchange, queue := range map[string]string{ExchangeResults: QueueResults, ExchangeDead: QueueDead} {
 		if err := channel.ExchangeDeclare(exchange, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
 			return err
 		}
@@ -105,29 +105,31 @@ func declareTopology(uri string) error {
 			return err
 		}
 	}
-	_, err = channel.QueueDeclare(queueScans, true, false, false, false, quorum(amqp.Table{
-		"x-delivery-limit": 5, "x-dead-letter-exchange": exchangeDead,
+	_, err = channel.QueueDeclare(QueueScans, true, false, false, false, quorum(amqp.Table{
+		"x-delivery-limit": 5, "x-dead-letter-exchange": ExchangeDead,
 	}))
 	return err
 }
 
-// publisher sends scans and counts what the broker confirmed.
-type publisher struct{ channel *amqp.Channel }
+// Publisher sends scans and counts what the broker confirmed.
+type Publisher struct{ channel *amqp.Channel }
 
-func newPublisher(connection *amqp.Connection) (*publisher, error) {
+// NewPublisher returns a publisher on a channel of its own.
+func NewPublisher(connection *amqp.Connection) (*Publisher, error) {
 	channel, err := connection.Channel()
 	if err != nil {
 		return nil, err
 	}
-	return &publisher{channel}, channel.Confirm(false)
+	return &Publisher{channel}, channel.Confirm(false)
 }
 
-// publish sends a scan to the queue of scans, and returns once the broker has it.
-func (p *publisher) publish(ctx context.Context, s scan) error {
-	return p.publishTo(ctx, queueScans, s)
+// Publish sends a scan to the queue of scans, and returns once the broker has it.
+func (p *Publisher) Publish(ctx context.Context, s Scan) error {
+	return p.PublishTo(ctx, QueueScans, s)
 }
 
-func (p *publisher) publishTo(ctx context.Context, queue string, s scan) error {
+// PublishTo sends a scan to any queue, and returns once the broker has it.
+func (p *Publisher) PublishTo(ctx context.Context, queue string, s Scan) error {
 	s.Published = time.Now()
 	body, err := json.Marshal(s)
 	if err != nil {
@@ -146,19 +148,19 @@ func (p *publisher) publishTo(ctx context.Context, queue string, s scan) error {
 	return err
 }
 
-// play publishes arrivals at their times and reports each.
-func (p *publisher) play(ctx context.Context, arrivals []arrival, published func(scan)) error {
+// Play publishes arrivals at their times and reports each.
+func (p *Publisher) Play(ctx context.Context, arrivals []Arrival, published func(Scan)) error {
 	start := time.Now()
 	for _, a := range arrivals {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(time.Until(start.Add(a.after))):
+		case <-time.After(time.Until(start.Add(a.After))):
 		}
-		if err := p.publish(ctx, a.scan); err != nil {
-			return fmt.Errorf("publish %s: %w", a.scan.ID, err)
+		if err := p.Publish(ctx, a.Scan); err != nil {
+			return fmt.Errorf("publish %s: %w", a.Scan.ID, err)
 		}
-		published(a.scan)
+		published(a.Scan)
 	}
 	return nil
 }

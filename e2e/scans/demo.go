@@ -1,10 +1,8 @@
-// Package scenario plays the main job on real parts: messages in RabbitMQ become Jobs through KEDA and Ebbtide's scaler,
-// Ebbtide's scheduler packs their pods onto few nodes, and Karpenter removes the nodes that fall idle. It measures what
-// users care about.
-//
-// The demo (Run) is a morning of scans on nodes that KWOK keeps. TestInstall runs scans, some of which go wrong, in containers on real
-// nodes.
-package scenario
+// Package scans is a scan service on a local cluster: its queues, its load, its ScaledJob and policy, and an observer of what
+// becomes of messages, jobs, pods and nodes. Messages in RabbitMQ become Jobs through KEDA and Ebbtide's scaler, Ebbtide's
+// scheduler packs their pods onto few nodes, and Karpenter removes the nodes that fall idle. The demo (Run) is a morning of
+// scans; the scenarios of e2e/scenario and the benchmarks of bench/cluster are made of the same parts.
+package scans
 
 import (
 	"bytes"
@@ -32,10 +30,12 @@ import (
 var manifests embed.FS
 
 const (
-	namespace   = "scan"
-	maxReplicas = 48
-	// nodePoolLabel marks the nodes that Karpenter makes for scans.
-	nodePoolLabel, nodePoolName = "karpenter.sh/nodepool", "scan"
+	// Namespace of the scans.
+	Namespace = "scan"
+	// MaxReplicas of the demo.
+	MaxReplicas = 48
+	// NodePoolLabel marks the nodes that Karpenter makes for scans.
+	NodePoolLabel, NodePoolName = "karpenter.sh/nodepool", "scan"
 	// settleWithin bounds the time from the last publish to the last node's removal.
 	settleWithin = 5 * time.Minute
 )
@@ -43,15 +43,15 @@ const (
 // Programs are the project's own programs that a demo needs, for toolchain.BuildProject.
 var Programs = []string{"./cmd/ebbtide-scaler", "./cmd/ebbtide-scheduler", "./cmd/ebbtide-worker", "./e2e/cmd/e2e-scan", "./e2e/cmd/e2e-boot"}
 
-// workerArgs make a worker that scans one message and leaves; one that finds none leaves after a while.
-var workerArgs = []string{
-	"--queue", queueScans, "--result-exchange", exchangeResults, "--dead-letter-exchange", exchangeDead,
+// WorkerArgs make a worker that scans one message and leaves; one that finds none leaves after a while.
+var WorkerArgs = []string{
+	"--queue", QueueScans, "--result-exchange", ExchangeResults, "--dead-letter-exchange", ExchangeDead,
 	"--max-messages", "1", "--idle-timeout", "20s", "--summary-file", "/dev/termination-log",
 }
 
 // Install makes the queues, the policy, the NodePool and the ScaledJob in a cluster.
 func Install(ctx context.Context, c *cluster.Cluster) error {
-	if err := declareTopology(c.Broker.AMQPURL("/")); err != nil {
+	if err := DeclareTopology(c.Broker.AMQPURL("/")); err != nil {
 		return fmt.Errorf("declare queues: %w", err)
 	}
 	nodes, err := manifests.ReadFile("manifests/cluster.yaml")
@@ -61,13 +61,13 @@ func Install(ctx context.Context, c *cluster.Cluster) error {
 	if err := c.ApplyYAML(ctx, nodes); err != nil {
 		return err
 	}
-	return installScans(ctx, c, scanJob{
-		Image: "ebbtide-worker", WorkerArgs: workerArgs, MaxReplicas: maxReplicas, CPU: "900m", Memory: "2Gi",
+	return InstallScans(ctx, c, ScanJob{
+		Image: "ebbtide-worker", WorkerArgs: WorkerArgs, MaxReplicas: MaxReplicas, CPU: "900m", Memory: "2Gi",
 	})
 }
 
-// scanJob is what differs between the scenarios' ScaledJobs.
-type scanJob struct {
+// ScanJob is what differs between the scenarios' ScaledJobs.
+type ScanJob struct {
 	Image       string
 	WorkerArgs  []string
 	MaxReplicas int
@@ -91,9 +91,9 @@ type scanJob struct {
 	CACert, ClientCert, ClientKey   string
 }
 
-// installScans makes a ScaledJob, its policy and their credentials.
-func installScans(ctx context.Context, c *cluster.Cluster, job scanJob) error {
-	job.Queue = queueScans
+// InstallScans makes a ScaledJob, its policy and their credentials.
+func InstallScans(ctx context.Context, c *cluster.Cluster, job ScanJob) error {
+	job.Queue = QueueScans
 	if job.RealNodes {
 		job.AMQP, job.Management, job.Scaler = cluster.AMQPURLInPods, cluster.ManagementURLInPods, "dns:///ebbtide-scaler.ebbtide-system:9090"
 	} else {
@@ -125,16 +125,26 @@ func installScans(ctx context.Context, c *cluster.Cluster, job scanJob) error {
 	return c.ApplyYAML(ctx, out.Bytes())
 }
 
+// InstallStaticNode makes a node that is always there.
+func InstallStaticNode(ctx context.Context, c *cluster.Cluster) error {
+	node, err := manifests.ReadFile("manifests/static-node.yaml")
+	if err != nil {
+		return err
+	}
+	return c.ApplyYAML(ctx, node)
+}
+
 // RunPods runs the pods that are bound to KWOK nodes until ctx ends. Fault says which are killed; nil for none.
 func RunPods(ctx context.Context, c *cluster.Cluster, fault podrunner.Fault) error {
-	runner, err := newRunner(c, fault)
+	runner, err := NewRunner(c, fault)
 	if err != nil {
 		return err
 	}
 	return runner.Run(ctx)
 }
 
-func newRunner(c *cluster.Cluster, fault podrunner.Fault) (*podrunner.Runner, error) {
+// NewRunner returns what runs the pods of KWOK's nodes. Fault says which are killed; nil for none.
+func NewRunner(c *cluster.Cluster, fault podrunner.Fault) (*podrunner.Runner, error) {
 	config, err := c.Config(cluster.PodRunner)
 	if err != nil {
 		return nil, err
@@ -163,15 +173,15 @@ func Publish(ctx context.Context, amqpURL string, n int) error {
 		return err
 	}
 	defer connection.Close()
-	sender, err := newPublisher(connection)
+	sender, err := NewPublisher(connection)
 	if err != nil {
 		return err
 	}
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
 	for i := range n {
-		s := morning(random)[i%morningMessages].scan
+		s := morning(random)[i%MorningMessages].Scan
 		s.ID = fmt.Sprintf("%s-%d", time.Now().Format("150405"), i)
-		if err := sender.publish(ctx, s); err != nil {
+		if err := sender.Publish(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -181,12 +191,12 @@ func Publish(ctx context.Context, amqpURL string, n int) error {
 // Run plays the morning on a cluster on which Install and RunPods are done, and measures it until the last node is
 // gone. Begin is when the whole run began. The live view goes to out.
 func Run(ctx context.Context, c *cluster.Cluster, begin time.Time, out io.Writer) (Summary, error) {
-	summary, _, err := playOn(ctx, c, morning(rand.New(rand.NewPCG(20260302, 0))), begin, out)
+	summary, _, err := PlayOn(ctx, c, morning(rand.New(rand.NewPCG(20260302, 0))), begin, out)
 	return summary, err
 }
 
-// playOn plays any arrivals.
-func playOn(ctx context.Context, c *cluster.Cluster, arrivals []arrival, begin time.Time, out io.Writer) (Summary, *observer, error) {
+// PlayOn plays any arrivals.
+func PlayOn(ctx context.Context, c *cluster.Cluster, arrivals []Arrival, begin time.Time, out io.Writer) (Summary, *Observer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	client, err := kubernetes.NewForConfig(c.Admin())
@@ -198,15 +208,15 @@ func playOn(ctx context.Context, c *cluster.Cluster, arrivals []arrival, begin t
 		return Summary{}, nil, err
 	}
 	defer connection.Close()
-	observed := newObserver(namespace, nodePoolLabel, nodePoolName)
-	if err := observed.watch(ctx, client); err != nil {
+	observed := NewObserver(Namespace, NodePoolLabel, NodePoolName)
+	if err := observed.Watch(ctx, client); err != nil {
 		return Summary{}, nil, err
 	}
-	settled, err := collect(connection)
+	settled, err := Collect(connection)
 	if err != nil {
 		return Summary{}, nil, err
 	}
-	sender, err := newPublisher(connection)
+	sender, err := NewPublisher(connection)
 	if err != nil {
 		return Summary{}, nil, err
 	}
@@ -214,7 +224,7 @@ func playOn(ctx context.Context, c *cluster.Cluster, arrivals []arrival, begin t
 	stopView := live.start(ctx)
 	defer stopView()
 
-	if err := sender.play(ctx, arrivals, func(scan) { settled.published() }); err != nil {
+	if err := sender.Play(ctx, arrivals, func(Scan) { settled.Published() }); err != nil {
 		return Summary{}, nil, err
 	}
 	waitErr := untilQuiet(ctx, c, observed, settled)
@@ -223,12 +233,12 @@ func playOn(ctx context.Context, c *cluster.Cluster, arrivals []arrival, begin t
 }
 
 // untilQuiet waits until every message is settled, every job has finished and every node is gone.
-func untilQuiet(ctx context.Context, c *cluster.Cluster, observed *observer, settled *settlements) error {
+func untilQuiet(ctx context.Context, c *cluster.Cluster, observed *Observer, settled *Settlements) error {
 	deadline := time.Now().Add(settleWithin)
 	for {
-		s := observed.snapshot()
-		open := settled.open()
-		if open == 0 && s.unfinishedJobs == 0 && len(s.podsOnNode) == 0 {
+		s := observed.Snapshot()
+		open := settled.Open()
+		if open == 0 && s.UnfinishedJobs == 0 && len(s.PodsOnNode) == 0 {
 			return nil
 		}
 		if name := c.Failed(); name != "" {
@@ -236,7 +246,7 @@ func untilQuiet(ctx context.Context, c *cluster.Cluster, observed *observer, set
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("not quiet %s after the last message: %d messages unsettled, %d jobs unfinished, %d nodes left",
-				settleWithin, open, s.unfinishedJobs, len(s.podsOnNode))
+				settleWithin, open, s.UnfinishedJobs, len(s.PodsOnNode))
 		}
 		select {
 		case <-ctx.Done():
@@ -246,18 +256,17 @@ func untilQuiet(ctx context.Context, c *cluster.Cluster, observed *observer, set
 	}
 }
 
-func summarize(observed *observer, settled *settlements, begin time.Time) Summary {
-	settled.mu.Lock()
-	defer settled.mu.Unlock()
-	figures, jobs := observed.nodeFigures(), observed.snapshot()
+func summarize(observed *Observer, settled *Settlements, begin time.Time) Summary {
+	sent, ends, waits := settled.Sent(), settled.Ends(), settled.Waits()
+	figures, jobs := observed.NodeFigures(), observed.Snapshot()
 	s := Summary{
-		Messages: settled.sent, Jobs: jobs.jobs, DuplicateJobs: observed.idlePods(),
-		LostMessages: settled.sent - len(settled.results), WaitSecondsP50: percentile(settled.waits, 50),
-		WaitSecondsP95: percentile(settled.waits, 95), PeakNodes: figures.peak, NodeSeconds: round(figures.seconds),
-		LowerBoundNodeSeconds: round(figures.lowerBound), DrainSeconds: round(figures.drain.Seconds()),
-		RemainingNodes: figures.remaining, WallSeconds: round(time.Since(begin).Seconds()),
+		Messages: sent, Jobs: jobs.Jobs, DuplicateJobs: observed.IdlePods(),
+		LostMessages: sent - len(ends), WaitSecondsP50: Percentile(waits, 50),
+		WaitSecondsP95: Percentile(waits, 95), PeakNodes: figures.Peak, NodeSeconds: Round(figures.Seconds),
+		LowerBoundNodeSeconds: Round(figures.LowerBound), DrainSeconds: Round(figures.Drain.Seconds()),
+		RemainingNodes: figures.Remaining, WallSeconds: Round(time.Since(begin).Seconds()),
 	}
-	for _, ends := range settled.results {
+	for _, ends := range ends {
 		s.RepeatedMessages += len(ends) - 1
 	}
 	return s

@@ -1,4 +1,4 @@
-package scenario
+package scans
 
 import (
 	"encoding/json"
@@ -71,9 +71,10 @@ wall            %4.0f s, the cluster's start included
 }
 
 // WriteJSON writes the summary to a file.
-func (s Summary) WriteJSON(path string) error { return writeJSON(path, s) }
+func (s Summary) WriteJSON(path string) error { return WriteJSON(path, s) }
 
-func writeJSON(path string, value any) error {
+// WriteJSON writes a value to a file, as indented JSON; it makes the file's folder.
+func WriteJSON(path string, value any) error {
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
@@ -84,20 +85,20 @@ func writeJSON(path string, value any) error {
 	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// percentile of durations in seconds, by the nearest-rank method; 0 of none.
-func percentile(waits []time.Duration, p float64) float64 {
+// Percentile of durations in seconds, by the nearest-rank method; 0 of none.
+func Percentile(waits []time.Duration, p float64) float64 {
 	if len(waits) == 0 {
 		return 0
 	}
-	return round(nearestRank(waits, p).Seconds())
+	return Round(NearestRank(waits, p).Seconds())
 }
 
-// nearestRank is the percentile of some durations.
-func nearestRank(some []time.Duration, p float64) time.Duration {
+// NearestRank is the percentile of some durations.
+func NearestRank(some []time.Duration, p float64) time.Duration {
 	sorted := slices.Sorted(slices.Values(some))
 	rank := int(math.Ceil(p/100*float64(len(sorted)))) - 1
 	return sorted[max(rank, 0)].Round(time.Millisecond)
 }
 
-// round to a tenth: the clocks of the parts do not agree on more.
-func round(seconds float64) float64 { return math.Round(seconds*10) / 10 }
+// Round to a tenth: the clocks of the parts do not agree on more.
+func Round(seconds float64) float64 { return math.Round(seconds*10) / 10 }

@@ -1,7 +1,8 @@
-package scenario
+package scans
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,16 +12,16 @@ import (
 	"github.com/ebbtide-dev/ebbtide/worker/results"
 )
 
-// settlements records where messages end: among the results, or among the dead letters.
-type settlements struct {
+// Settlements records where messages end: among the results, or among the dead letters.
+type Settlements struct {
 	mu      sync.Mutex
 	sent    int
-	results map[string][]end // by the scan's id
+	results map[string][]End // by the scan's id
 	waits   []time.Duration
 }
 
-// end is one end of a message.
-type end struct {
+// End is one end of a message.
+type End struct {
 	// Dead is true of a dead letter, false of a result.
 	Dead bool
 	// Reason that a worker gave for a dead letter; the broker gives none.
@@ -35,10 +36,10 @@ type outcome struct {
 	Started   time.Time `json:"started"`
 }
 
-// collect records what arrives in the queues of results and dead letters while the connection is open.
-func collect(connection *amqp.Connection) (*settlements, error) {
-	s := &settlements{results: map[string][]end{}}
-	for _, queue := range []string{queueResults, queueDead} {
+// Collect records what arrives in the queues of results and dead letters while the connection is open.
+func Collect(connection *amqp.Connection) (*Settlements, error) {
+	s := &Settlements{results: map[string][]End{}}
+	for _, queue := range []string{QueueResults, QueueDead} {
 		channel, err := connection.Channel()
 		if err != nil {
 			return nil, err
@@ -49,15 +50,15 @@ func collect(connection *amqp.Connection) (*settlements, error) {
 		}
 		go func() {
 			for delivery := range deliveries {
-				s.settle(delivery, queue == queueDead)
+				s.settle(delivery, queue == QueueDead)
 			}
 		}()
 	}
 	return s, nil
 }
 
-func (s *settlements) settle(delivery amqp.Delivery, dead bool) {
-	id, e := delivery.MessageId, end{Dead: dead}
+func (s *Settlements) settle(delivery amqp.Delivery, dead bool) {
+	id, e := delivery.MessageId, End{Dead: dead}
 	var o outcome
 	if dead {
 		e.Reason, _ = delivery.Headers["ebbtide-reason"].(string)
@@ -79,22 +80,48 @@ func (s *settlements) settle(delivery amqp.Delivery, dead bool) {
 	}
 }
 
-func (s *settlements) published() {
+// Published counts a message that was sent.
+func (s *Settlements) Published() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sent++
 }
 
-// done is the number of messages that have an end.
-func (s *settlements) done() int {
+// Done is the number of messages that have an end.
+func (s *Settlements) Done() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.results)
 }
 
-// open is the number of messages that are neither done nor dead.
-func (s *settlements) open() int {
+// Open is the number of messages that are neither done nor dead.
+func (s *Settlements) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sent - len(s.results)
+}
+
+// Sent is the number of messages that were published.
+func (s *Settlements) Sent() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sent
+}
+
+// Ends are the ends of each message so far, by its id.
+func (s *Settlements) Ends() map[string][]End {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ends := make(map[string][]End, len(s.results))
+	for id, list := range s.results {
+		ends[id] = slices.Clone(list)
+	}
+	return ends
+}
+
+// Waits are the times from the publishing of messages to the starts of their scans, as far as scans told them.
+func (s *Settlements) Waits() []time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.waits)
 }

@@ -7,7 +7,6 @@ export GOFLAGS ?= -buildvcs=false
 E2E  := go run ./e2e/cmd/ebbtide-e2e
 TOOL := go tool -modfile=hack/lint/go.mod
 PROTO := go tool -modfile=hack/proto/go.mod
-HELM := go tool -modfile=e2e/tools/charts/go.mod helm
 TEST := $(TOOL) gotestsum --format=pkgname --hide-summary=skipped --
 
 # Packages whose tests are worth the race detector's price.
@@ -43,13 +42,16 @@ build: ## Build the programs into bin/
 	go build -o bin/ ./cmd/...
 
 images: ## Build the container images into bin/images (ARCH=amd64, VERSION=0.1.0, PUSH=registry.example/ebbtide)
-	go run ./images/build $(if $(ARCH),-arch $(ARCH)) $(if $(VERSION),-version $(VERSION)) $(if $(PUSH),-push $(PUSH))
+	go run ./images/images-build $(if $(ARCH),-arch $(ARCH)) $(if $(VERSION),-version $(VERSION)) $(if $(PUSH),-push $(PUSH))
+
+# The folder of the tools' binaries, asked for once when it is first needed.
+TOOLS = $(eval TOOLS := $(shell $(E2E) tools --show-folder))$(TOOLS)
 
 # Templates of the chart as kustomize's, without what only helm or one version of the configuration gives them.
-render = set -o pipefail; $(HELM) template ebbtide charts/ebbtide -n ebbtide-system --set image.tag=dev,$(1) --show-only 'templates/$(2).yaml' | \
+render = set -o pipefail; $(TOOLS)/helm template ebbtide charts/ebbtide -n ebbtide-system --set image.tag=dev,$(1) --show-only 'templates/$(2).yaml' | \
 	grep -v -e helm.sh/chart: -e app.kubernetes.io/managed-by: -e app.kubernetes.io/version: -e ebbtide.dev/config: -e '^\# Source:' -e '^$$'
 
-generate: ## Generate code, manifests, dashboards and reference pages
+generate: tools ## Generate code, manifests, dashboards and reference pages
 	go generate ./api/... ./dashboards
 	$(PROTO) buf generate
 	cp manifests/crd/ebbtide.dev_scalingpolicies.yaml manifests/scheduler/config/scheduler-config.yaml charts/ebbtide/files/
@@ -60,12 +62,13 @@ generate: ## Generate code, manifests, dashboards and reference pages
 	$(call render,tls.mode=existing,scaler/triggerauthentication) > manifests/overlays/production/triggerauthentication.yaml
 	$(call render,metrics.podMonitor.enabled=true,*/podmonitor) > manifests/prometheus/monitors.yaml
 
-snapshots: ## Take the snapshots of the charts' tests anew; look at what changed
-	go tool -modfile=e2e/tools/charts/go.mod helm-unittest -u charts/*/
+snapshots: tools ## Take the snapshots of the charts' tests anew; look at what changed
+	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
 .PHONY: test lint generated unit race e2e-demo e2e-install e2e-scans e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz
-test: tools lint generated race unit e2e-install e2e-scans e2e-demo e2e-calendar e2e-scheduler e2e-calibration e2e-recovery ## Everything: lint, unit, integration and the scenarios
+test: ## Everything: lint, unit and integration tests and the scenarios, in lanes side by side; prints how long each part took
+	go run ./hack/testrun
 
 lint: ## Lint and check the formatting
 	$(TOOL) golangci-lint run ./...
@@ -122,7 +125,7 @@ bench-packing: ## Node-hours of packers on replayed loads; writes bench/out/pack
 
 bench-scheduler: tools ## Pods per second in scheduler_perf beside the stock scheduler; writes bench/out/scheduler.json
 	@mkdir -p bench/out
-	folder=$$($(E2E) tools --show-folder) && cd bench/scheduler && PATH="$$folder:$$PATH" KUBE_CACHE_MUTATION_DETECTOR=false ARTIFACTS=$$(mktemp -d) \
+	cd bench/scheduler && PATH="$(TOOLS):$$PATH" KUBE_CACHE_MUTATION_DETECTOR=false ARTIFACTS=$$(mktemp -d) \
 		go test -run '^$$' -bench Scheduler -benchtime 1x -timeout 2h -out ../out/scheduler.json .
 
 bench-karpenter: tools ## Node-seconds of the same pods with the stock scheduler, MostAllocated and DrainPack; writes bench/out/karpenter.json

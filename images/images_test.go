@@ -218,13 +218,13 @@ func TestScaler(t *testing.T) {
 		t.Fatal(err)
 	}
 	if pulled := float64(size.Pulled) / 1e6; pulled < 0.9*stated || pulled > 1.1*stated {
-		t.Errorf("%.1f MB are pulled, %s says %.1f: go run ./images/build -page docs/reference/images.md", pulled, page, stated)
+		t.Errorf("%.1f MB are pulled, %s says %.1f: go run ./images/images-build -page docs/reference/images.md", pulled, page, stated)
 	}
 }
 
 // The list of modules has every field that SPDX 2.3 requires, and identifiers that are told apart and lead somewhere.
 func TestSBOM(t *testing.T) {
-	spec := Spec{Name: "build", Packages: []string{"./images/build"}}
+	spec := Spec{Name: "build", Packages: []string{"./images/images-build"}}
 	image := buildIndex(t, spec, runtime.GOARCH)
 	var document map[string]any
 	if err := json.Unmarshal(image.SBOM, &document); err != nil {

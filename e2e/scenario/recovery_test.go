@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,8 +37,10 @@ type drill struct {
 	Name  string `json:"drill"`
 	Scans int    `json:"scans"`
 	// Lost scans have no result. Repeated ones have several, of one key: their worker was killed after its result was confirmed.
-	Lost     int `json:"lost"`
-	Repeated int `json:"repeated"`
+	// At most MayRepeat can be: as many as there were workers to be killed.
+	Lost      int `json:"lost"`
+	Repeated  int `json:"repeated"`
+	MayRepeat int `json:"mayRepeat"`
 	// OutageSeconds from the failure until everything was started again, RecoverySeconds from there to the last scan's result.
 	OutageSeconds   float64 `json:"outageSeconds"`
 	RecoverySeconds float64 `json:"recoverySeconds"`
@@ -52,9 +55,10 @@ func TestRecovery(t *testing.T) {
 	var drills []drill
 	for _, d := range []struct {
 		name string
-		fail func()
+		// fail lets something fail and brings it back. It returns how many workers it may have killed.
+		fail func() int
 	}{
-		{"the broker's process, then its disk, restored from definitions and a copy", r.brokerLost},
+		{"the broker's process, then its disk, restored from definitions and an earlier copy", r.brokerLost},
 		{"the scaler and the scheduler are gone", r.gone(cluster.Scaler, cluster.Scheduler)},
 		{"KEDA is gone", r.gone(cluster.KEDA)},
 		{"all nodes are gone", r.nodesLost},
@@ -139,14 +143,14 @@ func (r *recovery) publish(n int) {
 }
 
 // play sends a burst, lets something fail while some scans run and others wait, sends more, and waits for all results.
-func (r *recovery) play(name string, fail func()) drill {
+func (r *recovery) play(name string, fail func() int) drill {
 	r.Helper()
 	d := drill{Name: name}
 	first := r.sent
 	r.publish(30)
 	r.until("scans that run", 2*time.Minute, func() bool { return r.observed.Running() >= 10 })
 	failedAt := time.Now()
-	fail()
+	d.MayRepeat = fail()
 	restored := time.Now()
 	d.OutageSeconds = scans.Round(restored.Sub(failedAt).Seconds())
 	d.Scans = r.sent - first
@@ -174,6 +178,9 @@ func (r *recovery) play(name string, fail func()) drill {
 	if d.Lost > 0 {
 		r.Errorf("%s: %d of %d scans have no result within %s", d.Name, d.Lost, d.Scans, recoverWithin)
 	}
+	if d.Repeated > d.MayRepeat {
+		r.Errorf("%s: %d scans have several results, want at most the %d whose workers were killed", d.Name, d.Repeated, d.MayRepeat)
+	}
 	r.until("no unfinished jobs", 3*time.Minute, r.allJobsFinished)
 	if gone := r.c.Failed(); gone != "" {
 		r.Fatalf("%s ended by itself: see %s", gone, filepath.Join(r.c.Dir, "logs", gone+".log"))
@@ -196,23 +203,34 @@ func (r *recovery) allJobsFinished() bool {
 }
 
 // gone takes components away for a while, in which more messages come.
-func (r *recovery) gone(components ...string) func() {
-	return func() {
+func (r *recovery) gone(components ...string) func() int {
+	return func() int {
 		r.must(r.c.Crash(components...))
 		back := time.Now().Add(*absence)
 		r.publish(20)
 		time.Sleep(time.Until(back)) // the failure's length, which is what is drilled
 		r.must(r.c.Restart(r.ctx, components...))
+		return 0 // they stand beside the scans: no worker notices
 	}
 }
 
-// brokerLost kills the broker and loses its disk. Definitions alone bring back the queues; the disk's copy brings back the messages.
-func (r *recovery) brokerLost() {
+// brokerLost copies the broker's disk while its process is down, lets more scans come and run, and loses the disk. Definitions
+// alone bring back the queues, the copy the messages of its time, and who sent messages since then sends them again.
+func (r *recovery) brokerLost() (mayRepeat int) {
 	definitions, err := r.c.Broker.Definitions(r.ctx)
 	r.must(err)
+	mayRepeat = r.observed.Running()
 	r.c.Broker.Crash()
 	disk, backup := r.c.Broker.Data(), filepath.Join(r.TempDir(), "disk")
-	r.must(os.Rename(disk, backup))
+	r.copyFolder(disk, backup)
+	r.must(r.c.Broker.Restart(r.ctx))
+	afterCopy, ended := r.sent, r.observed.Snapshot().Ended
+	r.publish(20)
+	r.until("scans that end after the copy", 2*time.Minute, func() bool { return r.observed.Snapshot().Ended >= ended+15 })
+
+	mayRepeat += r.observed.Running()
+	r.c.Broker.Crash()
+	r.must(os.RemoveAll(disk))
 	r.must(r.c.Broker.Restart(r.ctx))
 	r.must(r.c.Broker.ImportDefinitions(r.ctx, definitions))
 	connection, err := amqp.Dial(r.c.Broker.AMQPURL("/"))
@@ -220,22 +238,35 @@ func (r *recovery) brokerLost() {
 	channel, err := connection.Channel()
 	r.must(err)
 	for _, queue := range []string{scans.QueueScans, scans.QueueResults, scans.QueueDead} {
-		if _, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil {
-			r.Errorf("after the import of definitions: %v", err)
+		state, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+		if err != nil || state.Messages > 0 {
+			r.Errorf("after the import of definitions into an empty broker: %s has %d messages, %v", queue, state.Messages, err)
 		}
 	}
 	connection.Close()
 
 	r.c.Broker.Crash()
 	r.must(os.RemoveAll(disk))
-	r.must(os.Rename(backup, disk))
+	r.copyFolder(backup, disk)
 	r.must(r.c.Broker.Restart(r.ctx))
 	r.must(r.c.Broker.ImportDefinitions(r.ctx, definitions)) // harms nothing that is there
-	r.publish(20)
+	r.sent = afterCopy
+	r.publish(20) // the same again, by their keys
+	return mayRepeat
+}
+
+// copyFolder copies a folder with owners and modes, which Erlang insists on.
+func (r *recovery) copyFolder(from, to string) {
+	r.Helper()
+	out, err := exec.CommandContext(r.ctx, "cp", "-a", from, to).CombinedOutput()
+	if err != nil {
+		r.Fatalf("cp -a %s %s: %v: %s", from, to, err, out)
+	}
 }
 
 // nodesLost kills everything on all nodes, and the nodes, without a word to the API server.
-func (r *recovery) nodesLost() {
+func (r *recovery) nodesLost() int {
+	running := r.observed.Running()
 	r.runner.LoseNodes()
 	nodes, err := r.client.CoreV1().Nodes().List(r.ctx, metav1.ListOptions{LabelSelector: scans.NodePoolLabel + "=" + scans.NodePoolName})
 	r.must(err)
@@ -246,6 +277,7 @@ func (r *recovery) nodesLost() {
 		r.loseNode(&node)
 	}
 	r.publish(20)
+	return running
 }
 
 // loseNode does what a cloud's node controller does for an instance that is gone.
@@ -262,16 +294,18 @@ func (r *recovery) loseNode(node *corev1.Node) {
 
 // etcdRestored saves etcd, lets more scans come and run, kills the API server and etcd, and restores the save: the API server has
 // forgotten the newer jobs, and how the older ones ended.
-func (r *recovery) etcdRestored() {
+func (r *recovery) etcdRestored() int {
 	file := filepath.Join(r.TempDir(), "etcd.db")
 	r.must(r.c.SaveEtcd(r.ctx, file))
 	r.publish(20)
 	jobs := r.observed.Snapshot().Jobs
 	r.until("jobs that the snapshot does not know", time.Minute, func() bool { return r.observed.Snapshot().Jobs >= jobs+10 })
+	running := r.observed.Running()
 	r.must(r.c.Crash(cluster.APIServer, cluster.Etcd))
 	r.must(r.c.RestoreEtcd(r.ctx, file))
 	r.must(r.c.Restart(r.ctx, cluster.Etcd, cluster.APIServer))
 	for gone := r.c.Failed(); gone != ""; gone = r.c.Failed() { // for want of an API server; a kubelet starts it again
 		r.must(r.c.Restart(r.ctx, gone))
 	}
+	return running
 }

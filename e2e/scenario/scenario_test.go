@@ -112,8 +112,9 @@ func TestDemo(t *testing.T) {
 	}
 	checkStatus(t, c)
 	checkAlerts(t, checkPanels(t, c, begin, func(panel string) bool { return !needsPredictions(panel) }))
-	if summary.NodeSeconds < summary.LowerBoundNodeSeconds || summary.LowerBoundNodeSeconds <= 0 {
-		t.Errorf("%v node-seconds for a lower bound of %v", summary.NodeSeconds, summary.LowerBoundNodeSeconds)
+	// Nodes that were spread over would need more than twice the bound; packed, it was 1.2 to 1.6 times.
+	if ratio := summary.NodeSeconds / summary.LowerBoundNodeSeconds; !(ratio >= 1 && ratio <= 1.9) {
+		t.Errorf("%v node-seconds are %.2f times the lower bound of %v, want 1 to 1.9 times", summary.NodeSeconds, ratio, summary.LowerBoundNodeSeconds)
 	}
 }
 

@@ -1,4 +1,4 @@
-// build writes the image of the demonstration to a file, for `ctr images import` or `kind load image-archive`.
+// image writes the image of the demonstration to a file, for `ctr images import` or `kind load image-archive`.
 package main
 
 import (

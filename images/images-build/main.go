@@ -1,4 +1,4 @@
-// build writes the project's container images to a folder: an OCI layout of all architectures with an SBOM, and a tarball of each
+// images-build writes the project's container images to a folder: an OCI layout of all architectures with an SBOM, and a tarball of each
 // architecture. It can push them to a registry, too.
 package main
 

@@ -12,12 +12,14 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=spol,categories=ebbtide
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Period",type=string,JSONPath=`.status.current.period`
-// +kubebuilder:printcolumn:name="Ready",type=integer,JSONPath=`.status.lastDecision.ready`
-// +kubebuilder:printcolumn:name="In flight",type=integer,JSONPath=`.status.lastDecision.inFlight`
 // +kubebuilder:printcolumn:name="Target",type=integer,JSONPath=`.status.lastDecision.target`
-// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.lastDecision.constraint`
+// +kubebuilder:printcolumn:name="Waiting",type=integer,JSONPath=`.status.lastDecision.ready`
+// +kubebuilder:printcolumn:name="In flight",type=integer,JSONPath=`.status.lastDecision.inFlight`
+// +kubebuilder:printcolumn:name="Constraint",type=string,JSONPath=`.status.lastDecision.constraint`
 // +kubebuilder:printcolumn:name="Next change",type=string,JSONPath=`.status.nextChange.time`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type ScalingPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -429,10 +431,10 @@ type Outage struct {
 	HoldFor *metav1.Duration `json:"holdFor,omitempty"`
 }
 
-// ScalingPolicyStatus is written by the elected leader of the scaler, at most every few seconds.
+// ScalingPolicyStatus is written by the elected leader of the scaler when what it says changes, at most every few seconds.
 type ScalingPolicyStatus struct {
-	// ObservedGeneration is the generation of the spec in force. It lags metadata.generation while the newest edit is
-	// invalid.
+	// ObservedGeneration is the generation of the spec that was last looked at, valid or not. The condition Accepted says whether it is in
+	// force.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// Current limits.
@@ -444,7 +446,13 @@ type ScalingPolicyStatus struct {
 	// LastDecision taken.
 	// +optional
 	LastDecision *LastDecision `json:"lastDecision,omitempty"`
-	// Conditions: Ready, BacklogReachable, Valid.
+	// Group is the policy's share of the cap of its maxReplicasGroup, by which every replica of the scaler answers.
+	// +optional
+	Group *GroupShare `json:"group,omitempty"`
+	// ServiceTime is the mean time that a replica takes for a message, as it was observed; it outlives the scaler.
+	// +optional
+	ServiceTime *metav1.Duration `json:"serviceTime,omitempty"`
+	// Conditions: Ready, Accepted, BacklogReachable, CredentialsResolved.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
@@ -465,6 +473,14 @@ type NextChange struct {
 	Period string      `json:"period"`
 }
 
+// GroupShare is a policy's share of a cap.
+type GroupShare struct {
+	// Name of the group.
+	Name string `json:"name"`
+	// Replicas that the policy may have.
+	Replicas int64 `json:"replicas"`
+}
+
 // LastDecision is the newest decision, as its ledger entry has it.
 type LastDecision struct {
 	Time       metav1.Time `json:"time"`
@@ -475,12 +491,31 @@ type LastDecision struct {
 	Reason     string      `json:"reason"`
 }
 
-// Condition types of a ScalingPolicy.
+// Condition types of a ScalingPolicy. Each is Unknown until it is known.
 const (
-	// ConditionReady is true when the newest spec is in force and its backlog is read.
+	// ConditionReady sums the others up: True while they all are, False while one of them is.
 	ConditionReady = "Ready"
-	// ConditionBacklogReachable is true while the backlog is read without error.
+	// ConditionAccepted is True when the newest spec is in force. While it is not, the last one that was valid stays in force.
+	ConditionAccepted = "Accepted"
+	// ConditionBacklogReachable is True while the backlog is read without error.
 	ConditionBacklogReachable = "BacklogReachable"
-	// ConditionValid is true when the newest spec is valid. While it is not, the last one that was stays in force.
-	ConditionValid = "Valid"
+	// ConditionCredentialsResolved is True while all values that the spec refers to are found.
+	ConditionCredentialsResolved = "CredentialsResolved"
+)
+
+// Reasons of conditions.
+const (
+	ReasonAccepted    = "Accepted"
+	ReasonInvalid     = "Invalid"
+	ReasonReachable   = "Reachable"
+	ReasonUnreachable = "Unreachable"
+	// ReasonHeld is that of a backlog that can't be read, while the last observation stays in force.
+	ReasonHeld = "Held"
+	// ReasonNotAsked is that of a policy that no trigger has asked for.
+	ReasonNotAsked = "NotAsked"
+	// ReasonQueueMissing is that of a queue that does not exist and counts as empty.
+	ReasonQueueMissing = "QueueMissing"
+	ReasonResolved     = "Resolved"
+	ReasonUnresolved   = "Unresolved"
+	ReasonReady        = "Ready"
 )

@@ -29,6 +29,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/externalscaler"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+	"github.com/ebbtide-dev/ebbtide/scaler/workload"
 )
 
 const (
@@ -124,23 +125,36 @@ func run(ctx context.Context, o options) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	recorder := decision.NewRecorder(decision.NewLedger(ledgerSize), registry, log)
 
-	watch := &watcher{recorder: recorder}
+	observer := &policyObserver{recorder: recorder}
 	sources := policy.NewSources(backlog.SampleBounds{Timeout: o.timeout, Now: time.Now})
-	store := policy.NewStore(sources, watch, log)
-	registry.MustRegister(&decision.Calendars{Policies: store, Now: time.Now})
+	store := policy.NewStore(sources, observer, log)
+	registry.MustRegister(&decision.CalendarMetrics{Policies: store, Now: time.Now})
 	if serving.pair != nil {
 		registry.MustRegister(serving.expiry())
 	}
-	watch.service = externalscaler.New(externalscaler.Config{
-		Policies: store, Recorder: recorder, MaxAge: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now, Authorize: authorize,
-	})
+	loaded := make(chan struct{})
+	config := decision.Config{
+		Policies: store, Recorder: recorder, Loaded: loaded, MaxAge: o.sampleMaxAge, Timeout: o.timeout, Now: time.Now,
+	}
+	var api *cluster
+	if o.policyDir == "" {
+		watch := workload.New(time.Now, log)
+		registry.MustRegister(watch)
+		if api, err = newCluster(o, watch); err != nil {
+			return err
+		}
+		config.Workload, config.Published = watch, api.published
+	}
+	decider := decision.NewDecider(config)
+	observer.decider = decider
+	scaler := externalscaler.New(externalscaler.Config{Decider: decider, MaxAge: o.sampleMaxAge, Authorize: authorize})
 	decisions := &decision.API{Ledger: recorder.Ledger, Policies: store, Now: time.Now, Authorize: authorize}
 
 	work, workCtx := errgroup.WithContext(ctx)
 	healthServer := health.NewServer()
 	healthServer.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
-	server := newServer(workCtx, serving.credentials())
-	watch.service.Register(server)
+	server := newServer(workCtx, serving.credentials(), recorder)
+	scaler.Register(server)
 	decisions.Register(server)
 	healthpb.RegisterHealthServer(server, healthServer)
 	reflection.Register(server)
@@ -148,18 +162,21 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	ready := make(chan struct{})
-	web, err := newWeb(o.metricsListen, registry, recorder.Ledger, ready)
+	web, err := newWeb(o.metricsListen, registry, recorder.Ledger, o.tlsClients != "", loaded)
 	if err != nil {
 		return err
 	}
 
+	nowLoaded := func() {
+		healthServer.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+		close(loaded)
+		log.Info("ready", "listen", listener.Addr().String(), "metricsListen", web.listener.Addr().String())
+	}
 	work.Go(func() error {
-		return feed(workCtx, o, store, recorder.Ledger, log, func() {
-			healthServer.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
-			close(ready)
-			log.Info("ready", "listen", listener.Addr().String(), "metricsListen", web.listener.Addr().String())
-		})
+		if api == nil {
+			return policy.NewDirectory(o.policyDir, store, log).Run(workCtx, nowLoaded)
+		}
+		return api.run(workCtx, store, decider, recorder, nowLoaded)
 	})
 	work.Go(func() error { store.FollowHolidays(workCtx); return nil })
 	work.Go(func() error { return serving.follow(workCtx) })
@@ -181,15 +198,17 @@ func run(ctx context.Context, o options) error {
 	return work.Wait()
 }
 
-// watcher is told of policies that change, and tells those who keep something of them.
-type watcher struct {
+// policyObserver is told of policies that change, and tells those who keep something of them.
+type policyObserver struct {
 	recorder *decision.Recorder
-	service  *externalscaler.Service
+	decider  *decision.Decider
 }
 
-func (w *watcher) Validated(name types.NamespacedName, err error) { w.recorder.Validated(name, err) }
+func (o *policyObserver) Validated(name types.NamespacedName, err error) {
+	o.recorder.Validated(name, err)
+}
 
-func (w *watcher) Forget(name types.NamespacedName) {
-	w.service.Forget(name)
-	w.recorder.Forget(name)
+func (o *policyObserver) Forget(name types.NamespacedName) {
+	o.decider.Forget(name)
+	o.recorder.Forget(name)
 }

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 )
 
 const (
@@ -30,10 +32,11 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 }
 
 // newServer returns a gRPC server without services, whose streams end with serving.
-func newServer(serving context.Context, credentials credentials.TransportCredentials) *grpc.Server {
+func newServer(serving context.Context, credentials credentials.TransportCredentials, recorder *decision.Recorder) *grpc.Server {
 	return grpc.NewServer(
 		grpc.Creds(credentials),
-		grpc.StreamInterceptor(endWith(serving)),
+		grpc.UnaryInterceptor(recoverUnary(recorder)),
+		grpc.ChainStreamInterceptor(recoverStream(recorder), endWith(serving)),
 		// Goroutines that go on answering keep their stacks; when all wait for a broker, more are made.
 		grpc.NumStreamWorkers(uint32(2*runtime.GOMAXPROCS(0))),
 		// Requests are small: with windows that follow the bandwidth each would be answered by a ping that measures it, too.
@@ -44,6 +47,33 @@ func newServer(serving context.Context, credentials credentials.TransportCredent
 		// A client that pings more often is not one of KEDA's.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
+}
+
+// errPanic is what the caller of a call gets that panicked. Other calls go on.
+var errPanic = status.Error(codes.Internal, "this is a bug of the scaler: its log has the stack")
+
+func recoverUnary(recorder *decision.Recorder) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (response any, err error) {
+		defer func() {
+			if cause := recover(); cause != nil {
+				recorder.Panicked("call", cause)
+				err = errPanic
+			}
+		}()
+		return handle(ctx, request)
+	}
+}
+
+func recoverStream(recorder *decision.Recorder) grpc.StreamServerInterceptor {
+	return func(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+		defer func() {
+			if cause := recover(); cause != nil {
+				recorder.Panicked("call", cause)
+				err = errPanic
+			}
+		}()
+		return handle(service, stream)
+	}
 }
 
 // errStopping is the cause of the end of streams that are open when the scaler stops.

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 )
@@ -20,13 +22,18 @@ type web struct {
 	server   *http.Server
 }
 
-func newWeb(address string, registry *prometheus.Registry, ledger *decision.Ledger, ready <-chan struct{}) (*web, error) {
+// newWeb listens. Where clients of the gRPC service must have a certificate (restricted), decisions are for those who reach this port from the pod itself
+// only: whoever may forward a port to it, which Kubernetes decides.
+func newWeb(address string, registry *prometheus.Registry, ledger *decision.Ledger, restricted bool, ready <-chan struct{}) (*web, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("--metrics-listen: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, Registry: registry, // what is wrong with one series says nothing of the others
+		MaxRequestsInFlight: maxScrapes,
+	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		select {
@@ -36,31 +43,56 @@ func newWeb(address string, registry *prometheus.Registry, ledger *decision.Ledg
 			http.Error(w, "policies are not loaded yet", http.StatusServiceUnavailable)
 		}
 	})
-	mux.HandleFunc("GET /decisions", func(w http.ResponseWriter, r *http.Request) { listDecisions(w, r, ledger) })
-	return &web{listener, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}}, nil
-}
-
-// listDecisions answers with the newest decisions of all policies, of those of a namespace or of that name, or both; ?namespace=&policy=&limit=.
-func listDecisions(w http.ResponseWriter, r *http.Request, ledger *decision.Ledger) {
-	limit := 20
-	if text := r.URL.Query().Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			http.Error(w, fmt.Sprintf("limit=%q: must be a whole number above 0", text), http.StatusBadRequest)
+	mux.HandleFunc("GET /decisions", func(w http.ResponseWriter, r *http.Request) {
+		if restricted && !local(r) {
+			http.Error(w, "clients of this scaler must have a certificate: forward a port to its pod (ebbtide decisions), or ask ebbtide.decisions.v1alpha1.DecisionService "+
+				"over gRPC with a certificate that --allow-client names", http.StatusForbidden)
 			return
 		}
-		limit = n
+		listDecisions(w, r, ledger)
+	})
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10,
 	}
-	namespace, policy := r.URL.Query().Get("namespace"), r.URL.Query().Get("policy")
-	list := decision.ShownList{Decisions: []decision.Shown{}}
-	for _, name := range ledger.Policies() {
-		if namespace != "" && name.Namespace != namespace || policy != "" && name.Name != policy {
+	return &web{netutil.LimitListener(listener, maxConnections), server}, nil
+}
+
+const (
+	// maxConnections to the HTTP port at once, and of them scrapes that are being answered.
+	maxConnections, maxScrapes = 256, 4
+	// maxPolicies are on one page of decisions, and maxOfEach decisions of each policy.
+	maxPolicies, maxOfEach = 500, ledgerSize
+)
+
+// local reports whether a request comes from the pod itself.
+func local(r *http.Request) bool {
+	address, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && address.Addr().Unmap().IsLoopback()
+}
+
+// listDecisions answers with the newest decisions of all policies, of those of a namespace or of that name, or both, page by page:
+// ?namespace=&policy=&limit=&policies=&continue=.
+func listDecisions(w http.ResponseWriter, r *http.Request, ledger *decision.Ledger) {
+	query := r.URL.Query()
+	limit, policies := 20, 100
+	for _, number := range []struct {
+		name  string
+		value *int
+		most  int
+	}{{"limit", &limit, maxOfEach}, {"policies", &policies, maxPolicies}} {
+		text := query.Get(number.name)
+		if text == "" {
 			continue
 		}
-		for _, d := range ledger.Last(name, limit) {
-			list.Decisions = append(list.Decisions, decision.Show(name, d))
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			http.Error(w, fmt.Sprintf("%s=%q: must be a whole number above 0", number.name, text), http.StatusBadRequest)
+			return
 		}
+		*number.value = min(n, number.most)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(list) // the client is gone: nobody to tell
+	page := ledger.Page(query.Get("namespace"), query.Get("policy"), limit, policies, query.Get("continue"))
+	_ = json.NewEncoder(w).Encode(page) // the client is gone: nobody to tell
 }

@@ -82,25 +82,31 @@ replica of the scaler by itself, as each keeps the decisions that it was asked f
 }
 
 // decisionsAfter are those of all replicas after an instant, in the order of time. Each replica keeps its own.
-func decisionsAfter(ctx context.Context, addresses []string, namespace, policy string, limit int, after time.Time) ([]decision.Shown, error) {
-	list := []decision.Shown{}
+func decisionsAfter(ctx context.Context, addresses []string, namespace, policy string, limit int, after time.Time) ([]decision.View, error) {
+	list := []decision.View{}
 	for _, address := range addresses {
 		query := url.Values{"limit": {strconv.Itoa(limit)}, "namespace": {namespace}, "policy": {policy}}
-		var answer decision.ShownList
-		if err := getJSON(ctx, address+"/decisions", query, &answer); err != nil {
-			return nil, err
-		}
-		for _, d := range answer.Decisions {
-			if d.Time.After(after) {
-				list = append(list, d)
+		for {
+			var page decision.Views
+			if err := getJSON(ctx, address+"/decisions", query, &page); err != nil {
+				return nil, err
 			}
+			for _, d := range page.Decisions {
+				if d.Time.After(after) {
+					list = append(list, d)
+				}
+			}
+			if page.Continue == "" {
+				break
+			}
+			query.Set("continue", page.Continue)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b decision.Shown) int { return a.Time.Compare(b.Time) })
+	slices.SortStableFunc(list, func(a, b decision.View) int { return a.Time.Compare(b.Time) })
 	return list, nil
 }
 
-func printDecisions(t *table, list []decision.Shown, header bool) {
+func printDecisions(t *table, list []decision.View, header bool) {
 	if header {
 		t.row("TIME", "POLICY", "PERIOD", "READY", "IN FLIGHT", "TARGET", "BOUND BY", "REASON")
 	}

@@ -136,7 +136,7 @@ func instant(flag, text string, zone *time.Location) (time.Time, error) {
 }
 
 func explain(p *policy.Policy, now time.Time, seen sizing.Observation, serviceTime time.Duration, changes int) explanation {
-	seen.Time = now
+	seen.Time, seen.ReadyHoldsInFlight = now, p.ReadyHoldsInFlight()
 	d := sizing.Decide(now, seen, nil, p.Calendar.Limits(now), p.Target, serviceTime)
 	e := explanation{
 		Policy: p.Name.String(), At: now, Limits: limitsOf(d.Limits), Target: d.Target, Demand: d.Demand, InFlight: d.InFlight,

@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 	"sigs.k8s.io/yaml"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 // findings is the error of a command that did its work and found something wrong.
@@ -86,7 +88,7 @@ func newTable(w io.Writer) *table { return &table{tabwriter.NewWriter(w, 0, 0, 2
 func (t *table) row(cells ...any) {
 	texts := make([]string, len(cells))
 	for i, c := range cells {
-		texts[i] = fmt.Sprint(c)
+		texts[i] = sizing.OneLine(fmt.Sprint(c)) // a name that holds newlines or tabs forges no row
 	}
 	fmt.Fprintln(t.w, strings.Join(texts, "\t"))
 }

@@ -143,7 +143,7 @@ func checkReplicas(t *testing.T, c *cluster.Cluster) {
 		shown = append(shown, fmt.Sprintf("%s: %v", column.Name, table.Rows[0].Cells[i]))
 	}
 	change := policy.Status.NextChange.Time.UTC().Format(time.RFC3339)
-	for _, want := range []string{"Period: default", "Ready: 0", "In flight: 0", "Target: 2", "Reason: outage", "Next change: " + change} {
+	for _, want := range []string{"Ready: False", "Period: default", "Waiting: 0", "In flight: 0", "Target: 2", "Constraint: outage", "Next change: " + change} {
 		if !slices.Contains(shown, want) {
 			t.Errorf("kubectl get shows %q, want %q among it", shown, want)
 		}
@@ -156,11 +156,11 @@ func checkReplicas(t *testing.T, c *cluster.Cluster) {
 	}
 	until("a condition that says so", func() bool {
 		get(policy, name)
-		return meta.IsStatusConditionFalse(policy.Status.Conditions, v1alpha1.ConditionValid)
+		return meta.IsStatusConditionFalse(policy.Status.Conditions, v1alpha1.ConditionAccepted)
 	})
 	ask(firstClient, 2)
 	ask(secondClient, 2)
-	time.Sleep(status.Every) // one that wrote in vain would have told it by now, too
+	time.Sleep(status.FiguresEvery) // one that wrote in vain would have told it by now, too
 	policy.Spec.Calendar.TimeZone = "Europe/Prague"
 	policy.Spec.Calendar.Default.MinReplicas = ptr.To[int32](3)
 	if err := api.Update(t.Context(), policy); err != nil {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
@@ -59,9 +60,10 @@ func TestIntegrationStatus(t *testing.T) {
 	store.Set(t.Context(), object, nil)
 	monday := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 	events := record.NewFakeRecorder(10)
-	writer := &status.Writer{
-		Reader: api, Client: api, Policies: store, Ledger: ledger, Now: func() time.Time { return monday }, Log: log, Events: events,
-	}
+	now := monday
+	writer := status.New(status.Reconciler{
+		Reader: api, Client: api, Policies: store, Ledger: ledger, Now: func() time.Time { return now }, Events: events,
+	})
 	event := func(want string) {
 		t.Helper()
 		select {
@@ -73,12 +75,12 @@ func TestIntegrationStatus(t *testing.T) {
 			t.Errorf("no event, want one with %q", want)
 		}
 	}
-	// Each run of the writer begins with a round over the policies.
 	written := func() v1alpha1.ScalingPolicyStatus {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), status.Every/3)
-		defer cancel()
-		writer.Run(ctx)
+		now = now.Add(status.FiguresEvery)
+		if _, err := writer.Reconcile(t.Context(), reconcile.Request{NamespacedName: name}); err != nil {
+			t.Fatal(err)
+		}
 		var read v1alpha1.ScalingPolicy
 		if err := api.Get(t.Context(), name, &read); err != nil {
 			t.Fatal(err)
@@ -100,7 +102,7 @@ func TestIntegrationStatus(t *testing.T) {
 	if want := monday.Add(7 * time.Hour); s.NextChange == nil || !s.NextChange.Time.Time.Equal(want) || s.NextChange.Period != "default" {
 		t.Errorf("next change %+v, want %s", s.NextChange, want)
 	}
-	check(s, v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, "no trigger has asked")
+	check(s, v1alpha1.ConditionBacklogReachable, metav1.ConditionUnknown, "no trigger has asked")
 
 	limits := calendar.Limits{Period: "workday", MinReplicas: 5, MaxReplicas: 100}
 	ledger.Add(name, sizing.Decide(monday, sizing.Observation{Time: monday, Ready: 7, Consumers: 2}, nil, limits, sizing.Parameters{MessagesPerReplica: 1}, 0))
@@ -117,15 +119,21 @@ func TestIntegrationStatus(t *testing.T) {
 	check(s, v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, "connection refused")
 	event("Warning BacklogHeld target 7: ")
 
-	broken := object.DeepCopy()
-	broken.Spec.Calendar.TimeZone, broken.Generation = "Prague", 2
+	broken := &v1alpha1.ScalingPolicy{}
+	if err := api.Get(t.Context(), name, broken); err != nil {
+		t.Fatal(err)
+	}
+	broken.Spec.Calendar.TimeZone = "Prague"
+	if err := api.Update(t.Context(), broken); err != nil {
+		t.Fatal(err)
+	}
 	store.Set(t.Context(), broken, nil)
 	s = written()
-	check(s, v1alpha1.ConditionValid, metav1.ConditionFalse, "generation 1 stays in force")
-	check(s, v1alpha1.ConditionReady, metav1.ConditionFalse, "not valid")
+	check(s, v1alpha1.ConditionAccepted, metav1.ConditionFalse, "generation 1 stays in force")
+	check(s, v1alpha1.ConditionReady, metav1.ConditionFalse, "spec.calendar.timeZone")
 	event("Warning Invalid ScalingPolicy default/scans: spec.calendar.timeZone")
-	if s.ObservedGeneration != 1 {
-		t.Errorf("observed generation %d, want that of the version in force", s.ObservedGeneration)
+	if s.ObservedGeneration != 2 {
+		t.Errorf("observed generation %d, want that of the version that was looked at", s.ObservedGeneration)
 	}
 
 	t.Run("replicas", func(t *testing.T) { checkReplicas(t, c) })

@@ -104,22 +104,22 @@ func PerNode(s Snapshot) []int {
 }
 
 // decision asks the scaler for its newest decision; the zero value when it has none yet.
-func (v *view) decision(ctx context.Context) decision.Shown {
+func (v *view) decision(ctx context.Context) decision.View {
 	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	url := v.cluster.DecisionsURL() + "?namespace=" + Namespace + "&policy=scans&limit=1"
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return decision.Shown{}
+		return decision.View{}
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return decision.Shown{} // the view goes on without it
+		return decision.View{} // the view goes on without it
 	}
 	defer response.Body.Close()
-	var list decision.ShownList
+	var list decision.Views
 	if err := json.NewDecoder(response.Body).Decode(&list); err != nil || len(list.Decisions) == 0 {
-		return decision.Shown{}
+		return decision.View{}
 	}
 	return list.Decisions[0]
 }

@@ -28,6 +28,19 @@ type Reader interface {
 	Close() error
 }
 
+// UnresolvedError is that of a value that a policy refers to and that can't be found.
+type UnresolvedError struct {
+	// Field of the policy, and what is wrong with what it refers to.
+	Field string
+	Err   error
+}
+
+// Error implements error.
+func (e *UnresolvedError) Error() string { return e.Field + "." + e.Err.Error() }
+
+// Unwrap is for package errors.
+func (e *UnresolvedError) Unwrap() error { return e.Err }
+
 // Values resolves a value that a policy refers to; field is its place in the policy, for the error. A nil value is "".
 type Values func(ctx context.Context, field string, value *v1alpha1.ValueSource) (string, error)
 

@@ -3,6 +3,7 @@ package decision
 import (
 	"cmp"
 	"context"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
@@ -54,10 +55,8 @@ func (a *API) ListDecisions(ctx context.Context, request *pb.ListDecisionsReques
 		return nil, status.Errorf(codes.InvalidArgument, "limit %d: must not be negative", limit)
 	}
 	response := &pb.ListDecisionsResponse{}
-	for _, name := range a.Ledger.Policies() {
-		if !selected(name, request.GetNamespace(), request.GetName()) {
-			continue
-		}
+	names, _ := a.Ledger.Policies(request.GetNamespace(), request.GetName(), types.NamespacedName{}, math.MaxInt)
+	for _, name := range names {
 		for _, d := range a.Ledger.Last(name, limit) {
 			response.Decisions = append(response.Decisions, toProto(name, d))
 		}
@@ -117,6 +116,7 @@ func (a *API) ExplainDecision(ctx context.Context, request *pb.ExplainDecisionRe
 	observation := sizing.Observation{
 		Time: at, Source: "the question", Ready: request.GetReady(), Consumers: request.GetConsumers(),
 		Unacknowledged: request.GetUnacknowledged(), UnacknowledgedKnown: request.Unacknowledged != nil,
+		ReadyHoldsInFlight: p.ReadyHoldsInFlight(),
 	}
 	d := sizing.Decide(at, observation, nil, p.Calendar.Limits(at), p.Target, 0)
 	response := &pb.ExplainDecisionResponse{Decision: toProto(name, d)}
@@ -160,7 +160,7 @@ func toProto(policy types.NamespacedName, d sizing.Decision) *pb.Decision {
 		p.Observation.Unacknowledged = &d.Observation.Unacknowledged
 	}
 	if d.Failure != nil {
-		p.Failure = d.Failure.Error()
+		p.Failure = sizing.OneLine(d.Failure.Error())
 	}
 	return p
 }

@@ -3,7 +3,9 @@ package decision
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +81,7 @@ func TestAPI(t *testing.T) {
 	if got := strings.Join(changes, ", "); got != "Tue 07:00 workday, Tue 19:00 default, Wed 07:00 workday, Wed 19:00 default, Thu 07:00 workday" {
 		t.Errorf("next changes %s", got)
 	}
-	if len(ledger.Policies()) != 0 {
+	if len(ledger.policies) != 0 {
 		t.Error("an explanation was recorded")
 	}
 	for name, tc := range map[string]struct {
@@ -175,5 +177,61 @@ func TestEveryConstraintHasAName(t *testing.T) {
 	}
 	if len(constraintsToProto) != len(sizing.Constraints) || len(pb.Constraint_name) != len(sizing.Constraints)+1 {
 		t.Error("the API and package sizing know different constraints")
+	}
+}
+
+// Ten thousand policies that change all the time take a part of what the chart lets a scaler have, and each keeps what is of use.
+func TestLedgerMemory(t *testing.T) {
+	const policies = 10_000
+	live := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before, at := live(), time.Unix(1000, 0)
+	ledger := NewLedger(64)
+	limits := calendar.Limits{Period: "workday", IdleReplicas: 3, MaxReplicas: 200}
+	for j := range 64 {
+		for i := range policies {
+			ledger.Add(types.NamespacedName{Namespace: "scan", Name: fmt.Sprintf("scans-%05d", i)}, sizing.Decide(at,
+				sizing.Observation{Time: at, Source: "rabbitmq broker:5672", Ready: int64(j), Consumers: 5}, nil, limits, sizing.Parameters{MessagesPerReplica: 1}, 0))
+		}
+	}
+	if used := (live() - before) >> 20; used > 96 {
+		t.Errorf("%d MiB, want less than 96 of the 256 that the chart allows", used)
+	}
+	last := ledger.Last(types.NamespacedName{Namespace: "scan", Name: "scans-00007"}, 64)
+	if len(last) != ledgerTotal/policies || last[0].Observation.Ready != 63 || last[9].Observation.Ready != 54 {
+		t.Errorf("%d decisions are kept, from %d ready on", len(last), last[0].Observation.Ready)
+	}
+	runtime.KeepAlive(ledger)
+}
+
+// A page holds policies in order, and says how to go on; deleting some meanwhile loses no others.
+func TestLedgerPages(t *testing.T) {
+	ledger := NewLedger(3)
+	for _, name := range []string{"b/x", "a/y", "a/x", "c/x", "b/y"} {
+		namespace, policy, _ := strings.Cut(name, "/")
+		for i := range 3 {
+			ledger.Add(types.NamespacedName{Namespace: namespace, Name: policy}, sizing.Decision{Target: int32(i)})
+		}
+	}
+	var got []string
+	for from := ""; ; {
+		page := ledger.Page("", "", 2, 2, from)
+		for _, d := range page.Decisions {
+			got = append(got, fmt.Sprint(d.Namespace, "/", d.Policy, " ", d.Target))
+		}
+		if from = page.Continue; from == "" {
+			break
+		}
+		ledger.Forget(types.NamespacedName{Namespace: "a", Name: "y"})
+	}
+	if want := "a/x 2, a/x 1, a/y 2, a/y 1, b/x 2, b/x 1, b/y 2, b/y 1, c/x 2, c/x 1"; strings.Join(got, ", ") != want {
+		t.Errorf("pages hold %v", got)
+	}
+	if page := ledger.Page("b", "x", 9, 9, ""); len(page.Decisions) != 3 || page.Continue != "" {
+		t.Errorf("of one policy: %+v", page)
 	}
 }

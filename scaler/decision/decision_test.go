@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -52,7 +53,7 @@ func TestMetricsDocument(t *testing.T) {
 	recorder := NewRecorder(NewLedger(3), registry, slog.New(slog.DiscardHandler))
 	recorder.Record(t.Context(), scans, sizing.Decision{Constraint: sizing.Backlog}, time.Unix(99, 0))
 	recorder.Validated(scans, nil)
-	registry.MustRegister(&Calendars{Policies: workdays(t, "Europe/Prague"), Now: time.Now})
+	registry.MustRegister(&CalendarMetrics{Policies: workdays(t, "Europe/Prague"), Now: time.Now})
 	doctable.Metrics(t, "../../docs/reference/metrics.md", "metrics", registry, "ebbtide_")
 }
 
@@ -77,7 +78,7 @@ func TestCalendars(t *testing.T) {
 	store := workdays(t, "Europe/Prague")
 	now := time.Date(2026, 3, 27, 17, 59, 0, 0, time.UTC) // Friday, 18:59 there
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&Calendars{Policies: store, Now: func() time.Time { return now }})
+	registry.MustRegister(&CalendarMetrics{Policies: store, Now: func() time.Time { return now }})
 	shows := func(period string, change time.Time, next string, offset int) {
 		t.Helper()
 		want := fmt.Sprintf(`
@@ -175,7 +176,34 @@ ebbtide_target_replicas{namespace="scan",policy="scans"} 5
 		}
 	}
 	recorder.Forget(scans)
-	if n, err := testutil.GatherAndCount(registry); n != 1 || err != nil { // the histogram of all decisions
+	if n, err := testutil.GatherAndCount(registry); n != 3 || err != nil { // the histogram of all decisions, and panics by where
 		t.Errorf("%d series of a deleted policy are left (%v)", n, err)
+	}
+}
+
+// One name that is not UTF-8 takes nobody's metrics away.
+func TestMetricsOfAnyName(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	recorder := NewRecorder(NewLedger(3), registry, slog.New(slog.DiscardHandler))
+	bad := types.NamespacedName{Namespace: "scan", Name: "caf\xe9"}
+	for _, name := range []types.NamespacedName{scans, bad} {
+		recorder.Record(t.Context(), name, sizing.Decision{Constraint: sizing.Backlog, Target: 1}, time.Unix(99, 0))
+		recorder.Validated(name, nil)
+	}
+	if n, err := testutil.GatherAndCount(registry, "ebbtide_target_replicas", "ebbtide_policy_valid"); n != 4 || err != nil {
+		t.Errorf("%d series (%v), want two of each policy", n, err)
+	}
+	calendar := &CalendarMetrics{Policies: policy.NewStore(unread{t}, unread{t}, slog.New(slog.DiscardHandler)), Now: time.Now}
+	calendar.Policies.Set(t.Context(), &v1alpha1.ScalingPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: "scans"},
+		Spec: v1alpha1.ScalingPolicySpec{
+			Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: v1alpha1.ValueSource{Value: "amqp://x"}, Queue: "q"}},
+			Calendar: &v1alpha1.Calendar{TimeZone: "UTC", Periods: []v1alpha1.Period{
+				{Name: "f\xeate", Limits: v1alpha1.Limits{MinReplicas: ptr.To[int32](5)}},
+			}},
+		},
+	}, nil)
+	if _, err := testutil.CollectAndFormat(calendar, expfmt.TypeTextPlain); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,7 +1,6 @@
 package decision
 
 import (
-	"maps"
 	"slices"
 	"sync"
 
@@ -10,29 +9,50 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
+const (
+	// ledgerTotal bounds the decisions that are kept of all policies together, some 50 MB of them: the more policies, the fewer of each.
+	ledgerTotal = 100_000
+	// ledgerLeast is how many are kept of each policy at least.
+	ledgerLeast = 4
+)
+
 // Ledger keeps the newest decisions of each policy in memory. It is safe for concurrent use.
 type Ledger struct {
 	size int
 
 	mu       sync.RWMutex
-	policies map[types.NamespacedName]*ring
+	policies map[types.NamespacedName]*history
 	watchers map[*Watcher]struct{}
 }
 
-// ring holds the last decisions; next is where the following one goes.
-type ring struct {
+// history holds the last decisions of a policy, the newest last.
+type history struct {
 	entries []sizing.Decision
-	next    int
 	count   int // of all decisions ever added
 }
 
-func (r *ring) newest() *sizing.Decision {
-	return &r.entries[(r.next+len(r.entries)-1)%len(r.entries)]
+func (h *history) newest() *sizing.Decision { return &h.entries[len(h.entries)-1] }
+
+// add appends a decision, and keeps no more than a number of them.
+func (h *history) add(d sizing.Decision, most int) {
+	if len(h.entries) >= most {
+		kept := h.entries[len(h.entries)-most+1:]
+		if cap(h.entries) > 2*most {
+			h.entries = make([]sizing.Decision, 0, most)
+		}
+		n := copy(h.entries[:cap(h.entries)], kept)
+		clear(h.entries[n:])
+		h.entries = h.entries[:n]
+	}
+	if len(h.entries) == cap(h.entries) { // it grows as slowly as most histories do
+		h.entries = append(make([]sizing.Decision, 0, min(most, len(h.entries)+4)), h.entries...)
+	}
+	h.entries = append(h.entries, d)
 }
 
-// NewLedger keeps size decisions of each policy.
+// NewLedger keeps at most size decisions of each policy.
 func NewLedger(size int) *Ledger {
-	return &Ledger{size: size, policies: map[types.NamespacedName]*ring{}, watchers: map[*Watcher]struct{}{}}
+	return &Ledger{size: size, policies: map[types.NamespacedName]*history{}, watchers: map[*Watcher]struct{}{}}
 }
 
 // Add appends a decision and returns the one before it, if there was any. One that says nothing new takes the place of the
@@ -43,26 +63,21 @@ func (l *Ledger) Add(policy types.NamespacedName, d sizing.Decision) (previous s
 	for w := range l.watchers {
 		w.send(Entry{policy, d})
 	}
-	r := l.policies[policy]
-	if r == nil {
-		r = &ring{}
-		l.policies[policy] = r
+	h := l.policies[policy]
+	if h == nil {
+		h = &history{}
+		l.policies[policy] = h
 	}
-	r.count++
-	if len(r.entries) > 0 {
-		newest := r.newest()
+	h.count++
+	if len(h.entries) > 0 {
+		newest := h.newest()
 		previous, ok = *newest, true
 		if previous.Target == d.Target && previous.Constraint == d.Constraint && previous.Reason == d.Reason {
 			*newest = d
 			return previous, ok
 		}
 	}
-	if len(r.entries) < l.size {
-		r.entries = append(r.entries, d)
-		return previous, ok
-	}
-	r.entries[r.next] = d
-	r.next = (r.next + 1) % l.size
+	h.add(d, min(l.size, max(ledgerLeast, ledgerTotal/len(l.policies))))
 	return previous, ok
 }
 
@@ -70,15 +85,12 @@ func (l *Ledger) Add(policy types.NamespacedName, d sizing.Decision) (previous s
 func (l *Ledger) Last(policy types.NamespacedName, n int) []sizing.Decision {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	r := l.policies[policy]
-	if r == nil {
+	h := l.policies[policy]
+	if h == nil {
 		return nil
 	}
-	n = min(n, len(r.entries))
-	last := make([]sizing.Decision, 0, n)
-	for i := range n {
-		last = append(last, r.entries[(r.next+2*len(r.entries)-1-i)%len(r.entries)])
-	}
+	last := slices.Clone(h.entries[max(0, len(h.entries)-n):])
+	slices.Reverse(last)
 	return last
 }
 
@@ -93,17 +105,27 @@ func (l *Ledger) newest() []newestEntry {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	list := make([]newestEntry, 0, len(l.policies))
-	for name, r := range l.policies {
-		list = append(list, newestEntry{Entry{name, *r.newest()}, r.count})
+	for name, h := range l.policies {
+		list = append(list, newestEntry{Entry{name, *h.newest()}, h.count})
 	}
 	return list
 }
 
-// Policies lists the policies that have decisions, in the order of namespace and name.
-func (l *Ledger) Policies() []types.NamespacedName {
+// Policies lists policies that have decisions, in the order of namespace and name: at most n of those after a name, of a namespace or of a policy's
+// name or of both where these are not empty. More tells whether there are others behind them.
+func (l *Ledger) Policies(namespace, policy string, after types.NamespacedName, n int) (names []types.NamespacedName, more bool) {
 	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return slices.SortedFunc(maps.Keys(l.policies), compareNames)
+	for name := range l.policies {
+		if selected(name, namespace, policy) && compareNames(name, after) > 0 {
+			names = append(names, name)
+		}
+	}
+	l.mu.RUnlock()
+	slices.SortFunc(names, compareNames)
+	if len(names) > n {
+		return names[:n], true
+	}
+	return names, false
 }
 
 // Forget drops a deleted policy's decisions.

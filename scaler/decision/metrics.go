@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +15,7 @@ import (
 type metrics struct {
 	ledger   *Ledger
 	duration prometheus.Histogram
+	panics   *prometheus.CounterVec
 
 	mu    sync.Mutex
 	valid map[types.NamespacedName]bool
@@ -32,6 +34,8 @@ var series = []struct {
 		func(d *sizing.Decision) float64 { return float64(d.Observation.Consumers) }},
 	{desc("ebbtide_backlog_reachable", "1 while the backlog is read without error, else 0."),
 		func(d *sizing.Decision) float64 { return oneIf(d.Failure == nil) }},
+	{desc("ebbtide_backlog_missing_queues", "Queues of the policy that do not exist, in the broker's own word, and count as empty."),
+		func(d *sizing.Decision) float64 { return float64(len(d.Observation.Missing)) }},
 	{desc("ebbtide_decision_timestamp_seconds", "When the newest decision was taken."),
 		func(d *sizing.Decision) float64 { return float64(d.Time.UnixMilli()) / 1000 }},
 	{desc("ebbtide_target_replicas", "Unfinished jobs, or pods, that should exist."),
@@ -58,13 +62,20 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 func newMetrics(ledger *Ledger) *metrics {
-	return &metrics{
+	m := &metrics{
 		ledger: ledger, valid: map[types.NamespacedName]bool{},
+		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ebbtide_panics_total", Help: "Panics that were recovered from, by where: a call (call) or the background look at a group's policies (group).",
+		}, []string{"where"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "ebbtide_decision_duration_seconds", Help: "Time from a question to its decision, the broker's answer included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
 	}
+	for _, where := range []string{"call", "group"} {
+		m.panics.WithLabelValues(where)
+	}
+	return m
 }
 
 // Describe implements prometheus.Collector.
@@ -76,12 +87,13 @@ func (m *metrics) Describe(descs chan<- *prometheus.Desc) {
 	descs <- decisionsDesc
 	descs <- validDesc
 	m.duration.Describe(descs)
+	m.panics.Describe(descs)
 }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+		out <- constMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	for _, e := range m.ledger.newest() {
 		namespace, name := e.Policy.Namespace, e.Policy.Name
@@ -91,7 +103,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		for _, constraint := range sizing.Constraints {
 			gauge(constraintDesc, oneIf(constraint == e.Decision.Constraint), namespace, name, string(constraint))
 		}
-		out <- prometheus.MustNewConstMetric(decisionsDesc, prometheus.CounterValue, float64(e.count), namespace, name)
+		out <- constMetric(decisionsDesc, prometheus.CounterValue, float64(e.count), namespace, name)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -99,6 +111,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		gauge(validDesc, oneIf(valid), policy.Namespace, policy.Name)
 	}
 	m.duration.Collect(out)
+	m.panics.Collect(out)
 }
 
 func (m *metrics) validated(policy types.NamespacedName, valid bool) {
@@ -111,6 +124,15 @@ func (m *metrics) forget(policy types.NamespacedName) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.valid, policy)
+}
+
+// constMetric is a metric of which the labels may hold what users wrote: what is not UTF-8 in them is replaced, as it would make the
+// metrics of all policies unreadable.
+func constMetric(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) prometheus.Metric {
+	for i, label := range labels {
+		labels[i] = strings.ToValidUTF8(label, "\uFFFD")
+	}
+	return prometheus.MustNewConstMetric(desc, kind, value, labels...)
 }
 
 func oneIf(is bool) float64 {

@@ -2,7 +2,11 @@ package decision
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,7 +25,12 @@ type Recorder struct {
 	Ledger  *Ledger
 	metrics *metrics
 	log     *slog.Logger
+	changed atomic.Pointer[func(policy types.NamespacedName, material bool)]
 }
+
+// OnChange lets f be called of each decision that is not as the one before it. Material are changes that people and machines act on; others
+// are of figures.
+func (r *Recorder) OnChange(f func(policy types.NamespacedName, material bool)) { r.changed.Store(&f) }
 
 // NewRecorder returns a recorder that keeps decisions in a ledger, and registers the series that show it.
 func NewRecorder(ledger *Ledger, registerer prometheus.Registerer, log *slog.Logger) *Recorder {
@@ -36,6 +45,11 @@ func (r *Recorder) Record(ctx context.Context, policy types.NamespacedName, d si
 	previous, ok := r.Ledger.Add(policy, d)
 	r.metrics.duration.Observe(d.Time.Sub(begin).Seconds())
 	traceDecision(ctx, policy, d, begin)
+	if changed := r.changed.Load(); changed != nil {
+		if material := !ok || materiallyDiffer(&previous, &d); material || previous.Target != d.Target || previous.Reason != d.Reason {
+			(*changed)(policy, material)
+		}
+	}
 	level := slog.LevelDebug
 	if !ok || previous.Target != d.Target || previous.Constraint != d.Constraint {
 		level = slog.LevelInfo
@@ -47,9 +61,35 @@ func (r *Recorder) Record(ctx context.Context, policy types.NamespacedName, d si
 	}
 }
 
+func materiallyDiffer(a, b *sizing.Decision) bool {
+	return a.Constraint != b.Constraint || a.Limits != b.Limits || (a.Failure == nil) != (b.Failure == nil) ||
+		a.Failure != nil && a.Failure.Error() != b.Failure.Error() || !slices.Equal(a.Observation.Missing, b.Observation.Missing)
+}
+
 // Validated shows whether a policy's newest version is valid.
 func (r *Recorder) Validated(policy types.NamespacedName, err error) {
 	r.metrics.validated(policy, err == nil)
+}
+
+// Guard runs f in the background. A panic of it ends nothing else: it is counted and logged.
+func (r *Recorder) Guard(where string, f func()) {
+	go func() {
+		defer r.Recover(where)
+		f()
+	}()
+}
+
+// Recover is deferred where a policy is served: a panic is counted and logged, and ends nothing else.
+func (r *Recorder) Recover(where string) {
+	if cause := recover(); cause != nil {
+		r.Panicked(where, cause)
+	}
+}
+
+// Panicked counts and logs a panic that was recovered from.
+func (r *Recorder) Panicked(where string, cause any) {
+	r.metrics.panics.WithLabelValues(where).Inc()
+	r.log.Error("recovered from a panic: this is a bug", "where", where, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
 }
 
 // Forget drops everything that is shown of a deleted policy.

@@ -2,7 +2,6 @@ package externalscaler
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -56,7 +55,7 @@ func (v *values) Resolve(_ context.Context, _ string, value *v1alpha1.ValueSourc
 // forgetting tells those who keep something of policies.
 type forgetting struct {
 	recorder *decision.Recorder
-	service  *Service
+	decider  *decision.Decider
 }
 
 func (f *forgetting) Validated(name types.NamespacedName, err error) {
@@ -64,7 +63,7 @@ func (f *forgetting) Validated(name types.NamespacedName, err error) {
 }
 
 func (f *forgetting) Forget(name types.NamespacedName) {
-	f.service.Forget(name)
+	f.decider.Forget(name)
 	f.recorder.Forget(name)
 }
 
@@ -111,8 +110,9 @@ func TestIntegrationFaults(t *testing.T) {
 	registry, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
 	told := &forgetting{recorder: decision.NewRecorder(decision.NewLedger(4), registry, log)}
 	store := policy.NewStore(policy.NewSources(backlog.SampleBounds{Timeout: timeout, Now: clock}), told, log)
-	service := New(Config{Policies: store, Recorder: told.recorder, MaxAge: maxAge, Timeout: 2 * timeout, Now: clock})
-	told.service = service
+	decider := decision.NewDecider(decision.Config{Policies: store, Recorder: told.recorder, MaxAge: maxAge, Timeout: 2 * timeout, Now: clock})
+	service := New(Config{Decider: decider, MaxAge: maxAge})
+	told.decider = decider
 	secrets := &values{}
 	set := func(name string, source v1alpha1.RabbitMQBacklog) {
 		store.Set(t.Context(), &v1alpha1.ScalingPolicy{
@@ -368,7 +368,7 @@ func TestIntegrationFaults(t *testing.T) {
 		held := func(when string) {
 			t.Helper()
 			time.Sleep(maxAge)
-			d, err := service.Decide(t.Context(), types.NamespacedName{Namespace: "scan", Name: "elsewhere"})
+			d, err := decider.Decide(t.Context(), types.NamespacedName{Namespace: "scan", Name: "elsewhere"})
 			if err != nil || d.Target != 2 || d.Constraint != sizing.Hold {
 				t.Errorf("%s: %d by %s, %v; want 2, held", when, d.Target, d.Constraint, err)
 			}
@@ -413,7 +413,7 @@ func TestIntegrationFaults(t *testing.T) {
 
 	t.Run("replicas answer alike", func(t *testing.T) {
 		other := policy.NewStore(policy.NewSources(backlog.SampleBounds{Timeout: timeout, Now: clock}), nobody{}, log)
-		replica := New(Config{
+		replica := decision.NewDecider(decision.Config{
 			Policies: other, Recorder: decision.NewRecorder(decision.NewLedger(4), prometheus.NewRegistry(), log),
 			MaxAge: maxAge, Timeout: 2 * timeout, Now: clock,
 		})
@@ -424,7 +424,7 @@ func TestIntegrationFaults(t *testing.T) {
 				RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), Queue: "healthy"}}},
 		}, secrets)
 		for range 10 {
-			one, err := service.Decide(t.Context(), healthy.Name)
+			one, err := decider.Decide(t.Context(), healthy.Name)
 			two, otherErr := replica.Decide(t.Context(), healthy.Name)
 			if err != nil || otherErr != nil || one.Target != two.Target || one.Constraint != two.Constraint || one.Reason != two.Reason {
 				t.Errorf("%d (%s, %v) and %d (%s, %v)", one.Target, one.Reason, err, two.Target, two.Reason, otherErr)
@@ -539,80 +539,6 @@ func TestFaultsDocument(t *testing.T) {
 			t.Errorf("there is no %s", match[0])
 		}
 	}
-}
-
-// A call that its caller gives up says nothing of the broker: KEDA cancels its calls when a ScaledJob is edited.
-func TestCanceledCall(t *testing.T) {
-	b := newBundle(t)
-	b.set(10, 0)
-	b.source.held = make(chan struct{})
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(10*time.Millisecond, cancel)
-	name := types.NamespacedName{Namespace: "scan", Name: "scans"}
-	if _, err := b.service.Decide(ctx, name); status.Code(err) != codes.Canceled {
-		t.Errorf("error %v, want code Canceled", err)
-	}
-	close(b.source.held)
-	if d, err := b.service.Decide(t.Context(), name); err != nil || d.Constraint != sizing.Backlog {
-		t.Errorf("the next decision is %+v, %v; want one by the backlog", d, err)
-	}
-}
-
-// A cap that policies share is split by weight, follows what each wants, and waits for nobody's broker.
-func TestGroup(t *testing.T) {
-	b := newBundle(t)
-	service := b.service
-	sources := map[string]*source{}
-	store := b.store
-	add := func(name string, weight int32) {
-		sources[name] = &source{now: b.source.now}
-		b.next = sources[name]
-		store.Set(t.Context(), &v1alpha1.ScalingPolicy{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: name},
-			Spec: v1alpha1.ScalingPolicySpec{
-				Backlog: v1alpha1.Backlog{RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: v1alpha1.ValueSource{Value: "amqp://" + name}, Queue: "q"}},
-				Target:  v1alpha1.Target{MaxReplicas: ptr.To[int32](50), MaxReplicasGroup: &v1alpha1.MaxReplicasGroup{Name: "seats", MaxReplicas: 12, Weight: weight}},
-			},
-		}, nil)
-	}
-	add("a", 1)
-	add("b", 2)
-	targetOf := func(name string) int32 {
-		t.Helper()
-		d, err := service.Decide(t.Context(), types.NamespacedName{Namespace: "scan", Name: name})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return d.Target
-	}
-	// settled asks until background decisions about the others are in.
-	settled := func(name string, want int32) {
-		t.Helper()
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			b.clock.Add(10)
-			if got := targetOf(name); got == want {
-				return
-			} else if time.Now().After(deadline) {
-				t.Fatalf("target of %s is %d, want %d", name, got, want)
-			}
-		}
-	}
-	sources["a"].ready.Store(40)
-	sources["b"].held = make(chan struct{})
-	if got := targetOf("a"); got != 4 {
-		t.Errorf("target %d before b was ever seen, want its third of 12: b may want all that it may have", got)
-	}
-	close(sources["b"].held)
-	settled("a", 12) // b wants nothing
-	sources["b"].ready.Store(40)
-	settled("b", 8)
-	settled("a", 4)
-	sources["b"].ready.Store(3)
-	settled("b", 3)
-	settled("a", 9)
-	hang := errors.New("no answer")
-	sources["b"].failure.Store(&hang)
-	settled("a", 9) // b's last observation holds
 }
 
 func secretKey(name string) *corev1.SecretKeySelector {

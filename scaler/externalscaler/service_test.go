@@ -67,6 +67,7 @@ type testBundle struct {
 	source  *source      // of the policies that the bundle sets
 	next    *source      // what is opened next
 	service *Service
+	decider *decision.Decider
 	store   *policy.Store
 	ledger  *decision.Ledger
 	client  pb.ExternalScalerClient
@@ -84,10 +85,11 @@ func newBundle(t *testing.T) *testBundle {
 	b.next = b.source
 	log := slog.New(slog.DiscardHandler)
 	b.store = policy.NewStore(b, nobody{}, log)
-	b.service = New(Config{
+	b.decider = decision.NewDecider(decision.Config{
 		Policies: b.store, Recorder: decision.NewRecorder(b.ledger, prometheus.NewRegistry(), log),
 		MaxAge: time.Second, Timeout: time.Second, Now: now,
 	})
+	b.service = New(Config{Decider: b.decider, MaxAge: time.Second})
 	listener := bufconn.Listen(1 << 16)
 	server := grpc.NewServer()
 	b.service.Register(server)

@@ -36,6 +36,9 @@ type Policy struct {
 // Spec is what the policy was made of, with its defaults. It is a copy.
 func (p *Policy) Spec() *v1alpha1.ScalingPolicySpec { return p.spec.DeepCopy() }
 
+// ReadyHoldsInFlight reports whether the backlog's source counts messages that are worked on among those that wait.
+func (p *Policy) ReadyHoldsInFlight() bool { return p.spec.Backlog.RabbitMQ == nil }
+
 // Group is a policy's part in a cap shared by several.
 type Group struct {
 	Name                string
@@ -55,7 +58,7 @@ func valuesOf(namespace string, resolver Resolver) backlog.Values {
 		}
 		text, err := resolver.Resolve(ctx, namespace, value)
 		if err != nil {
-			return "", fmt.Errorf("%s.%w", at, err)
+			return "", &backlog.UnresolvedError{Field: at, Err: err}
 		}
 		return text, nil
 	}

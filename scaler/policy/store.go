@@ -62,6 +62,13 @@ func (s *Store) Get(name types.NamespacedName) (policy *Policy, err error, known
 	return e.policy, e.err, known
 }
 
+// Newest returns the newest version of a policy, valid or not, that was looked at; nil when there is none. It must not be changed.
+func (s *Store) Newest(name types.NamespacedName) *v1alpha1.ScalingPolicy {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.entries[name].newest
+}
+
 // Group returns the policies that share a cap with p, p included.
 func (s *Store) Group(p *Policy) []*Policy {
 	s.mu.RLock()

@@ -10,7 +10,11 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 )
@@ -128,37 +132,88 @@ func Decide(
 		d.Observation = Observation{Time: observation.Time, Source: observation.Source}
 		d.Target = min(max(limits.MinReplicas, limits.IdleReplicas), limits.MaxReplicas)
 		d.Constraint = Outage
-		d.Reason = fmt.Sprintf("the backlog can't be read (%v); the limits of period %s ask for %d", failure, limits.Period, d.Target)
+		d.Reason = oneLine("the backlog can't be read (%v); the limits of period %s ask for %d", failure, limits.Period, d.Target)
 		return d
 	}
 	d.measure(parameters, cmp.Or(parameters.ServiceTime, serviceTime))
 	d.bound()
+	d.working = "" // it is in the reason
+	if missing := observation.Missing; len(missing) > 0 {
+		d.Reason = oneLine("%s; %s", d.Reason, MissingQueues(missing))
+	}
 	if failure != nil {
 		d.Constraint = Hold
-		d.Reason = fmt.Sprintf("%s, as of %s ago: the backlog can't be read (%v)", d.Reason, age.Round(time.Second), failure)
+		d.Reason = oneLine("%s, as of %s ago: the backlog can't be read (%v)", d.Reason, age.Round(time.Second), failure)
 	}
 	return d
 }
+
+// MissingQueues says in a sentence that queues do not exist.
+func MissingQueues(names []string) string {
+	const shown = 3
+	text := ""
+	for i, name := range names[:min(shown, len(names))] {
+		if i > 0 {
+			text += ", "
+		}
+		text += strconv.Quote(name)
+	}
+	if len(names) > shown {
+		text += fmt.Sprintf(" and %d more", len(names)-shown)
+	}
+	if len(names) == 1 {
+		return fmt.Sprintf("queue %s does not exist and counts as empty", text)
+	}
+	return fmt.Sprintf("queues %s do not exist and count as empty", text)
+}
+
+// oneLine formats a text that holds what users and brokers wrote.
+func oneLine(format string, arguments ...any) string {
+	return OneLine(fmt.Sprintf(format, arguments...))
+}
+
+// OneLine returns a text as one line of valid UTF-8: what can't be printed in it, newlines included, is escaped as in Go.
+func OneLine(text string) string {
+	if utf8.ValidString(text) && !strings.ContainsFunc(text, unprintable) {
+		return text
+	}
+	var out strings.Builder
+	for _, r := range strings.ToValidUTF8(text, "\uFFFD") {
+		if !unprintable(r) {
+			out.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRuneToASCII(r)
+		out.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return out.String()
+}
+
+func unprintable(r rune) bool { return r != utf8.RuneError && !unicode.IsPrint(r) }
 
 // measure works out the demand.
 func (d *Decision) measure(parameters Parameters, serviceTime time.Duration) {
 	o := d.Observation
 	d.InFlight = busy(o)
 	waiting := ceil(o.Ready, parameters.MessagesPerReplica)
-	d.working = fmt.Sprintf("%d ready and %d in flight", o.Ready, d.InFlight)
+	ready := fmt.Sprintf("%d ready", o.Ready)
 	if o.ReadyHoldsInFlight {
-		d.working = fmt.Sprintf("%d unfinished", o.Ready)
+		ready = fmt.Sprintf("%d unfinished", o.Ready)
+	}
+	if n := parameters.MessagesPerReplica; n > 1 {
+		ready += fmt.Sprintf(" (%d a replica)", n)
 	}
 	if parameters.DrainWithin > 0 && serviceTime > 0 {
-		fewer := int64(math.Ceil(float64(o.Ready) * serviceTime.Seconds() / parameters.DrainWithin.Seconds()))
-		if fewer < waiting {
-			waiting, d.drained = fewer, true
-			d.working += fmt.Sprintf(", at %s each to be drained within %s,", serviceTime.Round(100*time.Millisecond), parameters.DrainWithin)
+		fewer := math.Ceil(float64(o.Ready) * serviceTime.Seconds() / parameters.DrainWithin.Seconds())
+		if fewer < float64(waiting) {
+			waiting, d.drained = int64(fewer), true
+			ready += fmt.Sprintf(", at %s each to be drained within %s by %d,", serviceTime.Round(100*time.Millisecond), parameters.DrainWithin, waiting)
 		}
 	}
-	d.Demand = waiting
+	d.Demand, d.working = waiting, ready
 	if !o.ReadyHoldsInFlight {
 		d.Demand += d.InFlight
+		d.working += fmt.Sprintf(" and %d in flight", d.InFlight)
 	}
 	if o.Parallelism > 0 && d.Demand > o.Parallelism {
 		d.Demand = o.Parallelism
@@ -182,28 +237,57 @@ func busy(o Observation) int64 {
 	}
 }
 
-func ceil(a, b int64) int64 { return (a + b - 1) / b }
+func ceil(a, b int64) int64 {
+	if a%b > 0 {
+		return a/b + 1
+	}
+	return a / b
+}
 
 // bound applies the limits to the demand.
 func (d *Decision) bound() {
 	l := d.Limits
 	wanted := max(d.Demand+d.reserve, int64(l.MinReplicas))
 	d.Target = int32(min(wanted, int64(l.MaxReplicas)))
+	asked := fmt.Sprintf("%s ask for %d", d.working, d.Demand)
+	withReserve := asked
+	if d.reserve > 0 {
+		withReserve += fmt.Sprintf(", %d with %d idle", d.Demand+d.reserve, d.reserve)
+	}
 	switch {
+	case wanted > int64(l.MaxReplicas) && wanted > d.Demand+d.reserve:
+		d.Constraint = Cap
+		d.Reason = oneLine("%s, below the floor of %d, which is capped at %d by period %s", withReserve, l.MinReplicas, l.MaxReplicas, l.Period)
 	case wanted > int64(l.MaxReplicas):
 		d.Constraint = Cap
-		d.Reason = fmt.Sprintf("%s ask for %d, capped at %d by period %s", d.working, wanted, l.MaxReplicas, l.Period)
+		d.Reason = oneLine("%s, capped at %d by period %s", withReserve, l.MaxReplicas, l.Period)
 	case d.Demand+d.reserve < int64(l.MinReplicas):
 		d.Constraint = Floor
-		d.Reason = fmt.Sprintf("%s ask for %d, below the floor of %d of period %s", d.working, d.Demand+d.reserve, l.MinReplicas, l.Period)
+		d.Reason = oneLine("%s, below the floor of %d of period %s", withReserve, l.MinReplicas, l.Period)
 	case d.reserve > 0:
 		d.Constraint = Idle
-		d.Reason = fmt.Sprintf("%s ask for %d, and period %s keeps %d idle", d.working, d.Demand, l.Period, d.reserve)
+		d.Reason = oneLine("%s, and period %s keeps %d idle", asked, l.Period, d.reserve)
 	default:
 		d.Constraint = Backlog
 		if d.drained {
 			d.Constraint = Drain
 		}
-		d.Reason = fmt.Sprintf("%s ask for %d", d.working, d.Demand)
+		d.Reason = oneLine("%s", asked)
 	}
+}
+
+// UntilServiceTimeKnown returns the decision with no more than a previous target, for a policy that sizes by a service time that is not known
+// yet: a replica for every share of messages would be far too many. The floor still holds. Previous is 0 where there was none, and the decision
+// is returned as it is.
+func (d Decision) UntilServiceTimeKnown(previous int64) Decision {
+	held := max(previous, int64(d.Limits.MinReplicas))
+	if previous <= 0 || int64(d.Target) <= held || d.Constraint == Outage {
+		return d
+	}
+	d.Reason = oneLine("%s; held at %d until the service time of messages is known", d.Reason, held)
+	d.Target = int32(held)
+	if d.Constraint != Hold {
+		d.Constraint = Drain
+	}
+	return d
 }

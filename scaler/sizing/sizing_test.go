@@ -2,6 +2,7 @@ package sizing
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -42,9 +43,9 @@ func TestDecide(t *testing.T) {
 		// 7 wait and 3 consumers are busy: 10 jobs, of which 3 exist.
 		"ready and consumers": {seen(7, 3), nil, open, 1, 10, Backlog, "7 ready and 3 in flight ask for 10"},
 		// ceil(7/4) = 2
-		"several messages a replica": {seen(7, 3), nil, open, 4, 5, Backlog, "7 ready and 3 in flight ask for 5"},
+		"several messages a replica": {seen(7, 3), nil, open, 4, 5, Backlog, "7 ready (4 a replica) and 3 in flight ask for 5"},
 		"below the floor": {
-			seenAll(0, 1, 1), nil, workday, 1, 5, Floor, "0 ready and 1 in flight ask for 4, below the floor of 5 of period workday",
+			seenAll(0, 1, 1), nil, workday, 1, 5, Floor, "0 ready and 1 in flight ask for 1, 4 with 3 idle, below the floor of 5 of period workday",
 		},
 		// The one consumer may be idle already: the reserve of 3 is filled up, not added.
 		"reserve without statistics": {
@@ -59,7 +60,7 @@ func TestDecide(t *testing.T) {
 			seen(4, 2), nil, workday, 1, 9, Idle, "4 ready and 2 in flight ask for 6, and period workday keeps 3 idle",
 		},
 		"cap": {
-			seen(30, 2), nil, workday, 1, 20, Cap, "30 ready and 2 in flight ask for 35, capped at 20 by period workday",
+			seen(30, 2), nil, workday, 1, 20, Cap, "30 ready and 2 in flight ask for 32, 35 with 3 idle, capped at 20 by period workday",
 		},
 		// Nothing waits, so of 8 consumers the 2 with a message are busy: 2 + 3 idle.
 		"idle consumers count once": {
@@ -68,6 +69,31 @@ func TestDecide(t *testing.T) {
 		// A message waits, so a lagging count of unacknowledged ones does not matter.
 		"lagging statistics":                 {seenAll(1, 8, 2), nil, open, 1, 9, Backlog, "1 ready and 8 in flight ask for 9"},
 		"more unacknowledged than consumers": {seenAll(0, 1, 5), nil, open, 1, 1, Backlog, "0 ready and 1 in flight ask for 1"},
+		"a floor above the cap": {
+			seen(1, 0), nil, calendar.Limits{Period: "default", MinReplicas: 9, MaxReplicas: 5}, 1, 5, Cap,
+			"1 ready and 0 in flight ask for 1, below the floor of 9, which is capped at 5 by period default",
+		},
+		"a queue that does not exist": {
+			Observation{Time: now, Missing: []string{"scams"}}, nil, open, 1, 0, Backlog,
+			`0 ready and 0 in flight ask for 0; queue "scams" does not exist and counts as empty`,
+		},
+		"queues that do not exist": {
+			Observation{Time: now, Ready: 2, Missing: []string{"a", "b\nc", "d", "e"}}, nil, open, 1, 2, Backlog,
+			`2 ready and 0 in flight ask for 2; queues "a", "b\nc", "d" and 1 more do not exist and count as empty`,
+		},
+		// What a user or a broker wrote forges no line, and no other series.
+		"names with newlines": {
+			seen(9, 0), nil, calendar.Limits{Period: "x\nTARGET 0\xff\u202e", MaxReplicas: 5}, 1, 5, Cap,
+			`9 ready and 0 in flight ask for 9, capped at 5 by period x\nTARGET 0` + "\uFFFD" + `\u202e`,
+		},
+		"errors with newlines": {
+			Observation{}, errors.New("no\r\nsuch thing"), open, 1, 0, Outage,
+			`the backlog can't be read (no\r\nsuch thing); the limits of period default ask for 0`,
+		},
+		"more messages than can be": {
+			seen(math.MaxInt64, 0), nil, open, 3, 100, Cap,
+			"9223372036854775807 ready (3 a replica) and 0 in flight ask for 3074457345618258603, capped at 100 by period default",
+		},
 		"hold": {
 			stale(seen(7, 3), 40*time.Second), refused, open, 1, 10, Hold,
 			"7 ready and 3 in flight ask for 10, as of 40s ago: the backlog can't be read (connection refused)",
@@ -105,7 +131,7 @@ func TestDecideDrain(t *testing.T) {
 		reasonHolds string
 	}{
 		// 60 * 30 s / 600 s = 3, and 2 are busy.
-		"fewer are enough":     {60, Parameters{DrainWithin: 10 * time.Minute, ServiceTime: 30 * time.Second}, 0, 5, Drain, "60 ready and 2 in flight, at 30s each to be drained within 10m0s, ask for 5"},
+		"fewer are enough":     {60, Parameters{DrainWithin: 10 * time.Minute, ServiceTime: 30 * time.Second}, 0, 5, Drain, "60 ready, at 30s each to be drained within 10m0s by 3, and 2 in flight ask for 5"},
 		"observed":             {60, Parameters{DrainWithin: 10 * time.Minute}, 20 * time.Second, 4, Drain, "at 20s each"},
 		"given comes first":    {60, Parameters{DrainWithin: 10 * time.Minute, ServiceTime: 30 * time.Second}, 20 * time.Second, 5, Drain, "at 30s each"},
 		"rounded up":           {1, Parameters{DrainWithin: time.Hour, ServiceTime: time.Second}, 0, 3, Backlog, "ask for 3"},
@@ -134,5 +160,28 @@ func TestDecideLag(t *testing.T) {
 	o.Ready = 5
 	if got := Decide(now, o, nil, limits, Parameters{MessagesPerReplica: 1}, 0); got.Target != 6 || got.InFlight != 5 {
 		t.Errorf("%d, %d in flight: %s", got.Target, got.InFlight, got.Reason)
+	}
+}
+
+// While the service time is not known a target does not jump to one replica for each message.
+func TestUntilServiceTimeKnown(t *testing.T) {
+	limits := calendar.Limits{Period: "default", MinReplicas: 2, MaxReplicas: 100}
+	for name, tc := range map[string]struct {
+		ready, previous int64
+		want            int32
+		constraint      Constraint
+	}{
+		"held":                     {6000, 12, 12, Drain},
+		"less is enough":           {5, 12, 5, Backlog},
+		"the floor":                {6000, 1, 2, Drain},
+		"nothing to hold":          {6000, 0, 100, Cap},
+		"no more than was allowed": {6000, 300, 100, Cap},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := Decide(now, Observation{Time: now, Ready: tc.ready}, nil, limits, Parameters{MessagesPerReplica: 1, DrainWithin: time.Minute}, 0)
+			if d = d.UntilServiceTimeKnown(tc.previous); d.Target != tc.want || d.Constraint != tc.constraint {
+				t.Errorf("%d by %s (%s), want %d by %s", d.Target, d.Constraint, d.Reason, tc.want, tc.constraint)
+			}
+		})
 	}
 }

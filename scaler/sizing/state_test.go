@@ -1,8 +1,10 @@
 package sizing
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,20 +15,25 @@ import (
 )
 
 func TestSplit(t *testing.T) {
+	m := func(name string, weight, wanted, running int64) Member {
+		return Member{Name: name, Weight: weight, Wanted: wanted, Running: running}
+	}
 	cases := map[string]struct {
 		limit   int64
 		members []Member
 		want    map[string]int64
 	}{
-		"enough for all":       {10, []Member{{"a", 1, 3, 0, 0}, {"b", 1, 4, 0, 0}}, map[string]int64{"a": 3, "b": 4}},
-		"half each":            {10, []Member{{"a", 1, 50, 0, 0}, {"b", 1, 50, 0, 0}}, map[string]int64{"a": 5, "b": 5}},
-		"by weight":            {9, []Member{{"a", 2, 50, 0, 0}, {"b", 1, 50, 0, 0}}, map[string]int64{"a": 6, "b": 3}},
-		"what one leaves":      {10, []Member{{"a", 1, 2, 0, 0}, {"b", 1, 50, 0, 0}, {"c", 1, 50, 0, 0}}, map[string]int64{"a": 2, "b": 4, "c": 4}},
-		"the remainder":        {10, []Member{{"b", 1, 50, 0, 0}, {"a", 1, 50, 0, 0}, {"c", 1, 50, 0, 0}}, map[string]int64{"a": 4, "b": 3, "c": 3}},
-		"running stays":        {10, []Member{{"a", 1, 50, 9, 0}, {"b", 1, 50, 0, 0}}, map[string]int64{"a": 9, "b": 1}},
-		"running past its own": {10, []Member{{"a", 1, 0, 7, 0}, {"b", 1, 50, 0, 0}}, map[string]int64{"a": 7, "b": 3}},
-		"more runs than fits":  {10, []Member{{"a", 1, 50, 12, 0}, {"b", 1, 50, 0, 0}}, map[string]int64{"a": 12, "b": 0}},
-		"nothing":              {0, []Member{{"a", 1, 5, 0, 0}}, map[string]int64{"a": 0}},
+		"enough for all":       {10, []Member{m("a", 1, 3, 0), m("b", 1, 4, 0)}, map[string]int64{"a": 3, "b": 4}},
+		"half each":            {10, []Member{m("a", 1, 50, 0), m("b", 1, 50, 0)}, map[string]int64{"a": 5, "b": 5}},
+		"by weight":            {9, []Member{m("a", 2, 50, 0), m("b", 1, 50, 0)}, map[string]int64{"a": 6, "b": 3}},
+		"what one leaves":      {10, []Member{m("a", 1, 2, 0), m("b", 1, 50, 0), m("c", 1, 50, 0)}, map[string]int64{"a": 2, "b": 4, "c": 4}},
+		"the remainder":        {10, []Member{m("b", 1, 50, 0), m("a", 1, 50, 0), m("c", 1, 50, 0)}, map[string]int64{"a": 4, "b": 3, "c": 3}},
+		"running stays":        {10, []Member{m("a", 1, 50, 9), m("b", 1, 50, 0)}, map[string]int64{"a": 9, "b": 1}},
+		"running past its own": {10, []Member{m("a", 1, 0, 7), m("b", 1, 50, 0)}, map[string]int64{"a": 7, "b": 3}},
+		"more runs than fits":  {10, []Member{m("a", 1, 50, 12), m("b", 1, 50, 0)}, map[string]int64{"a": 12, "b": 0}},
+		"nothing":              {0, []Member{m("a", 1, 5, 0)}, map[string]int64{"a": 0}},
+		"as much as can be": {math.MaxInt32, []Member{m("a", 1, math.MaxInt32, 0), m("b", 2, math.MaxInt32, 0)},
+			map[string]int64{"a": 715827882, "b": 1431655765}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -50,7 +57,7 @@ func TestSplitIsFair(t *testing.T) {
 		var members []Member
 		var wanted, running int64
 		for i := range 1 + random.IntN(6) {
-			m := Member{string(rune('a' + i)), 1 + random.Int64N(5), random.Int64N(40), 0, limit}
+			m := Member{Name: string(rune('a' + i)), Weight: 1 + random.Int64N(5), Wanted: random.Int64N(40), Limit: limit}
 			if random.IntN(2) == 0 {
 				m.Running = random.Int64N(1 + m.Wanted)
 			}
@@ -70,6 +77,99 @@ func TestSplitIsFair(t *testing.T) {
 		}
 		if want := max(running, min(limit, wanted)); sum != want {
 			t.Fatalf("seed %d: %+v of %d: %v adds up to %d, want %d", seed, members, limit, share, sum, want)
+		}
+	}
+}
+
+// However large a cap is and however many share it, a split takes no time to speak of: it runs while others wait.
+func TestSplitIsQuick(t *testing.T) {
+	for _, limit := range []int64{10_000_000, math.MaxInt32} {
+		members := make([]Member, 10_000)
+		for i := range members {
+			members[i] = Member{Name: fmt.Sprint(i), Weight: 1 + int64(i%7), Wanted: math.MaxInt32, Running: int64(i % 3), Limit: limit}
+		}
+		begin := time.Now()
+		share, _ := Split(members)
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("a cap of %d among %d took %s", limit, len(members), took)
+		}
+		var sum int64
+		for _, n := range share {
+			sum += n
+		}
+		if sum != limit {
+			t.Errorf("the shares of %d add up to %d", limit, sum)
+		}
+	}
+}
+
+// Whoever wants more when, whoever is asked first, and however long replicas take to be created and to end: there are never more than the
+// cap, and in the end each has its fair share.
+func TestSharedCapIsNeverExceeded(t *testing.T) {
+	const settle, boot = 10 * time.Second, 8 * time.Second // from an answer to a replica that is seen
+	for seed := range uint64(500) {
+		random := rand.New(rand.NewPCG(seed, 4))
+		limit := 1 + random.Int64N(20)
+		type job struct{ seen, ends int } // seconds
+		type policy struct {
+			jobs   []job
+			wanted int64
+		}
+		policies := make([]policy, 2+random.IntN(4))
+		shares := make([]int64, len(policies))
+		var shared SharedCap
+		members := func(second int) []Member {
+			list := make([]Member, len(policies))
+			for i := range policies {
+				p := &policies[i]
+				running := int64(0)
+				for _, j := range p.jobs {
+					if j.seen <= second {
+						running++
+					}
+				}
+				list[i] = Member{Name: string(rune('a' + i)), Weight: 1 + int64(i%3), Wanted: p.wanted, Running: running, Share: shares[i], Limit: limit}
+			}
+			return list
+		}
+		for second := range 600 {
+			at := now.Add(time.Duration(second) * time.Second)
+			var sum int64
+			for i := range policies {
+				p := &policies[i]
+				p.jobs = slices.DeleteFunc(p.jobs, func(j job) bool { return j.ends <= second })
+				if second < 400 && random.IntN(10) == 0 {
+					p.wanted = random.Int64N(2 * limit)
+				} else if second >= 400 {
+					p.wanted = 2 * limit
+				}
+			}
+			next, _ := shared.Share(at, settle, members(second))
+			for i := range policies {
+				shares[i] = next[string(rune('a'+i))]
+				p := &policies[i]
+				if random.IntN(3) > 0 { // it is not asked for at this second
+					continue
+				}
+				target := min(p.wanted, shares[i])
+				for range target - int64(len(p.jobs)) {
+					seen := second + random.IntN(int(boot/time.Second))
+					p.jobs = append(p.jobs, job{seen, seen + 1 + random.IntN(40)})
+				}
+			}
+			for i := range policies {
+				sum += int64(len(policies[i].jobs))
+			}
+			if sum > limit {
+				t.Fatalf("seed %d, second %d: %d replicas for a cap of %d", seed, second, sum, limit)
+			}
+		}
+		var sum int64
+		for _, share := range shares {
+			sum += share
+		}
+		if sum != limit {
+			t.Errorf("seed %d: when all want more, shares %v do not use the cap of %d", seed, shares, limit)
 		}
 	}
 }

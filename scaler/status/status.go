@@ -1,130 +1,178 @@
 // Package status writes to a ScalingPolicy's status what `kubectl get scalingpolicies` shows: the limits in force, their
-// next change, the last decision and what is wrong. Only the elected leader of the scaler's replicas writes.
+// next change, the last decision and what is wrong; and what other replicas of the scaler, and those after them, need to know. Only the elected
+// leader writes.
+//
+// What `kubectl wait` and people act on (conditions, generation, constraint, period, shares of caps) is written at once. Figures that change with every
+// poll are in metrics; the status has them at most every few seconds, and less often when there are so many policies that the API server would notice.
 package status
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
-	"maps"
-	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
 const (
-	// Every is how often statuses are compared, and so how often one is written at most.
-	Every = 3 * time.Second
-	// refresh is how often an unchanged decision's time is written again.
-	refresh = time.Minute
+	// FiguresEvery is how often a policy's figures are written at most.
+	FiguresEvery = 5 * time.Second
+	// writesPerSecond bounds the writes of all policies together; writesAtOnce may come in a burst. Figures alone leave half of them to what matters more.
+	writesPerSecond, writesAtOnce = 20, 100
+	// compiledSoon is how soon a version is looked at again that is not compiled yet.
+	compiledSoon = 500 * time.Millisecond
+	// stateEvery is how often a policy is looked at that nothing happens to: a next change that has passed, say.
+	stateEvery = time.Minute
 )
 
-// Writer writes the statuses of a store's policies.
-type Writer struct {
+// Reconciler writes the statuses of a store's policies. Make one with New.
+type Reconciler struct {
 	// Reader reads policies, from a cache; Client writes their status.
 	Reader   client.Reader
 	Client   client.StatusClient
 	Policies *policy.Store
 	Ledger   *decision.Ledger
-	Events   record.EventRecorder
-	Now      func() time.Time
-	Log      *slog.Logger
+	// Decider has shares of caps and service times. Nil: neither is written.
+	Decider *decision.Decider
+	Events  record.EventRecorder
+	Now     func() time.Time
 
-	told map[types.NamespacedName]told
+	queue  *atomic.Pointer[workqueue.TypedRateLimitingInterface[reconcile.Request]] // empty while this replica does not lead
+	writes *rate.Limiter
+	mu     *sync.Mutex
+	told   map[types.NamespacedName]announced
 }
 
-// told is what the last events of a policy said.
-type told struct {
+// announced is what the last events of a policy said, and when its figures were last written.
+type announced struct {
+	uid        types.UID
 	constraint sizing.Constraint
 	invalid    string
+	missing    string
+	writtenAt  time.Time
 }
 
-// Run writes until ctx ends.
-func (w *Writer) Run(ctx context.Context) {
-	tick := time.NewTicker(Every)
-	defer tick.Stop()
-	w.told = map[types.NamespacedName]told{}
-	for {
-		names := w.Policies.Names()
-		maps.DeleteFunc(w.told, func(name types.NamespacedName, _ told) bool { return !slices.Contains(names, name) })
-		for _, name := range names {
-			err := w.write(ctx, name)
-			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
-				w.Log.Warn("write the status of a policy", "policy", name.String(), "error", err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+// New completes a reconciler.
+func New(r Reconciler) *Reconciler {
+	r.queue, r.mu = &atomic.Pointer[workqueue.TypedRateLimitingInterface[reconcile.Request]]{}, &sync.Mutex{}
+	r.writes = newLimiter(writesPerSecond)
+	r.told = map[types.NamespacedName]announced{}
+	return &r
 }
 
-// write brings one policy's status up to date.
-func (w *Writer) write(ctx context.Context, name types.NamespacedName) error {
+func newLimiter(perSecond rate.Limit) *rate.Limiter { return rate.NewLimiter(perSecond, writesAtOnce) }
+
+// Reconcile implements reconcile.Reconciler: it brings one policy's status up to date.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	name := request.NamespacedName
 	var object v1alpha1.ScalingPolicy
-	if err := w.Reader.Get(ctx, name, &object); err != nil {
-		return err
+	if err := r.Reader.Get(ctx, name, &object); err != nil {
+		r.forget(name)
+		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	inForce, invalid, known := w.Policies.Get(name)
-	if !known {
-		return nil
+	newest := r.Policies.Newest(name)
+	if newest == nil || newest.UID != object.UID || newest.Generation != object.Generation {
+		return reconcile.Result{RequeueAfter: compiledSoon}, nil // nothing is known of this version yet
 	}
-	w.tell(&object, invalid)
+	inForce, invalid, _ := r.Policies.Get(name)
 	before := object.DeepCopy()
-	w.render(&object, inForce, invalid)
-	if equality.Semantic.DeepEqual(before.Status, object.Status) || onlyTimeDiffers(&before.Status, &object.Status) {
-		return nil
+	next := r.render(&object, inForce, invalid)
+	told := r.announce(&object, before, invalid)
+	result := reconcile.Result{RequeueAfter: next}
+	if equality.Semantic.DeepEqual(before.Status, object.Status) {
+		return result, nil
 	}
-	return w.Client.Status().Patch(ctx, &object, client.MergeFrom(before))
+	if onlyFiguresDiffer(&before.Status, &object.Status) {
+		if wait := FiguresEvery - r.Now().Sub(told.writtenAt); wait > 0 && wait <= FiguresEvery {
+			return reconcile.Result{RequeueAfter: min(wait, next)}, nil
+		}
+		if r.writes.Tokens() < writesAtOnce/2 {
+			return reconcile.Result{RequeueAfter: min(FiguresEvery, next)}, nil
+		}
+	}
+	if err := r.writes.Wait(ctx); err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := r.Client.Status().Patch(ctx, &object, client.MergeFrom(before)); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	told.writtenAt = r.Now()
+	r.mu.Lock()
+	r.told[name] = told
+	r.mu.Unlock()
+	return result, nil
 }
 
-// tell makes an event of a policy when what binds its target changed, and when a new version turned out not to be valid.
-func (w *Writer) tell(object *v1alpha1.ScalingPolicy, invalid error) {
+func (r *Reconciler) forget(name types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.told, name)
+}
+
+// announce makes an event of a policy when what binds its target changed, when a new version turned out not to be valid, and when a queue turned out not
+// to exist.
+func (r *Reconciler) announce(object, before *v1alpha1.ScalingPolicy, invalid error) announced {
 	name := types.NamespacedName{Namespace: object.Namespace, Name: object.Name}
-	before, known := w.told[name]
-	if !known { // the status says what the leader before this one has told
-		if last := object.Status.LastDecision; last != nil {
-			before.constraint = sizing.Constraint(last.Constraint)
+	r.mu.Lock()
+	told, known := r.told[name]
+	r.mu.Unlock()
+	if !known || told.uid != object.UID { // the status says what the leader before this one has told
+		told = announced{uid: object.UID}
+		if last := before.Status.LastDecision; last != nil {
+			told.constraint = sizing.Constraint(last.Constraint)
 		}
-		if c := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionValid); c != nil && invalid != nil &&
-			strings.HasPrefix(c.Message, invalid.Error()) {
-			before.invalid = invalid.Error()
+		if c := meta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionAccepted); c != nil && invalid != nil && strings.HasPrefix(c.Message, shortLine(invalid.Error())) {
+			told.invalid = invalid.Error()
+		}
+		if c := meta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionBacklogReachable); c != nil && c.Reason == v1alpha1.ReasonQueueMissing {
+			told.missing = c.Message
 		}
 	}
-	now := told{constraint: before.constraint}
+	now := announced{uid: object.UID, constraint: told.constraint, writtenAt: told.writtenAt}
 	if invalid != nil {
 		now.invalid = invalid.Error()
 	}
-	if last := w.Ledger.Last(name, 1); len(last) > 0 {
+	if last := r.Ledger.Last(name, 1); len(last) > 0 {
 		now.constraint = last[0].Constraint
-		if now.constraint != before.constraint {
+		if now.constraint != told.constraint {
 			kind := corev1.EventTypeNormal
 			if last[0].Failure != nil {
 				kind = corev1.EventTypeWarning
 			}
-			w.Events.Eventf(object, kind, eventReasons[now.constraint], "target %d: %s", last[0].Target, last[0].Reason)
+			r.Events.Eventf(object, kind, eventReasons[now.constraint], "target %d: %s", last[0].Target, last[0].Reason)
 		}
 	}
-	if now.invalid != "" && now.invalid != before.invalid {
-		w.Events.Event(object, corev1.EventTypeWarning, "Invalid", now.invalid)
+	if now.invalid != "" && now.invalid != told.invalid {
+		r.Events.Event(object, corev1.EventTypeWarning, v1alpha1.ReasonInvalid, now.invalid)
 	}
-	w.told[name] = now
+	if c := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionBacklogReachable); c != nil && c.Reason == v1alpha1.ReasonQueueMissing {
+		if now.missing = c.Message; now.missing != told.missing {
+			r.Events.Event(object, corev1.EventTypeWarning, v1alpha1.ReasonQueueMissing, now.missing)
+		}
+	}
+	r.mu.Lock()
+	r.told[name] = now
+	r.mu.Unlock()
+	return now
 }
 
 // eventReasons are the reasons of events, in the form that Kubernetes gives them.
@@ -133,85 +181,144 @@ var eventReasons = map[sizing.Constraint]string{
 	sizing.Cap: "BoundByCap", sizing.ScaleIn: "BoundByScaleIn", sizing.Hold: "BacklogHeld", sizing.Outage: "BacklogOutage",
 }
 
-// onlyTimeDiffers reports whether a new status says nothing new but that the same decision was taken again just now.
-func onlyTimeDiffers(before, after *v1alpha1.ScalingPolicyStatus) bool {
-	if before.LastDecision == nil || after.LastDecision == nil ||
-		after.LastDecision.Time.Sub(before.LastDecision.Time.Time) >= refresh {
+// onlyFiguresDiffer reports whether a new status differs only in what changes with every poll.
+func onlyFiguresDiffer(before, after *v1alpha1.ScalingPolicyStatus) bool {
+	if before.LastDecision == nil || after.LastDecision == nil || before.LastDecision.Constraint != after.LastDecision.Constraint {
 		return false
 	}
 	same := after.DeepCopy()
-	same.LastDecision.Time = before.LastDecision.Time
+	same.LastDecision, same.ServiceTime = before.LastDecision, before.ServiceTime
 	return equality.Semantic.DeepEqual(before, same)
 }
 
-// render fills in a policy's status.
-func (w *Writer) render(object *v1alpha1.ScalingPolicy, inForce *policy.Policy, invalid error) {
+// render fills in a policy's status, and returns after how long it changes by itself.
+func (r *Reconciler) render(object *v1alpha1.ScalingPolicy, inForce *policy.Policy, invalid error) (next time.Duration) {
 	status := &object.Status
-	condition := func(kind string, ok bool, reason, message string) {
-		c := metav1.Condition{
-			Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: object.Generation,
-		}
-		if ok {
-			c.Status = metav1.ConditionTrue
-		}
-		meta.SetStatusCondition(&status.Conditions, c)
+	known := status.ObservedGeneration == object.Generation
+	status.ObservedGeneration = object.Generation
+	next = stateEvery
+	set := func(kind string, verdict metav1.ConditionStatus, reason, message string) {
+		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+			Type: kind, Status: verdict, Reason: reason, Message: shortLine(message), ObservedGeneration: object.Generation,
+		})
 	}
-	if invalid != nil {
+	meta.RemoveStatusCondition(&status.Conditions, "Valid") // of earlier versions
+	if invalid == nil {
+		set(v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted, "the newest version is in force")
+	} else {
 		message := invalid.Error()
 		if inForce != nil {
 			message += fmt.Sprintf("; generation %d stays in force", inForce.Generation)
 		}
-		condition(v1alpha1.ConditionValid, false, "Invalid", message)
-	} else {
-		condition(v1alpha1.ConditionValid, true, "Valid", "the newest version is in force")
+		set(v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonInvalid, message)
 	}
-	reachable := false
+	var last []sizing.Decision
 	if inForce != nil {
-		reachable = w.renderDecision(status, inForce, condition)
+		next = min(next, r.renderLimits(status, inForce))
+		last = r.Ledger.Last(inForce.Name, 1)
 	}
 	switch {
-	case invalid != nil:
-		condition(v1alpha1.ConditionReady, false, "Invalid", "the newest version is not valid")
-	case !reachable:
-		condition(v1alpha1.ConditionReady, false, "NoBacklog", "the backlog has not been read")
+	case len(last) > 0:
+		renderDecision(status, &last[0], set)
+	case known && meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBacklogReachable) != nil:
+		// This replica was not asked yet. What the leader before it saw stands until it is.
 	default:
-		condition(v1alpha1.ConditionReady, true, "Ready", "the newest version is in force and its backlog is read")
+		const notAsked = "no trigger has asked for a target yet"
+		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionUnknown, v1alpha1.ReasonNotAsked, notAsked)
+		set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionUnknown, v1alpha1.ReasonNotAsked, notAsked)
 	}
+	summarize(status, set)
+	return next
 }
 
-// renderDecision fills in what is known of the version in force, and reports whether its backlog is read.
-func (w *Writer) renderDecision(
-	status *v1alpha1.ScalingPolicyStatus, inForce *policy.Policy, condition func(kind string, ok bool, reason, message string),
-) bool {
-	now := w.Now()
+// shortLine is a message as a condition holds it: one line, and no longer than a person reads.
+func shortLine(message string) string {
+	const most = 2000
+	if message = sizing.OneLine(message); len(message) > most {
+		message = strings.ToValidUTF8(message[:most], "") + "..."
+	}
+	return message
+}
+
+// renderLimits fills in what the version in force says by itself, and returns after how long that changes.
+func (r *Reconciler) renderLimits(status *v1alpha1.ScalingPolicyStatus, inForce *policy.Policy) (next time.Duration) {
+	now := r.Now()
 	limits := inForce.Calendar.Limits(now)
-	status.ObservedGeneration = inForce.Generation
 	status.Current = &v1alpha1.CurrentLimits{
 		Period: limits.Period, MinReplicas: limits.MinReplicas, IdleReplicas: limits.IdleReplicas, MaxReplicas: limits.MaxReplicas,
 	}
-	status.NextChange = nil
-	if at, next, ok := inForce.Calendar.NextChange(now); ok {
-		status.NextChange = &v1alpha1.NextChange{Time: metav1.NewTime(at), Period: next.Period}
+	status.NextChange, next = nil, stateEvery
+	if at, after, ok := inForce.Calendar.NextChange(now); ok {
+		status.NextChange = &v1alpha1.NextChange{Time: metav1.NewTime(at), Period: after.Period}
+		next = max(at.Sub(now), time.Second)
 	}
-	last := w.Ledger.Last(inForce.Name, 1)
-	if len(last) == 0 {
-		condition(v1alpha1.ConditionBacklogReachable, false, "NotAsked", "no trigger has asked for a target yet")
-		return false
+	if r.Decider == nil {
+		return next
 	}
-	d := last[0]
-	status.LastDecision = &v1alpha1.LastDecision{
+	if inForce.Group == nil {
+		status.Group = nil
+	} else if share, known := r.Decider.ShareOf(inForce); known {
+		status.Group = &v1alpha1.GroupShare{Name: inForce.Group.Name, Replicas: share}
+	}
+	if mean := r.Decider.ServiceTime(inForce.Name); mean > 0 && (status.ServiceTime == nil || differ(mean, status.ServiceTime.Duration)) {
+		status.ServiceTime = &metav1.Duration{Duration: mean.Round(time.Millisecond)}
+	}
+	return next
+}
+
+// differ reports whether two service times differ by more than a tenth.
+func differ(a, b time.Duration) bool { return (a - b).Abs() > b/10 }
+
+// renderDecision fills in the last decision and what it says of the backlog.
+func renderDecision(status *v1alpha1.ScalingPolicyStatus, d *sizing.Decision, set func(kind string, verdict metav1.ConditionStatus, reason, message string)) {
+	decided := &v1alpha1.LastDecision{
 		// An API server keeps whole seconds.
 		Time: metav1.NewTime(d.Time.Truncate(time.Second)), Ready: d.Observation.Ready, InFlight: d.InFlight, Target: d.Target,
 		Constraint: string(d.Constraint), Reason: d.Reason,
 	}
-	if d.Failure != nil {
-		reason := "Unreachable"
-		if d.Constraint == sizing.Hold {
-			reason = "Held"
+	// That the same was decided again just now is no news.
+	if was := status.LastDecision; was != nil {
+		again := *was
+		again.Time = decided.Time
+		if again == *decided {
+			decided = was
 		}
-		condition(v1alpha1.ConditionBacklogReachable, false, reason, d.Failure.Error())
-		return false
 	}
-	condition(v1alpha1.ConditionBacklogReachable, true, "Reachable", "the backlog is read")
-	return true
+	status.LastDecision = decided
+	var unresolved *backlog.UnresolvedError
+	switch {
+	case errors.As(d.Failure, &unresolved):
+		set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionFalse, v1alpha1.ReasonUnresolved, d.Failure.Error())
+	default:
+		set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonResolved, "all values that the policy refers to are found")
+	}
+	switch missing := d.Observation.Missing; {
+	case d.Failure != nil && d.Constraint == sizing.Hold:
+		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, v1alpha1.ReasonHeld, d.Failure.Error())
+	case d.Failure != nil:
+		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, v1alpha1.ReasonUnreachable, d.Failure.Error())
+	case len(missing) > 0:
+		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionTrue, v1alpha1.ReasonQueueMissing,
+			sizing.MissingQueues(missing)+": declare it, correct the name, or set onMissingQueue to Error")
+	default:
+		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionTrue, v1alpha1.ReasonReachable, "the backlog is read")
+	}
+}
+
+// summarize sets Ready by the other conditions: what is False, else what is Unknown, else what deserves a word though it is True.
+func summarize(status *v1alpha1.ScalingPolicyStatus, set func(kind string, verdict metav1.ConditionStatus, reason, message string)) {
+	kinds := []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionCredentialsResolved, v1alpha1.ConditionBacklogReachable}
+	for _, verdict := range []metav1.ConditionStatus{metav1.ConditionFalse, metav1.ConditionUnknown} {
+		for _, kind := range kinds {
+			if c := meta.FindStatusCondition(status.Conditions, kind); c != nil && c.Status == verdict {
+				set(v1alpha1.ConditionReady, verdict, c.Reason, c.Message)
+				return
+			}
+		}
+	}
+	if c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBacklogReachable); c != nil && c.Reason == v1alpha1.ReasonQueueMissing {
+		set(v1alpha1.ConditionReady, metav1.ConditionTrue, c.Reason, c.Message)
+		return
+	}
+	set(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady, "the newest version is in force and its backlog is read")
 }

@@ -33,7 +33,6 @@ type DrainPack struct {
 	now        func() time.Time
 	offered    offers
 	placements placements
-	scans      *scans
 	// spread proves nodes to fit pods with spread constraints, from what the profile's own PodTopologySpread counted.
 	spread fwk.FilterPlugin
 	// alone is true when the profile has no plugin but those that are known to leave a simple pod's candidates to this one.
@@ -83,7 +82,6 @@ func newDrainPack(ctx context.Context, args configv1.DrainPackArgs, handle fwk.H
 			Quantile: args.Quantile, Unknown: args.UnknownRunTime.Duration, Horizon: args.Horizon.Duration,
 		}),
 		offered: offers{pods: sets.New[types.UID]()},
-		scans:   newScans(now()),
 		spread:  spread, alone: sync.OnceValue(func() bool { return onlyKnownPlugins(handle) }),
 	}, nil
 }

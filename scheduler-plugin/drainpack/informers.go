@@ -82,7 +82,6 @@ func (d *DrainPack) learn(pod *v1.Pod) {
 		return
 	}
 	ran, well := at.Sub(pod.Status.StartTime.Time), pod.Status.Phase == v1.PodSucceeded
-	d.scans.ended(pod, ran, at)
 	expected := d.fleet.Finished(d.describePod(pod, requests(pod)), ran, at, well)
 	if expected > 0 && well {
 		runTimeRatio.Observe(max(0, ran.Seconds()) / expected.Seconds())
@@ -109,11 +108,9 @@ func trim(object any) (any, error) {
 	slim.Status.Phase, slim.Status.StartTime = pod.Status.Phase, pod.Status.StartTime
 	for i := range pod.Status.ContainerStatuses {
 		if ended := pod.Status.ContainerStatuses[i].State.Terminated; ended != nil {
-			kept := &v1.ContainerStateTerminated{FinishedAt: ended.FinishedAt}
-			if pod.Labels[scaledJobLabel] != "" && len(ended.Message) <= maxSummary {
-				kept.Message = ended.Message
-			}
-			slim.Status.ContainerStatuses = append(slim.Status.ContainerStatuses, v1.ContainerStatus{State: v1.ContainerState{Terminated: kept}})
+			slim.Status.ContainerStatuses = append(slim.Status.ContainerStatuses, v1.ContainerStatus{
+				State: v1.ContainerState{Terminated: &v1.ContainerStateTerminated{FinishedAt: ended.FinishedAt}},
+			})
 		}
 	}
 	return slim, nil

@@ -61,11 +61,11 @@ var registerMetrics = sync.OnceFunc(func() {
 // reporting is done by the first profile's plugin: all of them see the same nodes and pods, which count once.
 var reporting sync.Once
 
-// report counts nodes until ctx ends, and puts them and what was scanned on the scheduler's /metrics.
+// report counts nodes until ctx ends, and puts them on the scheduler's /metrics.
 func (d *DrainPack) report(ctx context.Context) {
 	reporting.Do(func() {
 		m := newMeter()
-		legacyregistry.RawMustRegister(m, d.scans)
+		legacyregistry.RawMustRegister(m)
 		go d.meterNodes(ctx, m)
 	})
 }

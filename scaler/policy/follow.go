@@ -22,9 +22,13 @@ func Follow(ctx context.Context, informers cache.Cache, reader client.Reader, st
 	resolver := newObjects(reader)
 	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		AddFunc: func(object any) { store.Set(ctx, object.(*v1alpha1.ScalingPolicy), resolver) },
-		UpdateFunc: func(before, after any) {
-			// A new status is no new policy.
-			if after := after.(*v1alpha1.ScalingPolicy); before.(*v1alpha1.ScalingPolicy).Generation != after.Generation {
+		UpdateFunc: func(was, is any) {
+			// A new status is no new policy. One that was deleted and created anew while the watch was broken has another UID.
+			before, after := was.(*v1alpha1.ScalingPolicy), is.(*v1alpha1.ScalingPolicy)
+			if before.UID != after.UID {
+				store.Delete(types.NamespacedName{Namespace: before.Namespace, Name: before.Name})
+			}
+			if before.UID != after.UID || before.Generation != after.Generation {
 				store.Set(ctx, after, resolver)
 			}
 		},
@@ -40,7 +44,7 @@ func Follow(ctx context.Context, informers cache.Cache, reader client.Reader, st
 		return err
 	}
 	if !toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
-		return context.Cause(ctx)
+		return nil // ctx has ended
 	}
 	synced()
 	<-ctx.Done()

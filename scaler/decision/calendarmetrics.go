@@ -8,9 +8,9 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 )
 
-// Calendars shows what the calendars of the policies in force say at the moment that it is scraped, whether or not anybody asks
+// CalendarMetrics show what the calendars of the policies in force say at the moment that it is scraped, whether or not anybody asks
 // for decisions. It is a prometheus.Collector. Labels are bounded by the policies that exist and their periods.
-type Calendars struct {
+type CalendarMetrics struct {
 	Policies *policy.Store
 	Now      func() time.Time
 }
@@ -24,14 +24,14 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (c *Calendars) Describe(descs chan<- *prometheus.Desc) {
+func (c *CalendarMetrics) Describe(descs chan<- *prometheus.Desc) {
 	descs <- periodDesc
 	descs <- nextChangeDesc
 	descs <- utcOffsetDesc
 }
 
 // Collect implements prometheus.Collector.
-func (c *Calendars) Collect(out chan<- prometheus.Metric) {
+func (c *CalendarMetrics) Collect(out chan<- prometheus.Metric) {
 	now := c.Now()
 	for _, name := range c.Policies.Names() {
 		p, _, _ := c.Policies.Get(name)
@@ -39,7 +39,7 @@ func (c *Calendars) Collect(out chan<- prometheus.Metric) {
 			continue
 		}
 		gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, append([]string{name.Namespace, name.Name}, labels...)...)
+			out <- constMetric(desc, prometheus.GaugeValue, value, append([]string{name.Namespace, name.Name}, labels...)...)
 		}
 		gauge(periodDesc, 1, p.Calendar.Limits(now).Period)
 		if at, next, ok := p.Calendar.NextChange(now); ok {

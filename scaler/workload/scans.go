@@ -1,4 +1,4 @@
-package drainpack
+package workload
 
 import (
 	"encoding/json"
@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	v1 "k8s.io/api/core/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ebbtide-dev/ebbtide/worker/summary"
 )
@@ -23,14 +24,11 @@ const (
 
 // scans adds up what workers left in their termination messages when their pods ended, by ScaledJob. It is safe for concurrent use.
 type scans struct {
-	// since when ended pods count: those before have been counted by a process before this one.
+	mu sync.Mutex
+	// since when ended pods count: those before have been counted by a process before this one. Zero: none do.
 	since time.Time
-
-	mu   sync.Mutex
-	jobs map[scaledJob]*scanned
+	jobs  map[types.NamespacedName]*scanned
 }
-
-type scaledJob struct{ namespace, name string }
 
 // scanned is what was scanned for a ScaledJob.
 type scanned struct {
@@ -67,17 +65,23 @@ const (
 
 var podResultNames = [podResults]string{"worked", "idle", "silent", "failed"}
 
-func newScans(since time.Time) *scans { return &scans{since: since, jobs: map[scaledJob]*scanned{}} }
+// countFrom begins to count the pods that end from an instant on.
+func (s *scans) countFrom(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since, s.jobs = since, map[types.NamespacedName]*scanned{}
+}
 
-// ended takes in a pod that ran for some time and ended at an instant.
-func (s *scans) ended(pod *v1.Pod, ran time.Duration, at time.Time) {
-	job := scaledJob{pod.Namespace, pod.Labels[scaledJobLabel]}
-	if job.name == "" || at.Before(s.since) {
+// ended takes in a pod of a ScaledJob that has ended.
+func (s *scans) ended(job types.NamespacedName, pod *corev1.Pod) {
+	at := finishedAt(pod)
+	if at.IsZero() || pod.Status.StartTime == nil {
 		return
 	}
+	ran := at.Sub(pod.Status.StartTime.Time)
 	said, result := summaryOf(pod), podSilent
 	switch {
-	case pod.Status.Phase == v1.PodFailed:
+	case pod.Status.Phase == corev1.PodFailed:
 		result = podFailed
 	case said != nil && said.Messages > 0:
 		result = podWorked
@@ -86,6 +90,9 @@ func (s *scans) ended(pod *v1.Pod, ran time.Duration, at time.Time) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.since.IsZero() || at.Before(s.since) {
+		return
+	}
 	j := s.jobs[job]
 	if j == nil {
 		s.makeRoom()
@@ -106,18 +113,28 @@ func (s *scans) ended(pod *v1.Pod, ran time.Duration, at time.Time) {
 	}
 }
 
+// finishedAt is when the last container of a pod ended; zero when it is not known.
+func finishedAt(pod *corev1.Pod) (last time.Time) {
+	for i := range pod.Status.ContainerStatuses {
+		if ended := pod.Status.ContainerStatuses[i].State.Terminated; ended != nil && ended.FinishedAt.After(last) {
+			last = ended.FinishedAt.Time
+		}
+	}
+	return last
+}
+
 // makeRoom forgets the ScaledJob of which no pod has ended for longest when there are as many as may be.
 func (s *scans) makeRoom() {
 	if len(s.jobs) < maxScanJobs {
 		return
 	}
-	delete(s.jobs, slices.MinFunc(slices.Collect(maps.Keys(s.jobs)), func(a, b scaledJob) int {
+	delete(s.jobs, slices.MinFunc(slices.Collect(maps.Keys(s.jobs)), func(a, b types.NamespacedName) int {
 		return s.jobs[a].lastSeen.Compare(s.jobs[b].lastSeen)
 	}))
 }
 
 // summaryOf is what a pod's worker left; nil when it left nothing that can be read.
-func summaryOf(pod *v1.Pod) *summary.Summary {
+func summaryOf(pod *corev1.Pod) *summary.Summary {
 	for i := range pod.Status.ContainerStatuses {
 		ended := pod.Status.ContainerStatuses[i].State.Terminated
 		if ended == nil || len(ended.Message) > maxSummary {
@@ -158,7 +175,7 @@ func (s *scans) Collect(out chan<- prometheus.Metric) {
 	defer s.mu.Unlock()
 	for job, j := range s.jobs {
 		counter := func(desc *prometheus.Desc, value float64, label string) {
-			out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, job.namespace, job.name, label)
+			out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, job.Namespace, job.Name, label)
 		}
 		for outcome, n := range map[string]uint64{"succeeded": j.succeeded, "retried": j.retried, "dead-lettered": j.deadLettered} {
 			counter(messages, float64(n), outcome)
@@ -175,7 +192,7 @@ func (s *scans) Collect(out chan<- prometheus.Metric) {
 					upTo[summary.Bounds[i]] = total
 				}
 			}
-			out <- prometheus.MustNewConstHistogram(desc, total, d.sum, upTo, job.namespace, job.name)
+			out <- prometheus.MustNewConstHistogram(desc, total, d.sum, upTo, job.Namespace, job.Name)
 		}
 	}
 }

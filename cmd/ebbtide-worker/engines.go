@@ -19,14 +19,17 @@ import (
 
 const enginesLong = `engines lets several scanners, each in a container of its own in the same pod, scan the same message at the same time.
 
-Each container runs "engines serve" with its scanner as the command, and listens on a socket in a folder that all containers mount. The
-worker runs "engines call" as its command. That hands the message to every engine, waits for all of them, and writes their joined results:
+Each container runs "engines serve" with its scanner as the command, and listens on a socket in a folder that it shares with the worker
+alone: it must not mount those of other engines, or what it scans could answer for them. The worker runs "engines call" as its command. That hands the message to every engine, waits for all of them, and writes their joined results:
 a ScanResult of proto/ebbtide/results, in JSON. If an engine fails, the others are ended and the message is a dead letter; if an engine
-is killed, can't be reached or exits with 75, the message gets another attempt.`
+is killed, can't be reached or exits with 75, the message gets another attempt.
+
+With one scanner the worker runs "engines run", whose output and exit code are the scanner's. The worker then outlives a container that is
+killed for want of memory, and the scanner is where no credentials are.`
 
 func enginesCommand() *cobra.Command {
 	parent := &cobra.Command{Use: "engines", Short: "Scan a message with several scanners in containers of one pod", Long: enginesLong}
-	parent.AddCommand(serveEngineCommand(), callEnginesCommand(), pingEngineCommand())
+	parent.AddCommand(serveEngineCommand(), callEnginesCommand(), runEngineCommand(), pingEngineCommand())
 	return parent
 }
 
@@ -36,7 +39,7 @@ func serveEngineCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "serve --socket SOCKET [flags] -- COMMAND [ARG...]",
 		Short:   "Run a scanner for the worker of the same pod",
-		Example: "  ebbtide-worker engines serve --socket /ebbtide-engines/secrets.sock -- gitleaks git /source",
+		Example: "  ebbtide-worker engines serve --socket /ebbtide-engine/engine.sock -- gitleaks git /source",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			server.Command = args
@@ -49,7 +52,7 @@ func serveEngineCommand() *cobra.Command {
 }
 
 func callEnginesCommand() *cobra.Command {
-	var sockets string
+	var pod engines.Pod
 	cmd := &cobra.Command{
 		Use:     "call --sockets FOLDER ENGINE...",
 		Short:   "Scan the message on standard input with all engines, and join their results",
@@ -61,7 +64,7 @@ func callEnginesCommand() *cobra.Command {
 				return fmt.Errorf("read the message: %w", err)
 			}
 			key := os.Getenv("EBBTIDE_MESSAGE_ID")
-			joined, err := engines.Call(cmd.Context(), sockets, args, cmp.Or(os.Getenv("EBBTIDE_CORRELATION_ID"), key), key, message, properties())
+			joined, err := pod.Call(cmd.Context(), args, cmp.Or(os.Getenv("EBBTIDE_CORRELATION_ID"), key), key, message, properties())
 			if errors.Is(err, engines.ErrRetry) {
 				return errors.Join(err, worker.ErrGivenBack)
 			}
@@ -76,8 +79,48 @@ func callEnginesCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&sockets, "sockets", "", "folder with the engines' sockets, ENGINE.sock (required)")
+	cmd.Flags().StringVar(&pod.Sockets, "sockets", "", "folder with a folder for each engine, ENGINE/engine.sock in it (required)")
+	podFlags(cmd, &pod)
 	_ = cmd.MarkFlagRequired("sockets")
+	return cmd
+}
+
+func podFlags(cmd *cobra.Command, pod *engines.Pod) {
+	cmd.Flags().DurationVar(&pod.StartWithin, "start-within", time.Minute, "how long a container that is not there yet is waited for")
+	cmd.Flags().Int64Var(&pod.AnswerMaxBytes, "answer-max-bytes", engines.DefaultAnswerMaxBytes,
+		"a container that answers with more than this, in JSON, fails; it is kept in memory")
+}
+
+func runEngineCommand() *cobra.Command {
+	var pod engines.Pod
+	var socket string
+	cmd := &cobra.Command{
+		Use:     "run --socket SOCKET",
+		Short:   "Scan the message on standard input in another container",
+		Example: "  ebbtide-worker --queue scans --result-exchange scans.results -- ebbtide-worker engines run --socket /ebbtide-engines/command/engine.sock",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			message, err := io.ReadAll(cmd.InOrStdin())
+			if err != nil {
+				return fmt.Errorf("read the message: %w", err)
+			}
+			ended, err := pod.Run(cmd.Context(), socket, message, properties())
+			if err != nil {
+				return errors.Join(fmt.Errorf("the command's container can't be reached: %w", err), worker.ErrGivenBack)
+			}
+			_, err = cmd.OutOrStdout().Write(ended.Output)
+			_, saidErr := io.WriteString(cmd.ErrOrStderr(), ended.Said)
+			if ended.Signal != 0 {
+				return errors.Join(fmt.Errorf("the command was killed by signal %d", ended.Signal), worker.ErrGivenBack)
+			}
+			if ended.ExitCode != 0 {
+				return commandEnd(ended.ExitCode)
+			}
+			return errors.Join(err, saidErr)
+		},
+	}
+	socketFlag(cmd, &socket)
+	podFlags(cmd, &pod)
 	return cmd
 }
 

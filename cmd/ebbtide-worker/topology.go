@@ -64,6 +64,7 @@ func topologyCommand() *cobra.Command {
 
 // applyUntil tries again while the broker is not up.
 func applyUntil(ctx context.Context, broker topology.Broker, definitions topology.Definitions, progress io.Writer) error {
+	broker.Warn = func(text string) { fmt.Fprintln(progress, "warning:", text) }
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := broker.Apply(ctx, definitions)
 		if err == nil || topology.Refused(err) {

@@ -196,8 +196,6 @@ func (r *release) start(t *testing.T, pod corev1.PodSpec) *exec.Cmd {
 				t.Errorf("sidecar %s: %v", sidecar.Name, err)
 			}
 		})
-		probe := corev1.Container{Command: sidecar.StartupProbe.Exec.Command}
-		await(t, "sidecar "+sidecar.Name, func() bool { return r.command(t, probe).Run() == nil })
 	}
 	cmd := r.command(t, pod.Containers[0])
 	cmd.Stderr = &bytes.Buffer{}
@@ -212,11 +210,15 @@ func (r *release) start(t *testing.T, pod corev1.PodSpec) *exec.Cmd {
 func (r *release) command(t *testing.T, container corev1.Container) *exec.Cmd {
 	t.Helper()
 	dir := r.bench.dir
+	own := filepath.Join(dir, container.Name) // the folder of its socket, if it is an engine
+	if err := os.MkdirAll(own, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	words := append(slices.Clone(container.Command), container.Args...)
 	if len(container.Command) == 0 {
 		words = append([]string{"ebbtide-worker"}, words...) // the entry point of its image
 	}
-	places := strings.NewReplacer("/ebbtide/", dir+"/bin/", "/ebbtide-engines", dir, "/ebbtide-source", dir+"/source", "/repositories/", dir+"/repositories/",
+	places := strings.NewReplacer("/ebbtide/", dir+"/bin/", "/ebbtide-engines", dir, "/ebbtide-engine/", own+"/", "/ebbtide-source", dir+"/source", "/repositories/", dir+"/repositories/",
 		"/definitions/", dir+"/", "/messages/", dir+"/", "/dev/termination-log", dir+"/termination-log")
 	for i, word := range words {
 		words[i] = places.Replace(word)

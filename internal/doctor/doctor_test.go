@@ -135,6 +135,10 @@ func TestChecks(t *testing.T) {
 		"EBB103": {{"{cpu: 1, memory: 1Gi}", "{cpu: 1}"}},
 		"EBB104": {{"        containers:", "        topologySpreadConstraints: [{topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway}]\n        containers:"}},
 		"EBB105": {{"    backoffLimit: 0\n", ""}, {"backoffLimit: 0", "backoffLimit: 3"}},
+		"EBB110": {
+			{"        containers:", "        nodeSelector: {karpenter.sh/capacity-type: spot}\n        terminationGracePeriodSeconds: 310\n        containers:"},
+			{"--idle-timeout, 15m,", "--idle-timeout, 15m, --grace-period=5m,"}, {"--idle-timeout, 15m,", "--idle-timeout, 15m, --grace-period, 30s,"},
+		},
 		"EBB201": {{"{name: NodeResourcesFit}, ", ""}},
 		"EBB202": {{"consolidationPolicy: WhenEmpty", "consolidationPolicy: WhenEmptyOrUnderutilized"}, {"{consolidationPolicy: WhenEmpty}", "{}"}},
 		"EBB203": {{`BacklogReachable, status: "True"`, `BacklogReachable, status: "False"`}},
@@ -163,6 +167,23 @@ func TestNodePoolIsFineWithProtectedPods(t *testing.T) {
 	text = strings.Replace(text, "      spec:\n        containers:", "      metadata: {annotations: {karpenter.sh/do-not-disrupt: \"true\"}}\n      spec:\n        containers:", 1)
 	if found := examine(t, text); len(found) > 0 {
 		t.Errorf("%+v", found)
+	}
+}
+
+// Pods that a NodePool with spot nodes may take are theirs, and no others.
+func TestGraceOnSpotNodes(t *testing.T) {
+	pool := func(capacity string) string {
+		text := strings.Replace(healthy, "spec: {disruption: {consolidationPolicy: WhenEmpty}}", "spec: {disruption: {consolidationPolicy: WhenEmpty}, template: "+
+			"{metadata: {labels: {pool: scans}}, spec: {requirements: [{key: karpenter.sh/capacity-type, operator: In, values: ["+capacity+"]}]}}}", 1)
+		return strings.Replace(text, "        containers:", "        nodeSelector: {pool: scans}\n        terminationGracePeriodSeconds: 310\n        containers:", 1)
+	}
+	for capacity, want := range map[string]int{"on-demand": 0, "spot": 1, "spot, on-demand": 1} {
+		if found := examine(t, pool(capacity)); len(found) != want || want == 1 && found[0].ID != "EBB110" {
+			t.Errorf("%s: %+v", capacity, found)
+		}
+	}
+	if found := examine(t, strings.Replace(pool("spot"), "310", "110", 1)); len(found) > 0 {
+		t.Errorf("two minutes are enough: %+v", found)
 	}
 }
 

@@ -3,8 +3,10 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // template is a pod template and whose it is.
@@ -132,7 +134,61 @@ func podChecks() []Check {
 				}
 			},
 		},
+		{
+			ID: "EBB110", Severity: Warning, Title: "grace that is cut short",
+			Why: "A spot node is gone two minutes after it is told, and a pod is killed when terminationGracePeriodSeconds are over. A worker that " +
+				"means to let its scan run for longer never gives the message back: the broker has to miss it first, and what the scan did is lost.",
+			Fix: "set --grace-period of ebbtide-worker to 100s, and terminationGracePeriodSeconds to ten more; where nodes are not spot, as long as scans are",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				const podDefault = 30 * time.Second // of Kubernetes
+				for _, t := range o.templates() {
+					pod := podDefault
+					if seconds, err := strconv.Atoi(text(t.spec, "terminationGracePeriodSeconds")); err == nil {
+						pod = time.Duration(seconds) * time.Second
+					}
+					if why := o.spot(t); why != "" && pod > spotNotice {
+						found(t.Object, "its pods may take %s to end, and a spot node is gone after %s (%s)", pod, spotNotice, why)
+						continue
+					}
+					for _, c := range list(t.spec, "containers") {
+						value, worker := workerFlag(c, "--grace-period")
+						if grace, err := time.ParseDuration(value); worker && err == nil && grace >= pod {
+							found(t.Object, "container %s lets a scan run for %s after SIGTERM, and its pod is killed after %s", text(c, "name"), grace, pod)
+						}
+					}
+				}
+			},
+		},
 	}
+}
+
+// spotNotice is how long a spot node has left when it is told, on AWS. Elsewhere it is 30 seconds.
+const spotNotice = 2 * time.Minute
+
+// spot says why pods of a template may be on spot nodes, or nothing.
+func (o *objects) spot(t template) string {
+	selector, _ := nested(t.spec, "nodeSelector")
+	for label, value := range map[string]string{
+		"karpenter.sh/capacity-type": "spot", "eks.amazonaws.com/capacityType": "SPOT", "cloud.google.com/gke-spot": "true",
+		"kubernetes.azure.com/scalesetpriority": "spot",
+	} {
+		if fmt.Sprint(selector[label]) == value {
+			return "nodeSelector " + label
+		}
+	}
+	for _, pool := range o.of("NodePool") {
+		labels, _ := nested(pool.Object, "spec", "template", "metadata", "labels")
+		chosen := false
+		for label, value := range labels {
+			chosen = chosen || selector[label] != nil && fmt.Sprint(selector[label]) == fmt.Sprint(value)
+		}
+		for _, r := range list(pool.Object, "spec", "template", "spec", "requirements") {
+			if chosen && text(r, "key") == "karpenter.sh/capacity-type" && slices.Contains(texts(r, "values"), "spot") {
+				return "NodePool " + pool.GetName()
+			}
+		}
+	}
+	return ""
 }
 
 // prefetch that a container is told by its arguments or environment; 0 when it is not.
@@ -162,16 +218,21 @@ func prefetch(container map[string]any) int {
 
 // idleTimeout of a container of ours; worker is false for another's.
 func idleTimeout(container map[string]any) (timeout string, worker bool) {
+	return workerFlag(container, "--idle-timeout")
+}
+
+// workerFlag is the value of a flag of a container of ours; worker is false for another's.
+func workerFlag(container map[string]any, flag string) (value string, worker bool) {
 	words := append(texts(container, "command"), texts(container, "args")...)
 	for i, word := range words {
 		worker = worker || strings.HasSuffix(word, "ebbtide-worker")
-		if value, ok := strings.CutPrefix(word, "--idle-timeout="); ok {
-			timeout = value
-		} else if word == "--idle-timeout" && i+1 < len(words) {
-			timeout = words[i+1]
+		if given, ok := strings.CutPrefix(word, flag+"="); ok {
+			value = given
+		} else if word == flag && i+1 < len(words) {
+			value = words[i+1]
 		}
 	}
-	return timeout, worker
+	return value, worker
 }
 
 // hasFloor is true for a policy that keeps replicas without work at some time.

@@ -1,8 +1,11 @@
 // Package engines lets one message be scanned by several programs that are in different containers of one pod. Beside each of them a
 // server runs it on request; the worker's command calls all servers at once and joins what they answer.
 //
-//	worker ── stdin ──▶ Call ──▶ /engines/secrets.sock ──▶ Serve ──▶ secrets
-//	                      └────▶ /engines/licenses.sock ─▶ Serve ──▶ licenses
+//	worker ── stdin ──▶ Call ──▶ /engines/secrets/engine.sock ──▶ Serve ──▶ secrets
+//	                      └────▶ /engines/licenses/engine.sock ─▶ Serve ──▶ licenses
+//
+// An engine's container mounts its own folder and no other, so that what runs in one can't answer in another's place: code that is scanned
+// is not trusted. Nor is what an engine answers: it is bounded.
 //
 // The joined result is complete or there is none: the first engine that fails ends the others, and the message fails, or gets another
 // attempt, as a whole. It knows no broker.
@@ -10,6 +13,7 @@ package engines
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,9 +21,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -56,9 +62,24 @@ const exitRetry = 75
 // ErrRetry is wrapped by errors of Call after which the same message may succeed.
 var ErrRetry = errors.New("another attempt may succeed")
 
-// Call scans a message by all engines at once, each at the socket NAME.sock of a folder, and joins their results. Scan and key are those
-// of the message, env its properties.
-func Call(ctx context.Context, sockets string, names []string, scan, key string, message []byte, env []string) (*resultsv1alpha1.ScanResult, error) {
+// Socket is the name of an engine's socket in its folder.
+const Socket = "engine.sock"
+
+// Pod is how the engines of a pod are reached.
+type Pod struct {
+	// Sockets is a folder with one for each engine, by its name, with a socket in it.
+	Sockets string
+	// StartWithin is how long an engine that is not there yet is waited for.
+	StartWithin time.Duration
+	// AnswerMaxBytes bounds what an engine may answer, in bytes of JSON; it is kept in memory. 0 is DefaultAnswerMaxBytes.
+	AnswerMaxBytes int64
+}
+
+// DefaultAnswerMaxBytes holds the output that a server allows by default.
+const DefaultAnswerMaxBytes = 32 << 20
+
+// Call scans a message by all engines at once, and joins their results. Scan and key are those of the message, env its properties.
+func (p Pod) Call(ctx context.Context, names []string, scan, key string, message []byte, env []string) (*resultsv1alpha1.ScanResult, error) {
 	names = slices.Sorted(slices.Values(names))
 	joined := &resultsv1alpha1.ScanResult{
 		Scan: scan, Status: resultsv1alpha1.Status_STATUS_SUCCEEDED, Results: make([]*resultsv1alpha1.Result, len(names)),
@@ -66,7 +87,7 @@ func Call(ctx context.Context, sockets string, names []string, scan, key string,
 	all, ctx := errgroup.WithContext(ctx)
 	for i, name := range names {
 		all.Go(func() error {
-			got, err := call(ctx, filepath.Join(sockets, name+".sock"), request{message, env})
+			got, err := p.call(ctx, filepath.Join(p.Sockets, name, Socket), request{message, env})
 			if err != nil {
 				return fmt.Errorf("engine %s can't be reached: %w: %w", name, ErrRetry, err)
 			}
@@ -90,13 +111,13 @@ func Call(ctx context.Context, sockets string, names []string, scan, key string,
 
 // err is nil if the command succeeded.
 func (a answer) err() error {
-	said := strings.TrimSpace(a.Said)
+	said := strings.TrimSpace(a.Said[max(0, len(a.Said)-saidBytes):])
 	if said != "" {
 		said = ": " + said
 	}
 	switch {
 	case a.Full:
-		return errors.New("it wrote more to standard output than --output-max-bytes of its server allows")
+		return errors.New("it wrote more to standard output than --output-max-bytes of its server allows, or than is taken from it")
 	case a.Signal != 0:
 		return fmt.Errorf("killed by signal %d: %w%s", a.Signal, ErrRetry, said)
 	case a.ExitCode == exitRetry:
@@ -107,38 +128,77 @@ func (a answer) err() error {
 	return nil
 }
 
-func call(ctx context.Context, socket string, order request) (answer, error) {
+// Ended is how a command ended that runs in another container.
+type Ended struct {
+	// ExitCode is -1 when a signal ended it, which is Signal then.
+	ExitCode, Signal int
+	Output           []byte
+	// Said is the end of what it wrote to standard error.
+	Said string
+}
+
+// Run runs the command of one server, at a socket.
+func (p Pod) Run(ctx context.Context, socket string, message []byte, env []string) (Ended, error) {
+	got, err := p.call(ctx, socket, request{message, env})
+	if err == nil && got.Full {
+		err = got.err()
+	}
+	return Ended{got.ExitCode, got.Signal, got.Output, got.Said}, err
+}
+
+func (p Pod) call(ctx context.Context, socket string, order request) (answer, error) {
 	var got answer
 	body, err := json.Marshal(order)
 	if err != nil {
 		return got, err
 	}
-	response, err := ask(ctx, socket, http.MethodPost, body)
+	response, err := p.ask(ctx, socket, http.MethodPost, body)
 	if err != nil {
 		return got, err
 	}
 	defer response.Body.Close()
-	if err := json.NewDecoder(response.Body).Decode(&got); err != nil {
-		return got, fmt.Errorf("its answer breaks off: %w", err)
+	limit := cmp.Or(p.AnswerMaxBytes, DefaultAnswerMaxBytes)
+	text := &io.LimitedReader{R: response.Body, N: limit + 1}
+	err = json.NewDecoder(text).Decode(&got)
+	switch {
+	case text.N <= 0:
+		return answer{Full: true}, nil
+	case err != nil:
+		return got, fmt.Errorf("its answer breaks off, as when its container is killed, for want of memory say: %w", err)
 	}
 	return got, nil
 }
 
 // Ping returns nil if an engine's server answers at a socket.
 func Ping(ctx context.Context, socket string) error {
-	response, err := ask(ctx, socket, http.MethodGet, nil)
+	response, err := Pod{}.ask(ctx, socket, http.MethodGet, nil)
 	if err != nil {
 		return err
 	}
 	return response.Body.Close()
 }
 
+// connectPause is how long it is before a server that was not there is looked for again.
+const connectPause = 20 * time.Millisecond
+
 // ask sends a request to the server at a socket.
-func ask(ctx context.Context, socket, method string, body []byte) (*http.Response, error) {
+func (p Pod) ask(ctx context.Context, socket, method string, body []byte) (*http.Response, error) {
+	begin := time.Now()
 	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
+		DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
+			for {
+				connection, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+				absent := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+				if !absent || time.Since(begin) >= p.StartWithin {
+					return connection, err
+				}
+				select {
+				case <-ctx.Done():
+					return nil, err
+				case <-time.After(connectPause):
+				}
+			}
 		},
 	}}
 	request, err := http.NewRequestWithContext(ctx, method, "http://engine/", bytes.NewReader(body))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +19,10 @@ import (
 func serve(t *testing.T, sockets, name, script string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	socket := filepath.Join(sockets, name+".sock")
+	socket := filepath.Join(sockets, name, engines.Socket)
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	done := make(chan error, 1)
 	go func() {
 		done <- engines.Server{Command: []string{"sh", "-c", script}, OutputMaxBytes: 1000, Stderr: io.Discard}.Serve(ctx, socket)
@@ -76,7 +81,7 @@ func TestCall(t *testing.T) {
 			dir := sockets(t)
 			serve(t, dir, "one", tc.script)
 			serve(t, dir, "two", "echo fine")
-			got, err := engines.Call(t.Context(), dir, []string{"two", "one"}, "scan", "key", []byte("order"),
+			got, err := engines.Pod{Sockets: dir}.Call(t.Context(), []string{"two", "one"}, "scan", "key", []byte("order"),
 				[]string{"EBBTIDE_MESSAGE_ID=m-1", "EBBTIDE_SOURCE=/usr"})
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) || errors.Is(err, engines.ErrRetry) != tc.retry {
@@ -111,7 +116,7 @@ func TestCallEndsTheOthers(t *testing.T) {
 		status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(text)) + "/stat")
 		return err != nil || strings.Contains(string(status), ") Z ")
 	}
-	if _, err := engines.Call(t.Context(), dir, []string{"slow", "failing"}, "", "", nil, nil); err == nil || !strings.Contains(err.Error(), "engine failing") {
+	if _, err := (engines.Pod{Sockets: dir}).Call(t.Context(), []string{"slow", "failing"}, "", "", nil, nil); err == nil || !strings.Contains(err.Error(), "engine failing") {
 		t.Errorf("error %v, want the failing engine's", err)
 	}
 	await(t, "the scan is ended", gone)
@@ -123,7 +128,7 @@ func TestCallEndsTheOthers(t *testing.T) {
 	defer cancel()
 	result := make(chan error, 1)
 	go func() {
-		_, err := engines.Call(ctx, dir, []string{"slow"}, "", "", nil, nil)
+		_, err := engines.Pod{Sockets: dir}.Call(ctx, []string{"slow"}, "", "", nil, nil)
 		result <- err
 	}()
 	await(t, "the scan starts", func() bool { _, err := os.Stat(started); return err == nil })
@@ -138,13 +143,68 @@ func TestCallWithoutServer(t *testing.T) {
 	dir := sockets(t)
 	stop := serve(t, dir, "one", "cat")
 	stop()
-	_, err := engines.Call(t.Context(), dir, []string{"one"}, "", "", nil, nil)
+	_, err := engines.Pod{Sockets: dir}.Call(t.Context(), []string{"one"}, "", "", nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "engine one can't be reached") || !errors.Is(err, engines.ErrRetry) {
 		t.Errorf("error %v, want that the engine can't be reached, and another attempt", err)
 	}
 	// A container that starts again finds the socket of the one before it.
-	if err := os.WriteFile(filepath.Join(dir, "two.sock"), nil, 0o600); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "two"), 0o700), os.WriteFile(filepath.Join(dir, "two", engines.Socket), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	serve(t, dir, "two", "cat")
+}
+
+// The worker may be there before its engines are.
+func TestCallWaitsForTheServer(t *testing.T) {
+	dir := sockets(t)
+	result := make(chan error, 1)
+	go func() {
+		_, err := engines.Pod{Sockets: dir, StartWithin: time.Minute}.Call(t.Context(), []string{"late"}, "", "", nil, nil)
+		result <- err
+	}()
+	time.Sleep(100 * time.Millisecond) // time to look, and to find nothing
+	serve(t, dir, "late", "cat")
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+}
+
+// A command in a container of its own ends as it would beside the worker.
+func TestRun(t *testing.T) {
+	for script, want := range map[string]engines.Ended{
+		"cat; echo why >&2; exit 7": {ExitCode: 7, Output: []byte("order"), Said: "why\n"},
+		"kill -9 $$":                {ExitCode: -1, Signal: 9},
+		"echo $EBBTIDE_MESSAGE_ID":  {Output: []byte("m-1\n")},
+	} {
+		dir := sockets(t)
+		serve(t, dir, "command", script)
+		got, err := engines.Pod{}.Run(t.Context(), filepath.Join(dir, "command", engines.Socket), []byte("order"), []string{"EBBTIDE_MESSAGE_ID=m-1"})
+		if err != nil || got.ExitCode != want.ExitCode || got.Signal != want.Signal || string(got.Output) != string(want.Output) || got.Said != want.Said {
+			t.Errorf("%s: %+v, %v; want %+v", script, got, err, want)
+		}
+	}
+}
+
+// What scanned code makes of an engine's server can't fill the worker's memory.
+func TestAnswerIsBounded(t *testing.T) {
+	dir := sockets(t)
+	if err := os.Mkdir(filepath.Join(dir, "evil"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", filepath.Join(dir, "evil", engines.Socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, err := io.WriteString(w, `{"said": "`)
+		for err == nil {
+			_, err = io.WriteString(w, strings.Repeat("x", 1<<16))
+		}
+	})}
+	go func() { _ = server.Serve(listener) }()
+	defer server.Close()
+	_, err = engines.Pod{Sockets: dir, AnswerMaxBytes: 1 << 20}.Call(t.Context(), []string{"evil"}, "", "", nil, nil)
+	if err == nil || errors.Is(err, engines.ErrRetry) || !strings.Contains(err.Error(), "it wrote more") {
+		t.Errorf("error %v", err)
+	}
 }

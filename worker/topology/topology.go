@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"strings"
 )
 
 // Definitions are those of RabbitMQ's own export of a virtual host, as far as they concern workers.
@@ -80,13 +82,36 @@ type Broker struct {
 	// Management is the API's base URL with credentials.
 	Management *url.URL
 	VHost      string
+	// Warn is told what the broker does not know and works without; nil: nobody is.
+	Warn func(string)
+}
+
+// timeoutSetting of a policy is known to brokers from 3.12 on. Those before go by their own configuration.
+const timeoutSetting = "consumer-timeout"
+
+// setPolicy declares a policy, without what an older broker does not know.
+func (b Broker) setPolicy(ctx context.Context, p Policy) error {
+	err := b.send(ctx, http.MethodPut, p, "policies", b.VHost, p.Name)
+	if _, has := p.Definition[timeoutSetting]; !has || !Refused(err) || !strings.Contains(err.Error(), "not recognised") {
+		return err
+	}
+	p.Definition = maps.Clone(p.Definition)
+	delete(p.Definition, timeoutSetting)
+	if err := b.send(ctx, http.MethodPut, p, "policies", b.VHost, p.Name); err != nil {
+		return err
+	}
+	if b.Warn != nil {
+		b.Warn(fmt.Sprintf("policy %q: the broker is older than 3.12 and knows no %s: set consumer_timeout in its rabbitmq.conf, "+
+			"longer than a scan may take; it is 30 minutes else", p.Name, timeoutSetting))
+	}
+	return nil
 }
 
 // Apply declares everything: policies before the queues that they are for, so that no queue is without its limits for a moment. It can
 // be repeated.
 func (b Broker) Apply(ctx context.Context, d Definitions) error {
 	for _, p := range d.Policies {
-		if err := b.send(ctx, http.MethodPut, p, "policies", b.VHost, p.Name); err != nil {
+		if err := b.setPolicy(ctx, p); err != nil {
 			return fmt.Errorf("policy %q: %w", p.Name, err)
 		}
 	}

@@ -58,6 +58,21 @@ func TestIntegrationApply(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// What the broker is too old for is left out, and said. Debian's is.
+	var warned string
+	broker.Warn = func(text string) { warned = text }
+	if err := apply(strings.Replace(definitions, `"delivery-limit": 1`, `"consumer-timeout": 7800000, "delivery-limit": 1`, 1)); err != nil {
+		t.Error(err)
+	}
+	if warned != "" && !strings.Contains(warned, "set consumer_timeout in its rabbitmq.conf") {
+		t.Errorf("warning %q", warned)
+	}
+	if err := apply(strings.Replace(definitions, `"delivery-limit": 1`, `"no-such-setting": 1`, 1)); !topology.Refused(err) {
+		t.Errorf("error %v of a policy that no broker knows", err)
+	}
+	if err := apply(definitions); err != nil {
+		t.Fatal(err)
+	}
 	connection, err := amqp.Dial(b.AMQPURL("/"))
 	if err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ snapshots: tools ## Take the snapshots of the charts' tests anew; look at what c
 	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
-.PHONY: test lint generated unit race e2e-demo e2e-install e2e-scans e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz
+.PHONY: test lint generated unit race e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz
 test: ## Everything: lint, unit and integration tests and the scenarios, in lanes side by side; prints how long each part took
 	go run ./hack/testrun
 
@@ -93,6 +93,9 @@ e2e-install: tools ## KEDA and the chart on real kubelet nodes: a burst, an upgr
 
 e2e-scans: tools ## The chart of a scan queue on real kubelet nodes: gitleaks, engines in one pod and in several, a source store
 	$(TEST) -timeout 20m -count=1 -run TestScans ./e2e/scenario
+
+e2e-hostile: tools ## Scans that attack their worker, the store, the other tenant and the other engine, on real kubelet nodes
+	$(TEST) -timeout 20m -count=1 -run TestHostile ./e2e/scenario
 
 e2e-calendar: tools ## A shift: push, a period's start and end, an edit while scans run, a broker's restart
 	$(TEST) -timeout 20m -count=1 -run TestCalendar ./e2e/scenario

@@ -202,7 +202,7 @@ func TestAnswerIsBounded(t *testing.T) {
 		}
 	})}
 	go func() { _ = server.Serve(listener) }()
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	_, err = engines.Pod{Sockets: dir, AnswerMaxBytes: 1 << 20}.Call(t.Context(), []string{"evil"}, "", "", nil, nil)
 	if err == nil || errors.Is(err, engines.ErrRetry) || !strings.Contains(err.Error(), "it wrote more") {
 		t.Errorf("error %v", err)

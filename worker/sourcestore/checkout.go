@@ -53,7 +53,7 @@ func (c *Checkout) make(ctx context.Context, r Request, all refs) (err error) {
 		return err
 	}
 	defer g.close()
-	_, err = m.store.git(ctx, gitCall{
+	err = m.store.git(ctx, gitCall{
 		env:       g.environment(os.Environ(), access{}, "GIT_WORK_TREE="+c.Path, "GIT_INDEX_FILE="+filepath.Join(gitDir, "index")),
 		fileBytes: r.Limits.CheckoutBytes,
 	}, "read-tree", "--reset", "-u", c.Commit)

@@ -322,7 +322,7 @@ func (m *mirror) repack(ctx context.Context, s state, fetching *lock) error {
 	if err := g.writeRefs(all); err != nil {
 		return err
 	}
-	_, err = m.store.git(ctx, gitCall{env: g.environment(os.Environ(), access{filter: s.Filter}), held: fetching},
+	err = m.store.git(ctx, gitCall{env: g.environment(os.Environ(), access{filter: s.Filter}), held: fetching},
 		"repack", "-a", "-d", "-k", "--quiet")
 	return err
 }

@@ -317,7 +317,7 @@ func (m *mirror) list(ctx context.Context, r Request) (refs, access, error) {
 	}
 	defer g.close()
 	all := refs{}
-	_, err = m.store.git(ctx, gitCall{
+	err = m.store.git(ctx, gitCall{
 		env: g.environment(os.Environ(), to),
 		out: &records{end: '\n', each: func(line []byte) error { return add(all, string(line), r) }},
 	}, "ls-remote", "--quiet", r.Repository)
@@ -361,7 +361,7 @@ func (m *mirror) fetchObjects(ctx context.Context, r Request, to access, have re
 	} else {
 		args = append(args, to.origin.String())
 	}
-	_, err = m.store.git(ctx, gitCall{
+	err = m.store.git(ctx, gitCall{
 		env: g.environment(os.Environ(), to), stdin: strings.NewReader(strings.Join(ids, "\n") + "\n"), held: fetching,
 		fileBytes: r.Limits.FetchBytes,
 	}, args...)

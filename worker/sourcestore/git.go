@@ -184,16 +184,15 @@ type gitCall struct {
 	held *lock
 	// fileBytes bounds each file that git writes; 0 does not.
 	fileBytes int64
-	// out gets what git writes, in place of the result. An error of it ends git.
+	// out gets what git writes. An error of it ends git.
 	out io.Writer
 }
 
-// git runs git and returns its output.
-func (s *Store) git(ctx context.Context, call gitCall, args ...string) (string, error) {
+// git runs git.
+func (s *Store) git(ctx context.Context, call gitCall, args ...string) error {
 	cmd := exec.Command(s.Git, args...)
-	var stdout bytes.Buffer
 	stderr := &child.Tail{Limit: saidBytes}
-	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = call.env, call.stdin, &stdout, stderr
+	cmd.Env, cmd.Stdin, cmd.Stderr = call.env, call.stdin, stderr
 	watched := &watchedWriter{Writer: call.out}
 	if call.out != nil {
 		cmd.Stdout = watched
@@ -204,15 +203,15 @@ func (s *Store) git(ctx context.Context, call gitCall, args ...string) (string, 
 	err := run(ctx, cmd, call.fileBytes)
 	switch {
 	case watched.err != nil:
-		return "", watched.err
+		return watched.err
 	case err == nil:
-		return strings.TrimSpace(stdout.String()), nil
+		return nil
 	case errors.Is(err, exec.ErrNotFound):
-		return "", fmt.Errorf("%w: the image needs git", err)
+		return fmt.Errorf("%w: the image needs git", err)
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("git %s: %w", args[0], context.Cause(ctx))
+		return fmt.Errorf("git %s: %w", args[0], context.Cause(ctx))
 	}
-	return "", &gitError{args[0], strings.TrimSpace(stderr.String()), err}
+	return &gitError{args[0], strings.TrimSpace(stderr.String()), err}
 }
 
 // run runs a command whose files may be of a size at most. What it starts inherits that.

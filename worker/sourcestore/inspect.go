@@ -21,7 +21,7 @@ func (m *mirror) inspect(ctx context.Context, names []string, each func(id, kind
 		return err
 	}
 	defer g.close()
-	_, err = m.store.git(ctx, gitCall{
+	err = m.store.git(ctx, gitCall{
 		env:   g.environment(os.Environ(), access{}),
 		stdin: strings.NewReader(strings.Join(names, "\n") + "\n"),
 		out: &records{end: '\n', each: func(line []byte) error {
@@ -47,7 +47,7 @@ func (m *mirror) measure(ctx context.Context, r Request, commit string) (bytesOf
 	}
 	defer g.close()
 	files, times := 0, map[string]int64{}
-	_, err = m.store.git(ctx, gitCall{
+	err = m.store.git(ctx, gitCall{
 		env: g.environment(os.Environ(), access{}),
 		out: &records{end: 0, each: func(entry []byte) error {
 			if files++; files > r.Limits.Files {

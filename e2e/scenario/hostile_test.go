@@ -1,0 +1,207 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/ebbtide-dev/ebbtide/e2e/gitserver"
+	"github.com/ebbtide-dev/ebbtide/e2e/scans"
+	"github.com/ebbtide-dev/ebbtide/images"
+	"github.com/ebbtide-dev/ebbtide/worker/results"
+)
+
+// hostileScanner is the image of a scanner that its source has taken over.
+const hostileScanner = "ebbtide-hostile"
+
+// attack is a message whose scan attacks, or whose repository does, and how it has to end: with a result that has a text in it, or among the
+// dead letters with a reason that has.
+type attack struct {
+	body, repository, revision string
+	result, reason             string
+}
+
+const nothing = `{"got":null}`
+
+// TestHostile scans code that attacks its worker, the store, the other tenant and the other engine, on real nodes: nothing leaks, nothing
+// stays, and every message ends with its true reason.
+func TestHostile(t *testing.T) {
+	needNodes(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	s := newScans(ctx, t)
+	image, err := images.Build(ctx, s.root, images.Spec{Name: hostileScanner, Packages: []string{"./e2e/cmd/e2e-hostile"}, Arch: runtime.GOARCH})
+	s.must(err)
+	s.must(s.c.AddImage(ctx, hostileScanner, scans.ImageTag, image))
+	folder, err := scans.SourceVolume(ctx, s.c)
+	s.must(err)
+	hostileRepositories(t, folder)
+
+	// Two tenants, with a claim of one volume.
+	s.helm("install", "evil", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "e2e/scenario/manifests/hostile.yaml")
+	s.helm("install", "victim", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "e2e/scenario/manifests/hostile.yaml",
+		"--set", "sourceStore.claim=evil-source")
+	const repository = "file:///ebbtide-source/hidden.git"
+	s.attack("evil", map[string]attack{
+		"it looks for credentials":                  {body: "credentials", repository: repository, result: nothing},
+		"it writes into the store":                  {body: "store", repository: repository, result: nothing},
+		"it takes all memory":                       {body: "memory", repository: repository, reason: "want of memory"},
+		"a tree of ten thousand million files":      {body: "read", repository: "file:///ebbtide-source/bomb.git", reason: "more than 100000 files and folders"},
+		"a repository that is not there":            {body: "read", repository: "file:///ebbtide-source/none.git", reason: "no such repository"},
+		"a revision that is not there":              {body: "read", repository: repository, revision: "none", reason: `has no "none"`},
+		"a protocol that runs programs":             {body: "read", repository: "ext::sh -c true", reason: "must be a URL"},
+		"a revision that looks like an option":      {body: "read", repository: repository, revision: "--upload-pack=x", reason: "must be a branch"},
+		"attributes that hide a file from scanners": {body: "read", repository: repository, result: "token = 0123456789"},
+		"a scanner that fails":                      {body: "no such attack", repository: repository, reason: "no attack"},
+	})
+	s.attack("victim", map[string]attack{
+		"the other tenant's source is as it was": {body: "read", repository: repository, result: "token = 0123456789"},
+	})
+	// A branch becomes a folder of branches, and the mirror goes on.
+	s.attack("victim", map[string]attack{"a branch": {body: "read", repository: repository, revision: "feature", result: "token"}})
+	bare := filepath.Join(folder, "hidden.git")
+	for _, args := range [][]string{{"branch", "-D", "feature"}, {"branch", "feature/a", "main"}, {"symbolic-ref", "HEAD", "refs/heads/gone"}} {
+		_, err := gitserver.Git(bare, args...)
+		s.must(err)
+	}
+	s.must(owned(folder))
+	s.attack("victim", map[string]attack{
+		"it becomes a folder":        {body: "read", repository: repository, revision: "feature/a", result: "token"},
+		"a HEAD that names nothing":  {body: "read", repository: repository, reason: "has no default branch"},
+		"and the branches are there": {body: "read", repository: repository, revision: "main", result: "token"},
+	})
+	s.helm("uninstall", "victim")
+	s.helm("uninstall", "evil")
+
+	s.helm("install", "engines", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "e2e/scenario/manifests/hostile-engines.yaml")
+	s.attack("engines", map[string]attack{
+		"an engine listens in another's place": {body: "impersonate", result: `{\"got\":null}`},
+		"an engine looks for credentials":      {body: "credentials", result: `{\"got\":null}`},
+	})
+	s.helm("uninstall", "engines")
+	for _, name := range []string{"mirrors/*/config", "mirrors/*/hooks", "planted"} {
+		if found, err := filepath.Glob(filepath.Join(folder, name)); len(found) > 0 || err != nil {
+			s.Errorf("%q is in the store, %v", found, err)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(folder, "checkouts/*/*")); len(left) > 0 || err != nil {
+		s.Errorf("checkouts %q are left, %v", left, err)
+	}
+}
+
+// attack sends messages to a release and looks at how each ends: once, with a result or a reason.
+func (s *scanQueue) attack(name string, attacks map[string]attack) {
+	s.Helper()
+	for id, a := range attacks {
+		headers := amqp.Table{}
+		for header, value := range map[string]string{"repository": a.repository, "revision": a.revision} {
+			if value != "" {
+				headers[header] = value
+			}
+		}
+		s.must(s.channel.PublishWithContext(s.ctx, name, "", true, false, amqp.Publishing{
+			DeliveryMode: amqp.Persistent, MessageId: id, Headers: headers, Body: []byte(a.body),
+		}))
+	}
+	ends := map[string]string{}
+	s.eventually("every message has ended", func() (string, bool) {
+		for _, letter := range s.take(name + ".dead") {
+			reason, _ := letter.Headers["ebbtide-reason"].(string)
+			ends[letter.MessageId] += "dead: " + reason
+		}
+		for _, delivery := range s.take(name + ".results") {
+			result, err := results.Unmarshal(delivery.ContentType, delivery.Body)
+			s.must(err)
+			if id, text := strings.SplitN(result.GetKey(), "/", 2)[0], result.GetText(); text != "" {
+				ends[id] += "result: " + text
+			}
+		}
+		return fmt.Sprintf("%d of %d have ended: %q", len(ends), len(attacks), ends), len(ends) >= len(attacks)
+	})
+	for id, a := range attacks {
+		want, text := "result: ", a.result
+		if a.reason != "" {
+			want, text = "dead: ", a.reason
+		}
+		if end := ends[id]; !strings.HasPrefix(end, want) || !strings.Contains(end, text) || strings.Count(end, want) != 1 {
+			s.Errorf("%s: %s: %q, want %s%q", name, id, end, want, text)
+		}
+		if strings.Contains(ends[id], "amqp://") {
+			s.Errorf("%s: %s: credentials are in %q", name, id, ends[id])
+		}
+	}
+}
+
+// hostileRepositories makes repositories on the volume, where the pods find them without a network.
+func hostileRepositories(t *testing.T, folder string) {
+	t.Helper()
+	clone := t.TempDir()
+	git := func(dir string, args ...string) {
+		t.Helper()
+		if _, err := gitserver.Git(dir, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"hidden.git", "bomb.git"} {
+		git(folder, "init", "--quiet", "--bare", "-b", "main", name)
+	}
+	git(clone, "init", "--quiet", "-b", "main")
+	for name, text := range map[string]string{"secret.env": "token = 0123456789\n", "attributes": "* -diff working-tree-encoding=UTF-16\n"} {
+		if err := os.WriteFile(filepath.Join(clone, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	git(clone, "add", ".")
+	git(clone, "mv", "attributes", ".gitattributes") // after the file was added as it is
+	git(clone, "commit", "--quiet", "-m", "hide")
+	git(clone, "push", "--quiet", filepath.Join(folder, "hidden.git"), "HEAD:main", "HEAD:feature")
+	stream := filepath.Join(clone, "stream")
+	var s strings.Builder
+	s.WriteString("blob\nmark :1\ndata 1\nx\n")
+	for level := range 10 {
+		fmt.Fprintf(&s, "commit refs/heads/main\nmark :%d\ncommitter e2e <e2e@ebbtide.dev> 1700000000 +0000\ndata 1\nc\n", 100+level)
+		if level == 0 {
+			for i := range 10 {
+				fmt.Fprintf(&s, "M 644 :1 f%d\n", i)
+			}
+		} else {
+			fmt.Fprintf(&s, "from :%d\nR \"\" d0\n", 99+level)
+			for i := range 9 {
+				fmt.Fprintf(&s, "C d0 d%d\n", i+1)
+			}
+		}
+		s.WriteString("\n")
+	}
+	if err := os.WriteFile(stream, []byte(s.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := gitserver.FastImport(filepath.Join(folder, "bomb.git"), stream); err != nil {
+		t.Fatal(err)
+	}
+	if err := owned(folder); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// owned gives the repositories on the volume to the user of the pods: git reads none of another's.
+func owned(folder string) error {
+	for _, name := range []string{"hidden.git", "bomb.git"} {
+		err := filepath.WalkDir(filepath.Join(folder, name), func(path string, _ os.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			return os.Chown(path, 65532, 65532)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

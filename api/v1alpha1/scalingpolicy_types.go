@@ -266,12 +266,12 @@ type Target struct {
 	// +kubebuilder:validation:Minimum=1
 	// +optional
 	MessagesPerReplica int32 `json:"messagesPerReplica,omitempty"`
-	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('168h')",message="must be from 1s to 168h"
 	// DrainWithin sizes for draining what waits in this time, where that takes fewer replicas than one for every
 	// messagesPerReplica messages. The workers must go on with the next message (--max-messages 0) for it to work.
 	// +optional
 	DrainWithin *metav1.Duration `json:"drainWithin,omitempty"`
-	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s') && duration(self) <= duration('168h')",message="must be more than 0s and at most 168h"
 	// ServiceTime is the mean time that a replica takes for a message. Unset: observed from finished work, which takes a
 	// source that counts it (RabbitMQ with managementURI, Kafka).
 	// +optional

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -23,6 +22,9 @@ func Validate(p *ScalingPolicy) field.ErrorList {
 // maxStabilization is the longest that a HorizontalPodAutoscaler allows, too.
 const maxStabilization = time.Hour
 
+// maxDuration bounds what is multiplied with numbers of messages.
+const maxDuration = 168 * time.Hour
+
 func validateTarget(p *ScalingPolicy, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	t := &p.Spec.Target
@@ -32,10 +34,11 @@ func validateTarget(p *ScalingPolicy, path *field.Path) field.ErrorList {
 	if *t.MaxReplicas < 0 {
 		errs = append(errs, field.Invalid(path.Child("maxReplicas"), *t.MaxReplicas, "must not be negative"))
 	}
-	for name, duration := range map[string]*metav1.Duration{"drainWithin": t.DrainWithin, "serviceTime": t.ServiceTime} {
-		if duration != nil && duration.Duration <= 0 {
-			errs = append(errs, field.Invalid(path.Child(name), duration.Duration.String(), "must be more than 0s"))
-		}
+	if d := t.DrainWithin; d != nil && (d.Duration < time.Second || d.Duration > maxDuration) {
+		errs = append(errs, field.Invalid(path.Child("drainWithin"), d.Duration.String(), "must be from 1s to 168h"))
+	}
+	if d := t.ServiceTime; d != nil && (d.Duration <= 0 || d.Duration > maxDuration) {
+		errs = append(errs, field.Invalid(path.Child("serviceTime"), d.Duration.String(), "must be more than 0s and at most 168h"))
 	}
 	switch {
 	case t.ServiceTime != nil && t.DrainWithin == nil:

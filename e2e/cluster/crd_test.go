@@ -99,6 +99,8 @@ spec:
 		"two sources":                {`queue: scans}`, `queue: scans}, prometheus: {url: {value: "http://p:9090"}, query: "sum(work)"}`, "set exactly one source", false},
 		"certificate without key":    {`queue: scans`, `queue: scans, tls: {certificate: {value: x}}`, "set certificate and key together", false},
 		"drainWithin":                {`{maxReplicas: 50}`, `{maxReplicas: 50, drainWithin: 10m, serviceTime: 30s}`, "", false},
+		"drainWithin of a moment":    {`{maxReplicas: 50}`, `{maxReplicas: 50, drainWithin: 1ns, serviceTime: 30s}`, "must be from 1s to 168h", false},
+		"serviceTime of centuries":   {`{maxReplicas: 50}`, `{maxReplicas: 50, drainWithin: 10m, serviceTime: 2562047h}`, "must be more than 0s and at most 168h", false},
 		"serviceTime alone":          {`{maxReplicas: 50}`, `{maxReplicas: 50, serviceTime: 30s}`, "serviceTime is used by drainWithin only", false},
 		"drainWithin, not observed":  {`{maxReplicas: 50}`, `{maxReplicas: 50, drainWithin: 10m}`, "drainWithin must know the service time", false},
 		"group":                      {`{maxReplicas: 50}`, `{maxReplicas: 50, maxReplicasGroup: {name: seats, maxReplicas: 20, weight: 2}}`, "", false},

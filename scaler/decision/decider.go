@@ -217,7 +217,10 @@ func (d *Decider) decideBy(
 		st.observation = observation
 		st.serviceTime.Observe(observation)
 	}
-	published := d.published(name)
+	var published Published
+	if p.Group != nil || observesServiceTime(p) {
+		published = d.published(name)
+	}
 	decided = size(st, p, now, failure, limits, published)
 	if p.Group != nil {
 		decided = d.withinGroup(decided, p, published)
@@ -244,7 +247,7 @@ func (d *Decider) published(name types.NamespacedName) Published {
 func size(st *state, p *policy.Policy, now time.Time, failure error, limits calendar.Limits, published Published) sizing.Decision {
 	mean := cmp.Or(published.ServiceTime, st.serviceTime.Mean())
 	decided := sizing.Decide(now, st.observation, failure, limits, p.Target, mean)
-	if p.Target.DrainWithin > 0 && p.Target.ServiceTime == 0 && mean == 0 {
+	if observesServiceTime(p) && mean == 0 {
 		previous := int64(st.decision.Target)
 		if st.decision.Time.IsZero() {
 			previous = published.Target
@@ -256,6 +259,8 @@ func size(st *state, p *policy.Policy, now time.Time, failure error, limits cale
 	}
 	return decided
 }
+
+func observesServiceTime(p *policy.Policy) bool { return p.Target.DrainWithin > 0 && p.Target.ServiceTime == 0 }
 
 // ServiceTime returns what a policy's messages take as this replica has observed it, 0 when it is not known.
 func (d *Decider) ServiceTime(name types.NamespacedName) time.Duration {

@@ -285,7 +285,7 @@ func TestGroupOfReplicas(t *testing.T) {
 	tick := func() {
 		t.Helper()
 		b.clock.Add(1)
-		b.shareOutAll(func(name types.NamespacedName) {
+		b.shareOutAll(false, func(name types.NamespacedName) {
 			p, _, _ := b.store.Get(name)
 			share, known := b.ShareOf(p)
 			if known {
@@ -317,10 +317,17 @@ func TestGroupOfReplicas(t *testing.T) {
 	if got := ask("a"); got != 0 {
 		t.Errorf("target %d before the leader has shared the cap out, want 0", got)
 	}
+	b.shareOutAll(true, func(types.NamespacedName) {})
+	if p, _, _ := b.store.Get(types.NamespacedName{Namespace: "scan", Name: "a"}); p != nil {
+		if share, _ := b.ShareOf(p); share != 5 {
+			t.Errorf("a leader waits with a group that no leader before it shared out: %d, want half", share)
+		}
+	}
 	ticks(40)
 	if got := ask("a"); got != 10 {
 		t.Errorf("target %d of a alone, want 10", got)
 	}
+	b.shareOutAll(true, func(name types.NamespacedName) { t.Errorf("a leader that was just elected changes the share of %s", name) })
 	other.ready.Store(40)
 	ticks(40)
 	if a, b := ask("a"), ask("b"); a != 5 || b != 0 {

@@ -2,6 +2,7 @@ package decision
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,14 +163,13 @@ func (d *Decider) ShareOut(ctx context.Context, changed func(types.NamespacedNam
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if d.config.Now().Sub(began) >= settleWatched {
-				d.shareOutAll(changed)
-			}
+			d.shareOutAll(d.config.Now().Sub(began) < settleWatched, changed)
 		}
 	}
 }
 
-func (d *Decider) shareOutAll(changed func(types.NamespacedName)) {
+// shareOutAll shares the caps of all groups out. Freshly tells that another replica may have led a moment ago: groups that have shares already wait then.
+func (d *Decider) shareOutAll(freshly bool, changed func(types.NamespacedName)) {
 	done := map[groupName]bool{}
 	for _, name := range d.config.Policies.Names() {
 		p, _, _ := d.config.Policies.Get(name)
@@ -177,6 +177,9 @@ func (d *Decider) shareOutAll(changed func(types.NamespacedName)) {
 			continue
 		}
 		done[groupOf(p)] = true
+		if freshly && d.wasShared(p) {
+			continue
+		}
 		g := d.group(groupOf(p))
 		g.mu.Lock()
 		d.shareOut(g, p)
@@ -191,6 +194,13 @@ func (d *Decider) shareOutAll(changed func(types.NamespacedName)) {
 			changed(name)
 		}
 	}
+}
+
+// wasShared reports whether a policy of p's group has a share of its cap.
+func (d *Decider) wasShared(p *policy.Policy) bool {
+	return slices.ContainsFunc(d.config.Policies.Group(p), func(member *policy.Policy) bool {
+		return d.published(member.Name).Group == p.Group.Name
+	})
 }
 
 // ShareOf returns the share of its group's cap that a policy should have, as ShareOut found it, and false where there is none yet.

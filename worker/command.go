@@ -2,7 +2,6 @@ package worker
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/ebbtide-dev/ebbtide/internal/child"
 )
@@ -27,64 +25,101 @@ const (
 // reasonBytes is how much of the end of standard error goes into the reason of a dead letter.
 const reasonBytes = 2 << 10
 
-// execute runs the command on a message. When ctx ends the command's process group is killed. An error means that the
-// command could not be run at all, not that it failed. What it wrote is in out.
+// errTimeout is the cause of the end of a command that ran for too long.
+var errTimeout = errors.New("the scan ran for too long")
+
+// execute runs the command on a message. When ctx ends the command is ended. An error means that the message is to be left to another
+// worker: the command could not run at all, or was ended for a reason that is not the message's. What it wrote is in out. With an outcome
+// and an error that wraps child.ErrLeft the message is settled, and it is the last.
 func execute(ctx context.Context, config *Config, queued *Message, out *output) (outcome, error) {
 	message, err := child.MemoryFile("message", queued.Body)
 	if err != nil {
 		return outcome{}, fmt.Errorf("put the message into a file: %w", err)
 	}
 	defer message.Close()
+	scratch, err := newScratch(config)
+	if err != nil {
+		return outcome{}, err
+	}
 	stderr := &child.Tail{Limit: reasonBytes}
+	passed := &progress{log: config.Log.With("message", queued.Key)}
 
 	cmd := exec.Command(config.Command[0], config.Command[1:]...)
-	cmd.Env = environment(os.Environ(), config, queued)
+	cmd.Env = environment(os.Environ(), config, queued, scratch.folder)
 	cmd.Stdin = bytes.NewReader(queued.Body)
 	cmd.Stdout = out
-	cmd.Stderr = io.MultiWriter(config.Stderr, stderr)
+	cmd.Stderr = io.MultiWriter(passed, stderr)
 	cmd.ExtraFiles = []*os.File{message}
-	o := outcome{started: time.Now()}
-	ended, err := child.Start(cmd)
-	if err != nil {
-		return outcome{}, fmt.Errorf("start %s: %w", config.Command[0], err)
+	boundary := child.Boundary{
+		Reaper: config.Reaper, Grace: config.CommandGrace, User: config.User, Confinement: scratch.writable(config.Confinement),
 	}
-	select {
-	case err = <-ended:
-	case <-ctx.Done():
-		_ = child.Kill(cmd, ended) // that it was killed
-		return outcome{}, context.Cause(ctx)
+	killed := config.memory().kills()
+	end, err := boundary.Run(ctx, cmd)
+	passed.flush()
+	left := scratch.remove()
+	switch {
+	case errors.Is(err, child.ErrLeft) && end.State == nil:
+		return outcome{}, errors.Join(err, left) // the command itself still runs
+	case errors.Is(err, child.ErrLeft):
+		left = errors.Join(err, left)
+	case err != nil:
+		o, err := notStarted(config.Command[0], err)
+		return o, errors.Join(err, left)
 	}
-	o.finished = time.Now()
-	if code := cmd.ProcessState.ExitCode(); code >= 0 {
+	o := outcome{started: end.Started, finished: end.Finished}
+	if code := end.State.ExitCode(); code >= 0 {
 		o.exitCode = &code
 	}
-	if errors.Is(out.failure, errTooLarge) {
-		o.verdict, o.reason = failed, out.failure.Error()
-		return o, nil
-	}
-	var exit *exec.ExitError
-	if err := cmp.Or(out.failure, err); err != nil && !errors.As(err, &exit) {
-		return outcome{}, fmt.Errorf("run %s: %w", config.Command[0], err)
-	}
-	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	status := end.State.Sys().(syscall.WaitStatus)
 	signal := 0
 	if status.Signaled() {
 		signal = int(status.Signal())
 	}
-	o.verdict, o.reason = judge(status.ExitStatus(), signal, config.RetryableExitCodes)
-	if said := strings.TrimSpace(stderr.String()); o.verdict != succeeded && said != "" {
-		o.reason += ": " + said
+	succeeded := signal == 0 && status.ExitStatus() == 0
+	switch {
+	case errors.Is(out.failure, errTooLarge):
+		o.verdict, o.reason = Fail, out.failure.Error()
+		return o, left
+	case out.failure != nil:
+		return outcome{}, errors.Join(out.failure, left)
+	case errors.Is(end.Stopped, errTimeout):
+		o.verdict, o.reason = config.Endings.Timeout, end.Stopped.Error()
+	case end.Stopped != nil:
+		return outcome{}, errors.Join(end.Stopped, left)
+	case !succeeded && config.memory().kills() > killed:
+		o.verdict, o.reason = config.Endings.Memory, config.memory().reason()
+	default:
+		o.verdict, o.reason = config.Endings.judge(status.ExitStatus(), signal)
 	}
-	return o, nil
+	if o.verdict != Succeed {
+		o.reason = said(o.reason, stderr.String())
+	}
+	return o, left
 }
 
-// environment is the worker's own, less its credentials, with the message's properties.
-func environment(own []string, config *Config, message *Message) []string {
+// notStarted tells what another attempt may change from what it can't: a machine that is short of something, and a message or a program
+// that no worker can start.
+func notStarted(program string, err error) (outcome, error) {
+	for _, passing := range []error{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY, syscall.EIO} {
+		if errors.Is(err, passing) {
+			return outcome{verdict: Retry, reason: fmt.Sprintf("the command can't be started now: %v", err)}, nil
+		}
+	}
+	return outcome{verdict: Fail, reason: fmt.Sprintf("start %s: %v", program, err)}, nil
+}
+
+// environment is the worker's own, less its credentials, with those that are the command's and with the message's properties.
+func environment(own []string, config *Config, message *Message, temporary string) []string {
 	env := make([]string, 0, len(own)+8)
 	for _, variable := range own {
-		if name, _, _ := strings.Cut(variable, "="); !slices.Contains(config.HiddenVariables, name) {
+		name, _, _ := strings.Cut(variable, "=")
+		if !slices.Contains(config.HiddenVariables, name) && (temporary == "" || name != "TMPDIR") {
 			env = append(env, variable)
 		}
+	}
+	env = append(env, config.Environment...)
+	if temporary != "" {
+		env = append(env, "TMPDIR="+temporary)
 	}
 	add := func(name, value string) {
 		if value != "" && !strings.ContainsRune(value, 0) {

@@ -9,6 +9,9 @@ import (
 
 var errTooLarge = errors.New("the result is too large")
 
+// TooLarge is the error of a queue that does not take a result of that many bytes.
+func TooLarge(err error) error { return fmt.Errorf("%w: %w", errTooLarge, err) }
+
 // content is what a command wrote: in memory, or in the store.
 type content struct {
 	inline            []byte

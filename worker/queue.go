@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/worker/results"
@@ -13,13 +14,16 @@ type Message struct {
 	Key string
 	// ID, CorrelationID, ContentType and RoutingKey are the producer's. Any may be empty.
 	ID, CorrelationID, ContentType, RoutingKey string
-	// Headers that have a value which can be printed.
-	Headers map[string]string
-	Body    []byte
+	// Headers that have a value which can be printed. HeaderBytes is the size of all.
+	Headers     map[string]string
+	HeaderBytes int
+	Body        []byte
 	// Queued is when the message was sent, as far as it says.
 	Queued time.Time
 	// Attempt is 1 when the message is delivered for the first time. An attempt counts however it ended, be it with a killed worker.
 	Attempt int
+	// LastReason is why the attempt before this one failed, where that is known.
+	LastReason string
 	// Held ends, with the cause, when the message is no longer this worker's: the broker will give it to another.
 	Held context.Context
 }
@@ -38,6 +42,18 @@ type DeadLetter struct {
 	Reason, Result string
 }
 
+// Attempt is another one that is asked for.
+type Attempt struct {
+	// Number of the attempt that failed, from 1, and why it did.
+	Number int
+	Reason string
+	// After is how long to wait. A queue that has no place to wait in does what it can.
+	After time.Duration
+}
+
+// ErrNoLarger is the error of a message that nobody with more memory takes.
+var ErrNoLarger = errors.New("no workers with more memory are set")
+
 // Queue delivers messages, one at a time, and settles them. Each of the packages under this one knows one kind of broker.
 //
 // A message that Next returned is settled by one of Ack, Retry, DeadLetter and GiveBack before Next is called again. Next and
@@ -49,13 +65,16 @@ type Queue interface {
 	Next(ctx context.Context) (*Message, error)
 	// Leave says that no message is wanted any more. One that is on its way arrives by Next nevertheless.
 	Leave() error
-	// Publish returns once the broker has the result for good.
+	// Publish returns once the broker has the result for good. The error of one that the broker takes at no size like this is TooLarge.
 	Publish(ctx context.Context, result Publication) error
 	// Ack says that the message is done.
 	Ack(ctx context.Context, message *Message) error
-	// Retry asks for another attempt.
-	Retry(ctx context.Context, message *Message) error
-	// DeadLetter puts the message, as it was, where failed ones are kept, and is done with it.
+	// Retry asks for another attempt, and is done with this one.
+	Retry(ctx context.Context, message *Message, again Attempt) error
+	// Forward hands the message to workers with more memory, with its attempts counted anew. ErrNoLarger is the error where there are none,
+	// or where these are those: then the message is not settled.
+	Forward(ctx context.Context, message *Message, why Attempt) error
+	// DeadLetter puts the message, as it was, where failed ones are kept, and is done with it. What it adds is cut so that it fits.
 	DeadLetter(ctx context.Context, message *Message, letter DeadLetter) error
 	// GiveBack leaves the message to another worker, as far as the broker has not taken it back by itself.
 	GiveBack(message *Message)

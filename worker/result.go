@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -15,23 +14,17 @@ import (
 	"github.com/ebbtide-dev/ebbtide/worker/results"
 )
 
-// enginesHeader of a message names the engines that its scan is complete with, separated by commas. It goes before what the worker
-// was told.
-const enginesHeader = "ebbtide-engines"
-
-// result says how a message ended.
-func (c *Config) result(queue string, message *Message, o outcome) *resultsv1alpha1.Result {
+// result says how a message ended. Whatever is in the message, it can be encoded, and without content it fits minimumResultLimit.
+func (c *Config) result(queue string, message *Message, engines []string, o outcome) *resultsv1alpha1.Result {
 	r := &resultsv1alpha1.Result{
-		Key: message.Key, Scan: cmp.Or(message.CorrelationID, message.Key), Engine: c.Engine, ExpectedEngines: c.Engines,
-		Status: resultsv1alpha1.Status_STATUS_SUCCEEDED, Reason: o.reason,
+		Key: Identity(message.Key, MaxIDBytes), Scan: Identity(cmp.Or(message.CorrelationID, message.Key), MaxIDBytes),
+		Engine: c.Engine, ExpectedEngines: engines,
+		Status: resultsv1alpha1.Status_STATUS_SUCCEEDED, Reason: printable(o.reason),
 		QueuedTime: timestamp(message.Queued), StartedTime: timestamp(o.started), FinishedTime: timestamp(o.finished),
 		Attempt: int32(message.Attempt), Queue: queue, Worker: c.Name,
 	}
 	if c.Engine != "" {
-		r.Key += "/" + c.Engine
-	}
-	if engines := message.Headers[enginesHeader]; engines != "" {
-		r.ExpectedEngines = strings.Split(strings.ReplaceAll(engines, " ", ""), ",")
+		r.Key = Identity(message.Key, MaxIDBytes-1-len(c.Engine)) + "/" + c.Engine
 	}
 	if len(r.ExpectedEngines) > 0 && !slices.Contains(r.ExpectedEngines, c.Engine) {
 		r.ExpectedEngines = append(slices.Clone(r.ExpectedEngines), c.Engine)
@@ -39,7 +32,7 @@ func (c *Config) result(queue string, message *Message, o outcome) *resultsv1alp
 	if o.exitCode != nil {
 		r.ExitCode = proto.Int32(int32(*o.exitCode))
 	}
-	if o.verdict != succeeded {
+	if o.verdict != Succeed {
 		r.Status = resultsv1alpha1.Status_STATUS_FAILED
 		return r
 	}
@@ -90,8 +83,9 @@ func deadLetter(r *resultsv1alpha1.Result) (DeadLetter, error) {
 }
 
 func timestamp(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
+	stamp := timestamppb.New(t)
+	if t.IsZero() || !stamp.IsValid() { // a producer may say the year 100,000
 		return nil
 	}
-	return timestamppb.New(t)
+	return stamp
 }

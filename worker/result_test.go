@@ -58,7 +58,7 @@ func TestResult(t *testing.T) {
 			},
 		},
 		"never run": {
-			outcome: func(o *outcome) { *o = outcome{verdict: failed, reason: "gone", finished: finished} },
+			outcome: func(o *outcome) { *o = outcome{verdict: Fail, reason: "gone", finished: finished} },
 			want: func(r *resultsv1alpha1.Result) {
 				r.Status, r.Reason, r.ExitCode, r.StartedTime = resultsv1alpha1.Status_STATUS_FAILED, "gone", nil, nil
 				r.ContentType, r.Digest, r.Size, r.Content = "", "", 0, nil
@@ -80,7 +80,11 @@ func TestResult(t *testing.T) {
 			if tc.want != nil {
 				tc.want(want)
 			}
-			if diff := cmp.Diff(want, c.result("scans", m, o), protocmp.Transform()); diff != "" {
+			order, err := c.admit(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, c.result("scans", m, order.engines, o), protocmp.Transform()); diff != "" {
 				t.Errorf("result (-want +got):\n%s", diff)
 			}
 		})
@@ -133,7 +137,7 @@ func TestResultLimit(t *testing.T) {
 			if o.output, err = out.keep(); err != nil {
 				t.Fatal(err)
 			}
-			r := c.result("scans", &Message{Key: "k"}, o)
+			r := c.result("scans", &Message{Key: "k"}, nil, o)
 			p, err := c.publication(r, o.output.inline)
 			if tc.fails == "encode" {
 				if !errors.Is(err, errTooLarge) || !strings.Contains(err.Error(), tc.says) {

@@ -1,13 +1,17 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"os"
+	"syscall"
 	"time"
 
+	"github.com/ebbtide-dev/ebbtide/internal/child"
+	resultsv1alpha1 "github.com/ebbtide-dev/ebbtide/proto/ebbtide/results/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/worker/results"
 	"github.com/ebbtide-dev/ebbtide/worker/summary"
 )
@@ -20,8 +24,12 @@ type Config struct {
 	Command []string
 	// HiddenVariables of the environment hold credentials: commands do not get them.
 	HiddenVariables []string
-	// RetryableExitCodes of the command ask for another attempt.
-	RetryableExitCodes []int
+	// Environment is what commands get besides the worker's own: NAME=value.
+	Environment []string
+	// Endings of the command, and what becomes of the message.
+	Endings Endings
+	// RetryDelays before the second attempt, the third and so on; the last one repeats. None: at once.
+	RetryDelays []time.Duration
 	// MaxAttempts after which a message fails, those that killed their worker included; 0 is no limit but the broker's.
 	MaxAttempts int
 
@@ -43,11 +51,28 @@ type Config struct {
 	MaxLifetime time.Duration
 	// IdleTimeout is how long to wait for a message before leaving; 0 waits for ever.
 	IdleTimeout time.Duration
-	// GracePeriod is how long a command may go on after the worker was asked to stop.
+	// GracePeriod is how long a command may go on after the worker was asked to stop, CommandGrace included.
 	GracePeriod time.Duration
+	// CommandGrace is how long a command may go on after SIGTERM.
+	CommandGrace time.Duration
+	// ScanTimeout bounds a command; 0: nothing does. A message's header may lower it.
+	ScanTimeout time.Duration
 
-	Log    *slog.Logger
-	Stderr io.Writer
+	// Reaper ends what commands leave behind; nil: what left the command's process group stays.
+	Reaper *child.Reaper
+	// Confinement and User of commands; nil: none, and the worker's.
+	Confinement *child.Confinement
+	User        *syscall.Credential
+	// Scratch are folders that belong to commands: emptied before and after each. Temporary files are in the first, or in $TMPDIR.
+	Scratch []string
+
+	Log *slog.Logger
+}
+
+// memory is the cgroup that commands run in.
+func (c *Config) memory() memory {
+	self, _ := os.ReadFile("/proc/self/cgroup") // without it there is nothing to tell
+	return ownMemory("/sys/fs/cgroup", string(self))
 }
 
 // Summary is what a worker did.
@@ -141,54 +166,69 @@ func (s *session) handle(ctx context.Context, message *Message) (last string, er
 	}
 	out := &output{inline: s.config.ResultLimit, maximum: s.config.ResultMaxBytes, store: s.config.ResultStore}
 	defer out.discard()
-	o, err := s.run(ctx, message, out)
-	s.summary.ScanSeconds.Add(time.Since(begin).Seconds())
+	order, err := s.config.admit(message)
+	o, left := outcome{verdict: Fail, finished: begin}, error(nil)
 	if err != nil {
+		o.reason = "the message can't be scanned: " + err.Error()
+	} else if o, err = s.run(ctx, message, order, out); errors.Is(err, child.ErrLeft) && !o.finished.IsZero() {
+		left, err = err, nil
+	} else if err != nil {
+		s.summary.ScanSeconds.Add(time.Since(begin).Seconds())
 		log.Error("scan did not finish", "error", err)
 		return "error", s.giveBack(message, err)
 	}
+	s.summary.ScanSeconds.Add(time.Since(begin).Seconds())
 	last = s.isLast(ctx)
+	if left != nil {
+		last = "error"
+	}
 	if last != "" {
 		if err := s.leave(); err != nil {
 			return "error", s.giveBack(message, err)
 		}
 	}
-	if err := s.settle(message, o); err != nil {
+	o = o.exhausted(message.Attempt, s.config.MaxAttempts)
+	if err := s.settle(message, order, o); err != nil {
 		log.Error("message is not settled", "error", err)
-		return "error", s.giveBack(message, err)
+		return "error", s.giveBack(message, errors.Join(err, left))
 	}
-	log.Info("scan ended", "exitCode", exitCode(o), "reason", o.reason, "seconds", o.finished.Sub(o.started).Seconds())
-	return last, nil
+	log.Info("scan ended", "exitCode", exitCode(o), "verdict", o.verdict.String(), "reason", o.reason, "seconds", o.seconds())
+	return last, left
 }
 
 // run runs the command, unless the message has had its attempts.
-func (s *session) run(ctx context.Context, message *Message, out *output) (outcome, error) {
+func (s *session) run(ctx context.Context, message *Message, order order, out *output) (outcome, error) {
 	if s.config.MaxAttempts > 0 && message.Attempt > s.config.MaxAttempts {
-		now := time.Now()
-		return outcome{
-			verdict: failed, finished: now,
-			reason: fmt.Sprintf("attempt %d of %d ended without an answer: its worker was killed, or lost the broker",
-				s.config.MaxAttempts, s.config.MaxAttempts),
-		}, nil
+		o := outcome{verdict: Fail, finished: time.Now(), reason: fmt.Sprintf("attempt %d of %d ended without an answer: its worker was killed, "+
+			"perhaps for want of memory, or lost the broker", s.config.MaxAttempts, s.config.MaxAttempts)}
+		if message.LastReason != "" {
+			o.reason += "; an attempt before: " + message.LastReason
+		}
+		return o, nil
 	}
-	running, kill := context.WithCancelCause(context.Background())
-	defer kill(nil)
-	stop := s.watch(ctx, running, message.Held, kill)
+	running, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	stop := s.watch(ctx, running, message.Held, order.timeout, end)
 	o, err := execute(running, s.config, message, out)
 	stop()
-	if err != nil || o.verdict != succeeded {
-		return o.exhausted(message.Attempt, s.config.MaxAttempts), err
+	if o.verdict != Succeed || o.finished.IsZero() {
+		return o, err
 	}
+	left := err
 	o.output, err = out.keep()
-	return o, err
+	return o, cmp.Or(err, left)
 }
 
-// watch ends the command when the message is another's, and once the grace period after a stop is over.
-func (s *session) watch(ctx, running, held context.Context, kill context.CancelCauseFunc) (stop func()) {
+// watch ends the command when the message is another's, when its time is over, and when the grace period after a stop leaves just the time
+// that a command has after SIGTERM.
+func (s *session) watch(ctx, running, held context.Context, timeout time.Duration, end context.CancelCauseFunc) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		stopping := ctx.Done()
-		var grace <-chan time.Time
+		var grace, over <-chan time.Time
+		if timeout > 0 {
+			over = time.After(timeout)
+		}
 		for {
 			select {
 			case <-done:
@@ -196,13 +236,14 @@ func (s *session) watch(ctx, running, held context.Context, kill context.CancelC
 			case <-running.Done():
 				return
 			case <-held.Done():
-				kill(context.Cause(held))
-				return
+				end(context.Cause(held))
+			case <-over:
+				end(fmt.Errorf("%w: longer than %s", errTimeout, timeout))
 			case <-stopping:
 				stopping = nil
-				grace = time.After(s.config.GracePeriod)
+				grace = time.After(s.config.GracePeriod - s.config.CommandGrace)
 			case <-grace:
-				kill(fmt.Errorf("asked to stop, and %s later the command still ran", s.config.GracePeriod))
+				end(fmt.Errorf("asked to stop, and %s later the command still ran", s.config.GracePeriod-s.config.CommandGrace))
 			}
 		}
 	}()
@@ -225,27 +266,37 @@ func (s *session) isLast(ctx context.Context) string {
 }
 
 // settle does with the message what the outcome asks for. A result is with the broker before its message is gone from there.
-func (s *session) settle(message *Message, o outcome) error {
+func (s *session) settle(message *Message, order order, o outcome) error {
 	ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
 	defer cancel()
-	if o.verdict == retry {
-		s.summary.Retried++
-		return s.queue.Retry(ctx, message)
+	again := Attempt{Number: message.Attempt, Reason: printable(o.reason)}
+	switch o.verdict {
+	case Retry, Larger:
+		if delays := s.config.RetryDelays; len(delays) > 0 {
+			again.After = delays[min(message.Attempt, len(delays))-1]
+		}
+		send := s.queue.Retry
+		if o.verdict == Larger {
+			send = s.queue.Forward
+		}
+		err := send(ctx, message, again)
+		if !errors.Is(err, ErrNoLarger) && !errors.Is(err, errTooLarge) {
+			s.summary.Retried++
+			return err
+		}
+		o.verdict, o.reason = Fail, o.reason+"; "+err.Error()
 	}
-	result := s.config.result(s.queue.Name(), message, o)
-	publication, err := s.config.publication(result, o.output.inline)
+	result := s.config.result(s.queue.Name(), message, order.engines, o)
+	err := s.publish(ctx, result, o.output.inline)
 	if errors.Is(err, errTooLarge) {
-		o.verdict, o.reason = failed, err.Error()
-		result = s.config.result(s.queue.Name(), message, o)
-		publication, err = s.config.publication(result, nil)
-	}
-	if err == nil {
-		err = s.queue.Publish(ctx, publication)
+		o.verdict, o.reason = Fail, err.Error()
+		result = s.config.result(s.queue.Name(), message, order.engines, o)
+		err = s.publish(ctx, result, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("publish the result: %w", err)
 	}
-	if o.verdict == succeeded {
+	if o.verdict == Succeed {
 		s.summary.Succeeded++
 		return s.queue.Ack(ctx, message)
 	}
@@ -255,6 +306,15 @@ func (s *session) settle(message *Message, o outcome) error {
 		return err
 	}
 	return s.queue.DeadLetter(ctx, message, letter)
+}
+
+// publish publishes a result, with its content in it or in the store.
+func (s *session) publish(ctx context.Context, result *resultsv1alpha1.Result, inline []byte) error {
+	publication, err := s.config.publication(result, inline)
+	if err != nil {
+		return err
+	}
+	return s.queue.Publish(ctx, publication)
 }
 
 // giveBack leaves the message to another worker, and leaves.

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -17,30 +18,47 @@ import (
 )
 
 func TestJudge(t *testing.T) {
+	endings := DefaultEndings()
+	for _, rule := range []string{"3=succeed", "64-70=retry", "66=fail", "memory=larger"} {
+		if err := endings.Set(rule); err != nil {
+			t.Fatal(err)
+		}
+	}
 	cases := map[string]struct {
 		exitCode, signal int
-		want             verdict
+		want             Verdict
 		reason           string
 	}{
-		"success":   {0, 0, succeeded, ""},
-		"retryable": {75, 0, retry, "the command exited with 75, which asks for another attempt"},
-		"killed":    {-1, 9, retry, "the command was killed by signal 9"},
-		"failure":   {3, 0, failed, "the command exited with 3"},
+		"success":                 {0, 0, Succeed, ""},
+		"named success":           {3, 0, Succeed, ""},
+		"retryable":               {75, 0, Retry, "the command exited with 75, which asks for another attempt"},
+		"of a range":              {70, 0, Retry, "the command exited with 70, which asks for another attempt"},
+		"of a range, named after": {66, 0, Fail, "the command exited with 66"},
+		"killed":                  {-1, 9, Retry, "the command was killed by signal 9"},
+		"failure":                 {4, 0, Fail, "the command exited with 4"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, reason := judge(tc.exitCode, tc.signal, []int{75})
+			got, reason := endings.judge(tc.exitCode, tc.signal)
 			if got != tc.want || reason != tc.reason {
 				t.Errorf("%v, %q; want %v, %q", got, reason, tc.want, tc.reason)
 			}
 		})
 	}
+	if endings.Memory != Larger {
+		t.Errorf("memory is %v", endings.Memory)
+	}
+	for _, wrong := range []string{"", "75", "75=again", "256=fail", "9-3=fail", "x=fail", "-1=fail"} {
+		if err := endings.Set(wrong); err == nil {
+			t.Errorf("%q is taken", wrong)
+		}
+	}
 }
 
 func config(command ...string) Config {
 	return Config{
-		Name: "test", Command: command, RetryableExitCodes: []int{75}, ResultFormat: results.JSON, ResultLimit: 1 << 20,
-		ResultMaxBytes: 1 << 20, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Stderr: io.Discard,
+		Name: "test", Command: command, Endings: DefaultEndings(), ResultFormat: results.JSON, ResultLimit: 1 << 20,
+		ResultMaxBytes: 1 << 20, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }
 
@@ -50,7 +68,7 @@ func TestExecute(t *testing.T) {
 	}
 	cases := map[string]struct {
 		script  string
-		want    verdict
+		want    Verdict
 		reason  string
 		result  string
 		maximum int64
@@ -63,11 +81,11 @@ func TestExecute(t *testing.T) {
 		},
 		"no credentials": {script: "echo [$SECRET]", result: "[]\n"},
 		"input unread":   {script: "exit 0"},
-		"failure":        {script: "echo why >&2; exit 3", want: failed, reason: "the command exited with 3: why"},
-		"retry":          {script: "exit 75", want: retry, reason: "the command exited with 75, which asks for another attempt"},
-		"killed":         {script: "kill -9 $$", want: retry, reason: "the command was killed by signal 9"},
+		"failure":        {script: "echo why >&2; exit 3", want: Fail, reason: "the command exited with 3: why"},
+		"retry":          {script: "exit 75", want: Retry, reason: "the command exited with 75, which asks for another attempt"},
+		"killed":         {script: "kill -9 $$", want: Retry, reason: "the command was killed by signal 9"},
 		"result too large": {
-			script: "yes", maximum: 1000, want: failed, reason: "the result is too large: more than 1000 bytes on standard output",
+			script: "yes", maximum: 1000, want: Fail, reason: "the result is too large: more than 1000 bytes on standard output",
 		},
 	}
 	t.Setenv("SECRET", "amqp://user:secret@broker/")
@@ -80,7 +98,7 @@ func TestExecute(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.verdict != tc.want || got.reason != tc.reason || tc.want == succeeded && string(out.memory) != tc.result {
+			if got.verdict != tc.want || got.reason != tc.reason || tc.want == Succeed && string(out.memory) != tc.result {
 				t.Errorf("verdict %v, reason %q, result %q; want %v, %q, %q",
 					got.verdict, got.reason, out.memory, tc.want, tc.reason, tc.result)
 			}
@@ -88,8 +106,9 @@ func TestExecute(t *testing.T) {
 	}
 	t.Run("no such command", func(t *testing.T) {
 		c := config("no-such-scanner")
-		if _, err := execute(t.Context(), &c, message, &output{}); err == nil || !strings.Contains(err.Error(), "start no-such-scanner") {
-			t.Errorf("error %v", err)
+		got, err := execute(t.Context(), &c, message, &output{})
+		if err != nil || got.verdict != Fail || !strings.Contains(got.reason, "start no-such-scanner") {
+			t.Errorf("%+v, error %v: want a failure that stays", got, err)
 		}
 	})
 }
@@ -98,7 +117,7 @@ func TestExecute(t *testing.T) {
 func TestCommandDiesWithWorker(t *testing.T) {
 	if os.Getenv("EBBTIDE_TEST_VICTIM") != "" {
 		c := config("sh", "-c", "echo $$ >&2; exec sleep 60")
-		c.Stderr = os.Stderr
+		c.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 		_, _ = execute(context.Background(), &c, &Message{}, &output{})
 		return
 	}
@@ -111,12 +130,11 @@ func TestCommandDiesWithWorker(t *testing.T) {
 	if err := victim.Start(); err != nil {
 		t.Fatal(err)
 	}
-	line := make([]byte, 16)
-	n, err := stderr.Read(line)
+	line, err := bufio.NewReader(stderr).ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
 	}
-	scanner := strings.TrimSpace(string(line[:n]))
+	_, scanner, _ := strings.Cut(strings.TrimSpace(line), "line=")
 	if _, err := os.Stat("/proc/" + scanner); err != nil {
 		t.Fatalf("the command does not run: %v", err)
 	}

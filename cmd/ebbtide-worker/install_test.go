@@ -11,7 +11,7 @@ import (
 func TestInstall(t *testing.T) {
 	dir := t.TempDir()
 	for range 2 {
-		cmd := command(time.Now())
+		cmd := command(time.Now(), nil)
 		cmd.SetArgs([]string{"install", dir})
 		if err := cmd.ExecuteContext(t.Context()); err != nil {
 			t.Fatal(err)

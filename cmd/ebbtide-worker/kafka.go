@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
+	"github.com/ebbtide-dev/ebbtide/internal/secret"
 	"github.com/ebbtide-dev/ebbtide/worker"
 	"github.com/ebbtide-dev/ebbtide/worker/kafka"
 )
@@ -20,7 +21,7 @@ import (
 // kafkaPasswordVariable is the environment variable that holds the password for SASL.
 const kafkaPasswordVariable = "KAFKA_PASSWORD"
 
-func kafkaCommand(begin time.Time) *cobra.Command {
+func kafkaCommand(begin time.Time, secrets secret.Values) *cobra.Command {
 	var o runOptions
 	var q kafka.Config
 	var security kafkaSecurity
@@ -32,13 +33,13 @@ func kafkaCommand(begin time.Time) *cobra.Command {
 offset is committed when the record's result is published.
 
 A record's headers message-id, correlation-id and content-type are the message's properties, its key is $EBBTIDE_ROUTING_KEY. A record
-without message-id is known by its topic, partition and offset. A record that gets another attempt is sent again, to --retry-topic or to
-where it came from. No more workers than partitions have work at a time.`,
+without message-id is known by its topic, partition and offset. A record that gets another attempt is sent again, to one of --retry-topics
+or to where it came from. No more workers than partitions have work at a time.`,
 		Example: "  ebbtide-worker kafka --brokers kafka:9092 --topics scans --group scans --result-topic scan-results \\\n" +
 			"    --dead-letter-topic scan-dead --max-attempts 3 -- scan.sh",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
+			if err := o.complete(args, secrets); err != nil {
 				return err
 			}
 			if q.ResultTopic == "" && q.DeadLetterTopic == "" {
@@ -48,7 +49,7 @@ where it came from. No more workers than partitions have work at a time.`,
 				return fmt.Errorf("--group-protocol %q: must be classic or consumer", protocol)
 			}
 			q.ClientID, q.Log, q.ServerSide = o.Name, o.Log, protocol == "consumer"
-			if err := security.apply(&q); err != nil {
+			if err := security.apply(&q, secrets[kafkaPasswordVariable]); err != nil {
 				return err
 			}
 			return o.run(cmd.Context(), begin, func(ctx context.Context) (worker.Queue, error) { return kafka.Open(ctx, q) })
@@ -61,8 +62,9 @@ where it came from. No more workers than partitions have work at a time.`,
 	flags.StringVar(&q.Group, "group", "", "consumer group, the same as in the ScalingPolicy (required)")
 	flags.StringVar(&q.ResultTopic, "result-topic", "", "topic for results")
 	flags.StringVar(&q.DeadLetterTopic, "dead-letter-topic", "", "topic for records that failed; default: their results alone say so")
-	flags.StringVar(&q.RetryTopic, "retry-topic", "",
-		"topic for records that get another attempt, consumed as well; default: where they came from")
+	flags.StringSliceVar(&q.RetryTopics, "retry-topics", nil,
+		"topics for records that get another attempt, one for each of --retry-delays, consumed as well; default: where they came from")
+	flags.StringVar(&q.LargerTopic, "larger-topic", "", "topic of workers with more memory, for records that end as --on ENDING=larger says")
 	flags.StringVar(&protocol, "group-protocol", "classic",
 		"classic, or consumer with Kafka 4.3 and later: there a long scan holds up no other worker during a rebalance")
 	flags.DurationVar(&q.SessionTimeout, "session-timeout", 45*time.Second, "the group gives a silent worker's records to another after this")
@@ -87,8 +89,7 @@ type kafkaSecurity struct {
 	tls                     bool
 }
 
-func (s kafkaSecurity) apply(q *kafka.Config) error {
-	password := os.Getenv(kafkaPasswordVariable)
+func (s kafkaSecurity) apply(q *kafka.Config, password string) error {
 	switch s.mechanism {
 	case "":
 	case "PLAIN":

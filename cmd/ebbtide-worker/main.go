@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ebbtide-dev/ebbtide/internal/secret"
 	"github.com/ebbtide-dev/ebbtide/worker"
 	"github.com/ebbtide-dev/ebbtide/worker/sourcestore"
 )
@@ -19,9 +20,14 @@ const exitGivenBack = 75
 
 func main() {
 	begin := time.Now()
+	secrets, err := secret.Take(secretVariables...)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := command(begin).ExecuteContext(ctx)
+	err = command(begin, secrets).ExecuteContext(ctx)
 	var end commandEnd
 	switch {
 	case errors.As(err, &end):

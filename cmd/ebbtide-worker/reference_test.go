@@ -10,5 +10,5 @@ import (
 
 // The reference page is that of these flags.
 func TestReference(t *testing.T) {
-	doctable.CheckFile(t, "../../docs/reference/ebbtide-worker.md", cobradoc.Page(command(time.Time{})))
+	doctable.CheckFile(t, "../../docs/reference/ebbtide-worker.md", cobradoc.Page(command(time.Time{}, nil)))
 }

@@ -8,15 +8,21 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ebbtide-dev/ebbtide/internal/child"
+	"github.com/ebbtide-dev/ebbtide/internal/secret"
 	"github.com/ebbtide-dev/ebbtide/worker"
 	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 	"github.com/ebbtide-dev/ebbtide/worker/results"
+	"github.com/ebbtide-dev/ebbtide/worker/sourcestore"
 )
 
 const long = `ebbtide-worker consumes messages of a queue, one at a time, and runs a command on each. By itself it consumes from RabbitMQ;
@@ -27,13 +33,19 @@ $EBBTIDE_MESSAGE_ID, $EBBTIDE_CORRELATION_ID, $EBBTIDE_CONTENT_TYPE, $EBBTIDE_RO
 $EBBTIDE_HEADER_name. How it ends settles the message:
 
   exit 0                    standard output is published in a result and confirmed, then the message is acknowledged
-  exit 75, or a signal      the message gets another attempt, up to --max-attempts or the broker's own limit
+  exit 75, or a signal      the message gets another attempt after a delay, up to --max-attempts or the broker's own limit
   any other exit code       a result with the reason is published and confirmed, then the message is dead-lettered
+
+--on changes that: 69=retry, 3=succeed, 64-78=fail, signal=fail, timeout=retry, memory=larger.
+
+When the command has ended, everything that it started is ended too, and its $TMPDIR is removed. It can't look into the worker, which
+takes its credentials out of the environment first. A message's header ebbtide-scan-timeout may lower --scan-timeout.
 
 A result (proto/ebbtide/results) is JSON unless --result-format says otherwise. It comes at least once: a worker that is killed between
 the result and the acknowledgement makes the next one publish it again, with the same key.
 
-SIGTERM lets the command finish within --grace-period; after that it is killed and the message goes back.
+After SIGTERM the command may finish within --grace-period. For the last --command-grace of that it has SIGTERM itself, then it is killed;
+what it wrote counts for nothing then, and the message goes back.
 
 Exit codes: 0 every message taken was settled, or none came; 75 a message went back to the queue because the worker had
 to leave or lost the broker; 1 anything else.`
@@ -42,9 +54,18 @@ to leave or lost the broker; 1 anything else.`
 type runOptions struct {
 	worker.Config
 	resultFormat, resultStore, summaryFile string
+	retryable                              []int
+	on                                     []string
+	confine, user                          string
+	writable                               []string
+	// files with credentials, which commands can't read.
+	credentialFiles []string
 }
 
-func command(begin time.Time) *cobra.Command {
+// secretVariables hold credentials; they are taken out of the environment before anything else happens.
+var secretVariables = []string{rabbitmq.URIVariable, managementVariable, kafkaPasswordVariable, sourcestore.TokenVariable}
+
+func command(begin time.Time, secrets secret.Values) *cobra.Command {
 	var o runOptions
 	var q rabbitmq.Config
 	var uriFile string
@@ -58,10 +79,13 @@ func command(begin time.Time) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
+			if uriFile != "" {
+				o.credentialFiles = append(o.credentialFiles, uriFile)
+			}
+			if err := o.complete(args, secrets); err != nil {
 				return err
 			}
-			q.URI = os.Getenv(rabbitmq.URIVariable)
+			q.URI = secrets[rabbitmq.URIVariable]
 			if uriFile != "" {
 				text, err := os.ReadFile(uriFile)
 				if err != nil {
@@ -92,8 +116,10 @@ func command(begin time.Time) *cobra.Command {
 	flags.StringVar(&q.ResultExchange, "result-exchange", "", "exchange that results are published to")
 	flags.StringVar(&q.ResultRoutingKey, "result-routing-key", "", "routing key of results")
 	flags.StringVar(&q.DeadLetterExchange, "dead-letter-exchange", "", "exchange for messages that failed; default: reject them")
+	flags.StringVar(&q.LargerQueue, "larger-queue", "", "queue of workers with more memory, for messages that end as --on ENDING=larger says")
 	flags.DurationVar(&q.ConnectTimeout, "connect-timeout", time.Minute, "how long to try to reach the broker")
-	cmd.AddCommand(kafkaCommand(begin), sourceCommand(), enginesCommand(), installCommand(), pauseCommand(), submitCommand(), topologyCommand())
+	cmd.AddCommand(kafkaCommand(begin, secrets), sourceCommand(secrets), enginesCommand(), installCommand(), pauseCommand(),
+		submitCommand(secrets), topologyCommand(secrets))
 	return cmd
 }
 
@@ -102,7 +128,12 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 	host, _ := os.Hostname() // only a default
 	o.Name = cmp.Or(os.Getenv("JOB_NAME"), os.Getenv("POD_NAME"), host)
 	flags := cmd.Flags()
-	flags.IntSliceVar(&o.RetryableExitCodes, "retryable-exit-codes", []int{75}, "exit codes of the command that ask for another attempt")
+	flags.IntSliceVar(&o.retryable, "retryable-exit-codes", []int{75}, "exit codes of the command that ask for another attempt")
+	flags.StringSliceVar(&o.on, "on", nil,
+		"what becomes of a message, ENDING=VERDICT: an exit code, a range of them, signal, timeout (default: fail) or memory (default: fail); "+
+			"succeed, retry, fail, or larger for workers with more memory")
+	flags.DurationSliceVar(&o.RetryDelays, "retry-delays", []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute},
+		"wait before the second attempt, the third and so on; the last one repeats; 0s: at once")
 	flags.IntVar(&o.MaxAttempts, "max-attempts", 0,
 		"a message fails after this many attempts, killed workers included; keep it below the queue's delivery limit; 0: the broker decides")
 	flags.StringVar(&o.Engine, "engine", "", "name of this engine in results, where several scan the same source")
@@ -119,15 +150,40 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 	flags.DurationVar(&o.IdleTimeout, "idle-timeout", time.Minute, "leave when no message comes for this long; 0: wait for ever")
 	flags.DurationVar(&o.GracePeriod, "grace-period", 25*time.Second,
 		"how long the command may go on after SIGTERM; keep it below the pod's terminationGracePeriodSeconds")
+	flags.DurationVar(&o.CommandGrace, "command-grace", 5*time.Second,
+		"how long the command has between SIGTERM and SIGKILL; at most half of --grace-period")
+	flags.DurationVar(&o.ScanTimeout, "scan-timeout", 0, "longest that a command may run; a message may lower it; 0: no limit")
+	flags.StringSliceVar(&o.Scratch, "scratch", nil,
+		"folders that belong to commands, emptied before and after each: /tmp,/dev/shm in a container; $TMPDIR is in the first of them")
+	flags.StringVar(&o.confine, "confine", "auto",
+		"let Landlock keep commands from the worker: auto (where the kernel can), on (or don't run), off (for commands that mount)")
+	flags.StringSliceVar(&o.writable, "writable", nil,
+		"the only folders that commands may write to, besides --scratch, $TMPDIR and devices; it needs Landlock; default: wherever permissions allow")
+	flags.StringVar(&o.user, "run-as", "",
+		"UID:GID that commands run as; the worker needs the capabilities SETUID, SETGID, KILL, CHOWN and DAC_OVERRIDE; default: the worker's")
 	flags.StringVar(&o.summaryFile, "summary-file", "",
 		"write what was done to this file as JSON; /dev/termination-log shows it in the pod's status")
 }
 
 // complete says what is wrong with the configuration.
-func (o *runOptions) complete(args []string) error {
-	o.Command, o.Stderr = args, os.Stderr
+func (o *runOptions) complete(args []string, secrets secret.Values) error {
+	o.Command = args
+	// A program that is not there is no message's fault: better to take none.
+	if _, err := exec.LookPath(args[0]); err != nil {
+		return fmt.Errorf("the command can't be run: %w", err)
+	}
 	o.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	o.HiddenVariables = []string{rabbitmq.URIVariable, kafkaPasswordVariable}
+	o.HiddenVariables = secretVariables
+	if token, ok := secrets[sourcestore.TokenVariable]; ok {
+		// For "ebbtide-worker source get", which hides it from what it runs.
+		o.Environment = append(o.Environment, sourcestore.TokenVariable+"="+token)
+	}
+	if err := o.setEndings(); err != nil {
+		return err
+	}
+	if err := o.setBoundary(); err != nil {
+		return err
+	}
 	switch o.resultFormat {
 	case "json":
 		o.ResultFormat = results.JSON
@@ -147,6 +203,10 @@ func (o *runOptions) complete(args []string) error {
 		return fmt.Errorf("--max-messages %d: must not be negative", o.MaxMessages)
 	case o.MaxAttempts < 0:
 		return fmt.Errorf("--max-attempts %d: must not be negative", o.MaxAttempts)
+	case o.Engine != "" && !worker.ValidEngine(o.Engine):
+		return fmt.Errorf("--engine %q: up to 63 letters, digits, points, hyphens and underscores", o.Engine)
+	case len(o.ResultContentType) > worker.MaxIDBytes:
+		return fmt.Errorf("--result-content-type: has more than %d characters", worker.MaxIDBytes)
 	case o.ResultLimit < 16<<10:
 		return fmt.Errorf("--result-limit %d: must be at least %d, so that a result without content fits", o.ResultLimit, 16<<10)
 	case o.ResultMaxBytes < 1:
@@ -154,6 +214,65 @@ func (o *runOptions) complete(args []string) error {
 	case len(o.Engines) > 0 && !slices.Contains(o.Engines, o.Engine):
 		return fmt.Errorf("--engines %s: --engine %q must be one of them", strings.Join(o.Engines, ","), o.Engine)
 	}
+	return nil
+}
+
+// setEndings reads what becomes of messages.
+func (o *runOptions) setEndings() error {
+	o.Endings = worker.DefaultEndings()
+	o.Endings.Codes = map[int]worker.Verdict{}
+	for _, code := range o.retryable {
+		o.Endings.Codes[code] = worker.Retry
+	}
+	for _, rule := range o.on {
+		if err := o.Endings.Set(rule); err != nil {
+			return fmt.Errorf("--on: %w", err)
+		}
+	}
+	for _, delay := range o.RetryDelays {
+		if delay < 0 || delay > 24*time.Hour || delay%time.Millisecond != 0 {
+			return fmt.Errorf("--retry-delays %s: must be from 0s to 24h, in whole milliseconds", delay)
+		}
+	}
+	return nil
+}
+
+// setBoundary makes what commands run in.
+func (o *runOptions) setBoundary() error {
+	var err error
+	if o.Reaper, err = child.NewReaper(); err != nil {
+		return err
+	}
+	if o.GracePeriod < 0 || o.CommandGrace < 0 || o.ScanTimeout < 0 {
+		return errors.New("--grace-period, --command-grace and --scan-timeout must not be negative")
+	}
+	o.CommandGrace = min(o.CommandGrace, o.GracePeriod/2)
+	for _, folder := range o.Scratch {
+		if !filepath.IsAbs(folder) || filepath.Clean(folder) == "/" {
+			return fmt.Errorf("--scratch %q: must be the absolute path of a folder that belongs to commands alone", folder)
+		}
+	}
+	if o.user != "" {
+		o.User = &syscall.Credential{}
+		if n, err := fmt.Sscanf(o.user+"\n", "%d:%d\n", &o.User.Uid, &o.User.Gid); n != 2 || err != nil {
+			return fmt.Errorf("--run-as %q: must be UID:GID, two numbers", o.user)
+		}
+	}
+	can := child.CanConfine()
+	switch {
+	case o.confine == "off" && len(o.writable) > 0:
+		return errors.New("--writable: not with --confine=off")
+	case o.confine == "off":
+		return nil
+	case o.confine != "auto" && o.confine != "on":
+		return fmt.Errorf("--confine %q: must be auto, on or off", o.confine)
+	case can != nil && (o.confine == "on" || len(o.writable) > 0):
+		return fmt.Errorf("commands can't be confined: %w", can)
+	case can != nil:
+		o.Log.Warn("commands are not confined", "reason", can)
+		return nil
+	}
+	o.Confinement = &child.Confinement{Hidden: o.credentialFiles, Writable: o.writable}
 	return nil
 }
 

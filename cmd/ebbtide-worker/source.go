@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/ebbtide-dev/ebbtide/internal/child"
+	"github.com/ebbtide-dev/ebbtide/internal/secret"
 	"github.com/ebbtide-dev/ebbtide/worker"
 	"github.com/ebbtide-dev/ebbtide/worker/sourcestore"
 )
@@ -37,7 +37,7 @@ obeyed, neither in the checkout nor by a git that reads it: it would hide files 
 Exit codes: the COMMAND's; 75 if the source can't be had now and that is not the message's fault (the origin is down, the volume full, the
 token refused), or the COMMAND was killed; 1 for anything else that is wrong (no such repository or revision, one that is too large).`
 
-func sourceCommand() *cobra.Command {
+func sourceCommand(secrets secret.Values) *cobra.Command {
 	parent := &cobra.Command{Use: "source", Short: "Keep the source of scans on a volume", Long: sourceLong}
 	store := &sourcestore.Store{Now: time.Now}
 	flags := parent.PersistentFlags()
@@ -49,11 +49,11 @@ func sourceCommand() *cobra.Command {
 		}
 		return nil
 	}
-	parent.AddCommand(sourceGetCommand(store), sourceReleaseCommand(store), sourceGCCommand(store))
+	parent.AddCommand(sourceGetCommand(store, secrets), sourceReleaseCommand(store), sourceGCCommand(store))
 	return parent
 }
 
-func sourceGetCommand(store *sourcestore.Store) *cobra.Command {
+func sourceGetCommand(store *sourcestore.Store, secrets secret.Values) *cobra.Command {
 	var r sourcestore.Request
 	var lease time.Duration
 	var quota int64
@@ -65,14 +65,10 @@ func sourceGetCommand(store *sourcestore.Store) *cobra.Command {
 		Example: "  ebbtide-worker --queue scans --result-exchange scan-results -- \\\n" +
 			"    ebbtide-worker source get --max-age 1m -- gitleaks git .    # the message's header names the repository",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r.Credentials.Token = os.Getenv(sourcestore.TokenVariable)
+			r.Credentials.Token = secrets[sourcestore.TokenVariable]
 			scope, err := url.Parse(r.Credentials.For)
 			if r.Credentials.Token != "" && (err != nil || scope.Host == "" || scope.User != nil || scope.Scheme != "https" && scope.Scheme != "http") {
 				return fmt.Errorf("--token-for: say for which URLs $%s is, https://HOST/ say, without credentials", sourcestore.TokenVariable)
-			}
-			// The command runs as the same user, and must not read the token where it stands: in this process's environment.
-			if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-				return fmt.Errorf("hide the environment: %w", err)
 			}
 			if hold && len(args) > 0 {
 				return errors.New("--hold: not with a command, which holds the checkout itself")

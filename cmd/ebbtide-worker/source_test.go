@@ -58,7 +58,7 @@ func TestCheckoutLost(t *testing.T) {
 		`rm -r "$0"/locks`:     sourcestore.ErrUnavailable,
 		`rm -r "$0"/mirrors`:   sourcestore.ErrUnavailable,
 	} {
-		cmd := command(time.Now())
+		cmd := command(time.Now(), nil)
 		cmd.SetArgs([]string{
 			"source", "get", "--store", store, "--protocols", "file", "--repository", "file://" + repository, "--", "sh", "-c", script, store,
 		})

@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/spf13/cobra"
 
+	"github.com/ebbtide-dev/ebbtide/internal/secret"
 	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 	"github.com/ebbtide-dev/ebbtide/worker/submit"
 )
@@ -24,7 +25,7 @@ after a minute.
 
 It exits with 0 when every message has a right result, and with 1 if one failed, became a dead letter, or has none within --timeout.`
 
-func submitCommand() *cobra.Command {
+func submitCommand(secrets secret.Values) *cobra.Command {
 	var exchanges submit.Exchanges
 	var path string
 	var timeout time.Duration
@@ -46,7 +47,7 @@ func submitCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, fmt.Errorf("--timeout %s is over", timeout))
 			defer cancel()
-			connection, err := amqp.Dial(os.Getenv(rabbitmq.URIVariable))
+			connection, err := amqp.Dial(secrets[rabbitmq.URIVariable])
 			if err != nil {
 				return fmt.Errorf("connect to the broker at $%s: %w", rabbitmq.URIVariable, withoutURI(err))
 			}

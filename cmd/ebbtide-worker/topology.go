@@ -13,6 +13,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/spf13/cobra"
 
+	"github.com/ebbtide-dev/ebbtide/internal/secret"
 	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 	"github.com/ebbtide-dev/ebbtide/worker/topology"
 )
@@ -26,7 +27,7 @@ The file is JSON in the form of RabbitMQ's own definitions of a virtual host. Po
 created, and an error if they are there with other arguments. Nothing is deleted. $AMQP_URI says which virtual host it is, and
 $MANAGEMENT_URI where the management API is; what credentials that has not are those of $AMQP_URI.`
 
-func topologyCommand() *cobra.Command {
+func topologyCommand(secrets secret.Values) *cobra.Command {
 	parent := &cobra.Command{Use: "topology", Short: "Declare queues at the broker"}
 	var file string
 	var timeout time.Duration
@@ -37,7 +38,7 @@ func topologyCommand() *cobra.Command {
 		Example: "  ebbtide-worker topology apply -f definitions.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			broker, err := managementOf(os.Getenv(rabbitmq.URIVariable), os.Getenv(managementVariable))
+			broker, err := managementOf(secrets[rabbitmq.URIVariable], secrets[managementVariable])
 			if err != nil {
 				return err
 			}

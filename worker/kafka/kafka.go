@@ -1,9 +1,13 @@
 // Package kafka is a worker's queue on Kafka: the topics of a consumer group, one record at a time.
 //
 //	a record is done      its result is in the result topic, then the offset after it is committed
-//	another attempt       the record is sent again, to the retry topic or to where it came from, then committed
+//	another attempt       the record is sent again, to a retry topic or to where it came from, then committed
 //	it failed             it is sent to the dead-letter topic, then committed
 //	its worker is killed  nothing is committed: the next member that gets the partition begins with it
+//
+// A record that is sent again says when it is due. All records of a retry topic wait equally long, so none waits behind another that is due
+// later: its partition is paused until its first record is, and the worker goes on with others. Without retry topics a record that is not
+// due is passed on to the end of its topic, at most one a second, because a pause would hold up what is behind it.
 //
 // Kafka does not count deliveries, so the worker does: before a command starts, the offset of its record is committed as it is,
 // with the attempt in the commit's metadata. A record that kills its worker reaches its limit too.
@@ -34,21 +38,23 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 
 	"github.com/ebbtide-dev/ebbtide/worker"
-	"github.com/ebbtide-dev/ebbtide/worker/results"
 )
 
 // Config says where records come from and where they go.
 type Config struct {
 	Brokers []string
-	// Topics that the group consumes; with a RetryTopic, that as well.
+	// Topics that the group consumes; with RetryTopics, those as well.
 	Topics []string
 	Group  string
 	// ClientID names the member, best after the pod's Job.
 	ClientID string
 
 	// ResultTopic takes the results; without one they are dropped. DeadLetterTopic takes records that failed; without one they are
-	// passed over. RetryTopic takes records that get another attempt; without one they go to the end of the topic they came from.
-	ResultTopic, DeadLetterTopic, RetryTopic string
+	// passed over. LargerTopic takes records whose command was killed for want of memory.
+	ResultTopic, DeadLetterTopic, LargerTopic string
+	// RetryTopics take records that get another attempt, one topic for each delay; what has no topic of its own goes to the last one. Without
+	// any they go to the end of the topic that they came from.
+	RetryTopics []string
 
 	// SessionTimeout after which the group gives up a member that is silent.
 	SessionTimeout time.Duration
@@ -67,20 +73,14 @@ type Config struct {
 	Log  *slog.Logger
 }
 
-// The headers of records. Those of a record that is sent again say what it was.
-const (
-	idHeader            = "message-id"
-	correlationHeader   = "correlation-id"
-	contentTypeHeader   = "content-type"
-	attemptHeader       = "ebbtide-attempt"
-	queuedHeader        = "ebbtide-queued"
-	reasonHeader        = "ebbtide-reason"
-	resultHeader        = "ebbtide-result"
-	attemptsMetadataKey = "ebbtide-attempts="
-)
+// attemptsMetadataKey begins a commit's metadata.
+const attemptsMetadataKey = "ebbtide-attempts="
 
 // settleWithin bounds a question to the brokers, leaveWithin the wait for their goodbye.
 const settleWithin, leaveWithin = 30 * time.Second, 5 * time.Second
+
+// produceMaxBytes is what a broker reads as one request, less some room: socket.request.max.bytes is 100 MiB.
+const produceMaxBytes = 64 << 20
 
 // heldOn is how much of the rebalance timeout a record may hold its partition.
 func heldOn(timeout time.Duration) time.Duration { return timeout * 9 / 10 }
@@ -93,6 +93,14 @@ type queue struct {
 
 	mu      sync.Mutex
 	current *held
+	// parked are the first records of paused partitions, which are not due.
+	parked map[partition]*kgo.Record
+}
+
+// partition of a topic.
+type partition struct {
+	topic  string
+	number int32
 }
 
 // held is the record that is being worked on.
@@ -105,11 +113,10 @@ type held struct {
 
 // Open connects and joins the group.
 func Open(ctx context.Context, config Config) (worker.Queue, error) {
-	q := &queue{config: &config}
-	topics := slices.Clone(config.Topics)
-	if config.RetryTopic != "" && !slices.Contains(topics, config.RetryTopic) {
-		topics = append(topics, config.RetryTopic)
-	}
+	q := &queue{config: &config, parked: map[partition]*kgo.Record{}}
+	topics := slices.Concat(config.Topics, config.RetryTopics)
+	slices.Sort(topics)
+	topics = slices.Compact(topics)
 	options := []kgo.Opt{
 		kgo.SeedBrokers(config.Brokers...), kgo.ClientID(config.ClientID),
 		kgo.ConsumerGroup(config.Group), kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
@@ -120,6 +127,8 @@ func Open(ctx context.Context, config Config) (worker.Queue, error) {
 		kgo.FetchMaxBytes(1 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1),
 		// A partition that is assigned during a fetch waits for its end.
 		kgo.FetchMaxWait(500 * time.Millisecond),
+		// A topic's max.message.bytes is what bounds a record, and its broker says so.
+		kgo.ProducerBatchMaxBytes(produceMaxBytes),
 	}
 	if config.ServerSide {
 		options = append(options, kgo.ServerSideBalancer())
@@ -137,7 +146,7 @@ func Open(ctx context.Context, config Config) (worker.Queue, error) {
 	q.client, q.admin = client, kadm.NewClient(client)
 	connecting, cancel := context.WithTimeout(ctx, config.ConnectTimeout)
 	defer cancel()
-	if err := q.check(connecting, append(topics, config.ResultTopic, config.DeadLetterTopic)); err != nil {
+	if err := q.check(connecting, append(topics, config.ResultTopic, config.DeadLetterTopic, config.LargerTopic)); err != nil {
 		client.CloseAllowingRebalance()
 		return nil, err
 	}
@@ -168,6 +177,7 @@ func (q *queue) check(ctx context.Context, topics []string) error {
 
 // revoked is called when a rebalance takes partitions, and may take its time.
 func (q *queue) revoked(ctx context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	q.unpark(partitions)
 	current := q.holds(partitions)
 	if current == nil {
 		return
@@ -185,6 +195,7 @@ func (q *queue) revoked(ctx context.Context, _ *kgo.Client, partitions map[strin
 
 // lost is called when partitions are another's already.
 func (q *queue) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	q.unpark(partitions)
 	if current := q.holds(partitions); current != nil {
 		current.lose(fmt.Errorf("group %q gave partition %d of topic %q to another member: this one was not heard of for %s",
 			q.config.Group, current.record.Partition, current.record.Topic, q.config.SessionTimeout))
@@ -212,24 +223,20 @@ func (q *queue) Name() string {
 // Next implements worker.Queue.
 func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
 	for !q.left {
-		fetches := q.client.PollRecords(ctx, 1)
-		records := fetches.Records()
-		var current *held
-		if len(records) > 0 {
-			// Before a rebalance may happen, so that it finds what is held.
-			current = q.take(records[0])
+		current, err := q.poll(ctx)
+		if err != nil {
+			return nil, err
 		}
-		q.client.AllowRebalance()
 		if current == nil {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			if err := fetches.Err(); err != nil {
-				return nil, q.explain(err)
+			continue
+		}
+		if wait := time.Until(due(current.record)); wait > 0 {
+			if err := q.passOn(ctx, current, wait); err != nil {
+				return nil, err
 			}
 			continue
 		}
-		err := q.count(ctx, current)
+		err = q.count(ctx, current)
 		if err == nil {
 			return current.message, nil
 		}
@@ -243,24 +250,42 @@ func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
 	return nil, nil
 }
 
+// poll returns the next record, if there is one, as the one that is worked on. One of a retry topic is due.
+func (q *queue) poll(ctx context.Context) (*held, error) {
+	parked, wait := q.unparkDue()
+	if parked != nil {
+		return parked, nil
+	}
+	polling, cancel := ctx, func() {}
+	if wait > 0 {
+		polling, cancel = context.WithTimeout(ctx, wait)
+	}
+	defer cancel()
+	fetches := q.client.PollRecords(polling, 1)
+	defer q.client.AllowRebalance()
+	if records := fetches.Records(); len(records) > 0 {
+		if record := records[0]; time.Until(due(record)) > 0 && slices.Contains(q.config.RetryTopics, record.Topic) {
+			q.park(record)
+			return nil, nil
+		}
+		// Before a rebalance may happen, so that it finds what is held.
+		return q.take(records[0]), nil
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if polling.Err() != nil {
+		return nil, nil
+	}
+	if err := fetches.Err(); err != nil {
+		return nil, q.explain(err)
+	}
+	return nil, nil
+}
+
 // take makes a record the one that is worked on.
 func (q *queue) take(record *kgo.Record) *held {
-	m := &worker.Message{
-		Headers: map[string]string{}, Body: record.Value, RoutingKey: string(record.Key), Queued: record.Timestamp, Attempt: 1,
-	}
-	for _, header := range record.Headers {
-		m.Headers[header.Key] = string(header.Value)
-	}
-	m.ID, m.CorrelationID, m.ContentType = m.Headers[idHeader], m.Headers[correlationHeader], m.Headers[contentTypeHeader]
-	if m.Key = m.ID; m.Key == "" {
-		m.Key = fmt.Sprintf("%s/%d/%d", record.Topic, record.Partition, record.Offset)
-	}
-	if attempts, err := strconv.Atoi(m.Headers[attemptHeader]); err == nil {
-		m.Attempt += attempts
-	}
-	if queued, err := time.Parse(time.RFC3339Nano, m.Headers[queuedHeader]); err == nil {
-		m.Queued = queued
-	}
+	m := message(record)
 	held := &held{record: record, message: m, settled: make(chan struct{})}
 	m.Held, held.lose = context.WithCancelCause(context.Background())
 	q.mu.Lock()
@@ -286,14 +311,14 @@ func (q *queue) count(ctx context.Context, current *held) error {
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 		return err
 	}
-	attempts := 0
+	before := 0
 	if commit, ok := committed.Lookup(record.Topic, record.Partition); ok && commit.At == record.Offset {
 		if text, ok := strings.CutPrefix(commit.Metadata, attemptsMetadataKey); ok {
-			attempts, _ = strconv.Atoi(text) // of somebody else's: no attempts
+			before = attempts(text)
 		}
 	}
-	current.message.Attempt += attempts
-	return q.commit(ctx, record, record.Offset, attemptsMetadataKey+strconv.Itoa(attempts+1))
+	current.message.Attempt += before
+	return q.commit(ctx, record, record.Offset, attemptsMetadataKey+strconv.Itoa(before+1))
 }
 
 // commit commits an offset of a record's partition. A rebalance that waits for another member's command holds it up.
@@ -340,33 +365,6 @@ func (q *queue) Leave() error {
 	return nil
 }
 
-// Publish implements worker.Queue. A record's key is the scan, so that one consumer gets all results of it.
-func (q *queue) Publish(ctx context.Context, result worker.Publication) error {
-	if q.config.ResultTopic == "" {
-		return nil
-	}
-	return q.produce(ctx, &kgo.Record{
-		Topic: q.config.ResultTopic, Key: []byte(result.Scan), Value: result.Body, Headers: []kgo.RecordHeader{
-			{Key: idHeader, Value: []byte(result.Key)},
-			{Key: contentTypeHeader, Value: []byte(result.ContentType)},
-			{Key: "type", Value: []byte(results.Type)},
-		},
-	})
-}
-
-// produce returns once all in-sync replicas have the record.
-func (q *queue) produce(ctx context.Context, record *kgo.Record) error {
-	err := q.client.ProduceSync(ctx, record).FirstErr()
-	if errors.Is(err, kerr.MessageTooLarge) {
-		return fmt.Errorf("topic %q takes no record of %d bytes: lower --result-limit, or raise max.message.bytes",
-			record.Topic, len(record.Value))
-	}
-	if err != nil {
-		return fmt.Errorf("send to topic %q: %w", record.Topic, q.explain(err))
-	}
-	return nil
-}
-
 // Ack implements worker.Queue.
 func (q *queue) Ack(ctx context.Context, _ *worker.Message) error {
 	record := q.current.record
@@ -375,45 +373,6 @@ func (q *queue) Ack(ctx context.Context, _ *worker.Message) error {
 	}
 	q.release()
 	return nil
-}
-
-// Retry implements worker.Queue.
-func (q *queue) Retry(ctx context.Context, message *worker.Message) error {
-	topic := q.config.RetryTopic
-	if topic == "" {
-		topic = q.current.record.Topic
-	}
-	if err := q.again(ctx, message, topic, map[string]string{attemptHeader: strconv.Itoa(message.Attempt)}); err != nil {
-		return err
-	}
-	return q.Ack(ctx, message)
-}
-
-// DeadLetter implements worker.Queue. Whoever sends the record again begins anew.
-func (q *queue) DeadLetter(ctx context.Context, message *worker.Message, letter worker.DeadLetter) error {
-	if q.config.DeadLetterTopic != "" {
-		err := q.again(ctx, message, q.config.DeadLetterTopic, map[string]string{reasonHeader: letter.Reason, resultHeader: letter.Result})
-		if err != nil {
-			return err
-		}
-	}
-	return q.Ack(ctx, message)
-}
-
-// again sends the record to a topic as it was, with its key and the time when it was queued, and headers.
-func (q *queue) again(ctx context.Context, message *worker.Message, topic string, headers map[string]string) error {
-	old := q.current.record
-	headers[idHeader], headers[queuedHeader] = message.Key, message.Queued.UTC().Format(time.RFC3339Nano)
-	record := &kgo.Record{Topic: topic, Key: old.Key, Value: old.Value}
-	for _, header := range old.Headers {
-		if _, replaced := headers[header.Key]; !replaced && header.Key != attemptHeader {
-			record.Headers = append(record.Headers, header)
-		}
-	}
-	for key, value := range headers {
-		record.Headers = append(record.Headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
-	}
-	return q.produce(ctx, record)
 }
 
 // GiveBack implements worker.Queue: without a commit the record is the next member's.

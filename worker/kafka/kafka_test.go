@@ -136,8 +136,8 @@ func (b *bench) job(command ...string) job {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	return job{
 		Config: worker.Config{
-			Name: "test", Command: command, RetryableExitCodes: []int{75}, ResultFormat: results.JSON, ResultLimit: 512 << 10,
-			ResultMaxBytes: 1 << 20, MaxMessages: 1, IdleTimeout: 30 * time.Second, GracePeriod: 10 * time.Second, Log: log, Stderr: io.Discard,
+			Name: "test", Command: command, Endings: worker.DefaultEndings(), ResultFormat: results.JSON, ResultLimit: 512 << 10,
+			ResultMaxBytes: 1 << 20, MaxMessages: 1, IdleTimeout: 30 * time.Second, GracePeriod: 10 * time.Second, Log: log,
 		},
 		queue: kafka.Config{
 			Brokers: b.cluster.ListenAddrs(), Topics: []string{scansTopic}, Group: group, ClientID: "test", ResultTopic: resultsTopic,
@@ -215,7 +215,7 @@ func TestRun(t *testing.T) {
 		"another attempt": func(t *testing.T, b *bench) {
 			b.produce(t, 0, "one")
 			j := b.job("sh", "-c", "[ $EBBTIDE_DELIVERY_COUNT = 1 ] || exit 75; cat")
-			j.queue.RetryTopic, j.MaxMessages = retryTopic, 2
+			j.queue.RetryTopics, j.MaxMessages = []string{retryTopic}, 2
 			j.mustRun(t, worker.Summary{Messages: 2, Succeeded: 1, Retried: 1, Ended: "messages"})
 			if r := b.result(t); r.GetAttempt() != 2 || r.GetKey() != "id-one" || r.GetText() != "one" || r.GetQueue() != retryTopic {
 				t.Errorf("result %v", r)
@@ -262,13 +262,14 @@ func TestRun(t *testing.T) {
 		},
 		"a result too large for the topic": func(t *testing.T, b *bench) {
 			b.produce(t, 0, "one")
-			j := b.job("head", "-c", "1100000", "/dev/zero")
+			j := b.job("head", "-c", "1100000", "/dev/urandom") // which no compression makes smaller
 			j.ResultLimit, j.ResultMaxBytes = 8<<20, 8<<20
-			if _, err := j.run(t.Context()); !errors.Is(err, worker.ErrGivenBack) || !strings.Contains(err.Error(), "lower --result-limit") {
-				t.Errorf("error %v", err)
+			j.mustRun(t, worker.Summary{Messages: 1, DeadLettered: 1, Ended: "messages"})
+			if dead := b.take(t, deadTopic); !strings.Contains(header(dead, "ebbtide-reason"), "lower --result-limit") {
+				t.Errorf("dead letter %v", dead.Headers)
 			}
-			if at := b.committed(t, 0); at != 0 {
-				t.Errorf("committed %d, want 0", at)
+			if at := b.committed(t, 0); at != 1 {
+				t.Errorf("committed %d, want 1", at)
 			}
 		},
 		// Another member joins while a command runs: the record stays where it is until it is done.

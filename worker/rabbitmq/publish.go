@@ -2,8 +2,8 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -12,21 +12,24 @@ import (
 	"github.com/ebbtide-dev/ebbtide/worker/results"
 )
 
-// countHeader is where a quorum queue counts deliveries.
-const countHeader = "x-delivery-count"
-
 // publishing is a channel on which every message is confirmed by the broker and must reach a queue.
 type publishing struct {
 	channel  *amqp.Channel
 	returned chan amqp.Return
+	closed   chan *amqp.Error
 }
+
+// errUnroutable is wrapped by the error of a message that reached no queue.
+var errUnroutable = errors.New("no queue")
 
 func newPublishing(connection *amqp.Connection) (*publishing, error) {
 	channel, err := connection.Channel()
 	if err != nil {
 		return nil, err
 	}
-	p := &publishing{channel: channel, returned: channel.NotifyReturn(make(chan amqp.Return, 1))}
+	p := &publishing{
+		channel: channel, returned: channel.NotifyReturn(make(chan amqp.Return, 1)), closed: channel.NotifyClose(make(chan *amqp.Error, 1)),
+	}
 	return p, channel.Confirm(false)
 }
 
@@ -42,14 +45,24 @@ func (p *publishing) publish(ctx context.Context, exchange, key string, message 
 	}
 	// The broker returns an unroutable message before it confirms it.
 	select {
-	case r := <-p.returned:
-		return fmt.Errorf("exchange %q has no queue for routing key %q: %s", r.Exchange, r.RoutingKey, r.ReplyText)
+	case r, open := <-p.returned:
+		if open {
+			return fmt.Errorf("exchange %q has %w for routing key %q: %s", r.Exchange, errUnroutable, r.RoutingKey, r.ReplyText)
+		}
 	default:
 	}
-	if !confirmed {
-		return fmt.Errorf("the broker refused a message for exchange %q", exchange)
+	if confirmed {
+		return nil
 	}
-	return nil
+	select {
+	case end := <-p.closed:
+		if end != nil {
+			return fmt.Errorf("the broker closed the channel over a message for exchange %q: %w", exchange, end)
+		}
+		return fmt.Errorf("publish to exchange %q: %w", exchange, amqp.ErrClosed)
+	default:
+		return fmt.Errorf("the broker refused a message for exchange %q: is a queue at its limit?", exchange)
+	}
 }
 
 // Publish implements worker.Queue. The message's id is the result's key, its correlation id the scan.
@@ -63,25 +76,19 @@ func (q *queue) Publish(ctx context.Context, result worker.Publication) error {
 	})
 }
 
-// DeadLetter implements worker.Queue: the message as it was, with the reason in its headers.
+// DeadLetter implements worker.Queue: the message as it was, with the reason in its headers. The count of attempts is not in it: whoever
+// sends it again begins anew.
 func (q *queue) DeadLetter(ctx context.Context, _ *worker.Message, letter worker.DeadLetter) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if q.config.DeadLetterExchange == "" {
 		return q.current.Reject(false)
 	}
-	dead := q.current
-	headers := amqp.Table{}
-	maps.Copy(headers, dead.Headers)
-	delete(headers, countHeader) // whoever sends it again begins anew
-	headers["ebbtide-reason"] = letter.Reason
-	headers["ebbtide-result"] = letter.Result
-	err := q.publishing.publish(ctx, q.config.DeadLetterExchange, dead.RoutingKey, amqp.Publishing{
-		DeliveryMode: amqp.Persistent, Headers: headers, Body: dead.Body,
-		ContentType: dead.ContentType, ContentEncoding: dead.ContentEncoding, Priority: dead.Priority,
-		CorrelationId: dead.CorrelationId, ReplyTo: dead.ReplyTo, MessageId: dead.MessageId,
-		Timestamp: dead.Timestamp, Type: dead.Type, AppId: dead.AppId,
-	})
-	if err != nil {
+	key := routingKey(&q.current)
+	headers := amqp.Table{reasonHeader: letter.Reason, resultHeader: letter.Result}
+	p := republished(&q.current, headers, q.connection.Config.FrameSize)
+	if err := q.publishing.publish(ctx, q.config.DeadLetterExchange, key, p); err != nil {
 		return fmt.Errorf("publish the dead letter: %w", err)
 	}
-	return dead.Ack(false)
+	return q.current.Ack(false)
 }

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -40,6 +41,8 @@ type Config struct {
 	// DeadLetterExchange takes messages that failed, with the reason in their headers. Without it they are rejected, and
 	// the queue's own dead-letter exchange takes them without a reason.
 	DeadLetterExchange string
+	// LargerQueue takes messages whose command was killed for want of memory, where they are to be tried with more.
+	LargerQueue string
 
 	// ConnectTimeout bounds the attempts to reach the broker.
 	ConnectTimeout time.Duration
@@ -56,14 +59,20 @@ const connectAttempt = 200 * time.Millisecond
 type queue struct {
 	config     *Config
 	connection *amqp.Connection
-	channel    *amqp.Channel
 	publishing *publishing
+
+	// mu is held while the message is settled, and while it is reclaimed.
+	mu         sync.Mutex
+	channel    *amqp.Channel
 	deliveries <-chan amqp.Delivery
-	// held ends, with the cause, when the connection or the channel does.
-	held context.Context
-	// current is the delivery of the message that is being worked on.
+	// current is the delivery of the message that is being worked on, and working whether there is one.
 	current amqp.Delivery
+	working bool
 	left    bool
+
+	// held ends, with the cause, when the message that is being worked on is this worker's no more.
+	held context.Context
+	lose context.CancelCauseFunc
 }
 
 // Open connects and becomes a consumer.
@@ -73,6 +82,11 @@ func Open(ctx context.Context, config Config) (worker.Queue, error) {
 		return nil, err
 	}
 	q := &queue{config: &config, connection: connection}
+	q.held, q.lose = context.WithCancelCause(context.Background())
+	if q.publishing, err = newPublishing(connection); err != nil {
+		connection.Close()
+		return nil, fmt.Errorf("open a channel to publish: %w", err)
+	}
 	if err := q.consume(); err != nil {
 		connection.Close()
 		return nil, err
@@ -117,48 +131,58 @@ func withoutURI(err error) error {
 	return err
 }
 
+// consume becomes a consumer, on a new channel.
 func (q *queue) consume() error {
-	var err error
-	if q.channel, err = q.connection.Channel(); err != nil {
+	channel, err := q.connection.Channel()
+	if err != nil {
 		return fmt.Errorf("open a channel: %w", err)
 	}
-	held, lose := context.WithCancelCause(context.Background())
-	q.held = held
-	connectionEnds, channelEnds := q.connection.NotifyClose(make(chan *amqp.Error, 1)), q.channel.NotifyClose(make(chan *amqp.Error, 1))
-	go func() {
-		var end *amqp.Error
-		what := "the broker closed the channel"
-		select {
-		case end = <-connectionEnds:
-			what = "the connection to the broker was lost"
-		case end = <-channelEnds:
-			// A channel ends with its connection, and then the connection is what matters.
-			select {
-			case end = <-connectionEnds:
-				what = "the connection to the broker was lost"
-			case <-time.After(100 * time.Millisecond):
-			}
-		}
-		if end == nil {
-			end = amqp.ErrClosed // by intent, of which the library says nothing
-		}
-		lose(fmt.Errorf("%s: %w", what, end))
-	}()
-	if q.publishing, err = newPublishing(q.connection); err != nil {
-		return fmt.Errorf("open a channel to publish: %w", err)
-	}
-	if err := q.channel.Qos(1, 0, false); err != nil {
+	connectionEnds, channelEnds := q.connection.NotifyClose(make(chan *amqp.Error, 1)), channel.NotifyClose(make(chan *amqp.Error, 1))
+	if err := channel.Qos(1, 0, false); err != nil {
 		return fmt.Errorf("set the prefetch: %w", err)
 	}
 	args := amqp.Table{}
 	if q.config.Priority != 0 {
 		args["x-priority"] = q.config.Priority
 	}
-	q.deliveries, err = q.channel.Consume(q.config.Queue, q.config.ConsumerTag, false, false, false, false, args)
+	if version, _ := q.connection.Properties["version"].(string); knowsConsumerTimeout(version) {
+		args["x-consumer-timeout"] = consumerTimeout.Milliseconds()
+	}
+	deliveries, err := channel.Consume(q.config.Queue, q.config.ConsumerTag, false, false, false, false, args)
 	if err != nil {
 		return fmt.Errorf("consume from queue %q: %w", q.config.Queue, err)
 	}
+	q.channel, q.deliveries = channel, deliveries
+	go q.watch(connectionEnds, channelEnds)
 	return nil
+}
+
+// watch loses what is held when the connection or the channel ends, unless it can be reclaimed.
+func (q *queue) watch(connectionEnds, channelEnds <-chan *amqp.Error) {
+	var end *amqp.Error
+	what := "the broker closed the channel"
+	select {
+	case end = <-connectionEnds:
+		what = "the connection to the broker was lost"
+	case end = <-channelEnds:
+		if limit, timedOut := timedOut(end); timedOut {
+			if err := q.reclaim(); err != nil {
+				q.lose(fmt.Errorf("the scan ran longer than the broker's consumer_timeout of %s, after which another worker gets the message: "+
+					"raise it at the broker, or use RabbitMQ 3.11.15 or later, where the worker does: %w", limit, err))
+			}
+			return
+		}
+		// A channel ends with its connection, and then the connection is what matters.
+		select {
+		case end = <-connectionEnds:
+			what = "the connection to the broker was lost"
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	if end == nil {
+		end = amqp.ErrClosed // by intent, of which the library says nothing
+	}
+	q.lose(fmt.Errorf("%s: %w", what, end))
 }
 
 // Name implements worker.Queue.
@@ -166,10 +190,16 @@ func (q *queue) Name() string { return q.config.Queue }
 
 // Next implements worker.Queue.
 func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
+	q.mu.Lock()
+	deliveries := q.deliveries
+	q.working = false
+	q.mu.Unlock()
 	select {
-	case delivery, open := <-q.deliveries:
+	case delivery, open := <-deliveries:
 		if open {
-			q.current = delivery
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.current, q.working = delivery, true
 			return q.message(&delivery), nil
 		}
 		if q.left {
@@ -188,13 +218,14 @@ func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
 
 func (q *queue) message(delivery *amqp.Delivery) *worker.Message {
 	m := &worker.Message{
-		Key: delivery.MessageId, ID: delivery.MessageId, CorrelationID: delivery.CorrelationId, ContentType: delivery.ContentType,
-		RoutingKey: delivery.RoutingKey, Headers: map[string]string{}, Body: delivery.Body, Queued: delivery.Timestamp,
-		Attempt: 1 + deliveryCount(delivery), Held: q.held,
+		ID: delivery.MessageId, CorrelationID: delivery.CorrelationId, ContentType: delivery.ContentType,
+		RoutingKey: routingKey(delivery), Headers: map[string]string{}, HeaderBytes: headerBytes(delivery.Headers), Body: delivery.Body,
+		Queued: delivery.Timestamp, Attempt: 1 + attempts(delivery), Held: q.held,
 	}
-	if m.Key == "" {
+	if m.Key = worker.Identity(m.ID, worker.MaxIDBytes); m.Key == "" {
 		m.Key = hash(q.config.Queue, delivery)
 	}
+	m.LastReason, _ = delivery.Headers[reasonHeader].(string)
 	for name, value := range delivery.Headers {
 		switch value.(type) {
 		case string, bool, int8, int16, int32, int64, int, float32, float64:
@@ -204,21 +235,38 @@ func (q *queue) message(delivery *amqp.Delivery) *worker.Message {
 	return m
 }
 
+// headerBytes is the size of the producer's headers.
+func headerBytes(headers amqp.Table) int {
+	n := 0
+	for name, value := range headers {
+		if !brokerHeader(name) && !workersHeader(name) {
+			n += entryBytes(name, value)
+		}
+	}
+	return n
+}
+
 // hash stands for the id of a message that has none. Two messages that agree in all of this are taken for one.
 func hash(queue string, delivery *amqp.Delivery) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %q %d\n", queue, delivery.RoutingKey, delivery.CorrelationId, delivery.Timestamp.Unix())
+	fmt.Fprintf(h, "%q %q %q %d\n", queue, routingKey(delivery), delivery.CorrelationId, delivery.Timestamp.Unix())
 	h.Write(delivery.Body)
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
-// deliveryCount is how often a quorum queue has delivered the message before.
-func deliveryCount(delivery *amqp.Delivery) int {
-	switch n := delivery.Headers[countHeader].(type) {
+// attempts before this one: those that sent the message to a retry queue, and those of which the queue says how often it has delivered it.
+func attempts(delivery *amqp.Delivery) int {
+	return number(delivery.Headers[attemptHeader]) + max(number(delivery.Headers["x-delivery-count"]), number(delivery.Headers["x-acquired-count"]))
+}
+
+// number is a count in a header. A producer may write anything there.
+func number(value any) int {
+	const most = 1 << 20
+	switch n := value.(type) {
 	case int64:
-		return int(n)
+		return int(min(max(n, 0), most))
 	case int32:
-		return int(n)
+		return int(min(max(n, 0), most))
 	default:
 		return 0
 	}
@@ -226,6 +274,8 @@ func deliveryCount(delivery *amqp.Delivery) int {
 
 // Leave implements worker.Queue: the worker is no consumer from then on.
 func (q *queue) Leave() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.left = true
 	if err := q.channel.Cancel(q.config.ConsumerTag, false); err != nil {
 		return fmt.Errorf("stop consuming: %w", err)
@@ -234,13 +284,18 @@ func (q *queue) Leave() error {
 }
 
 // Ack implements worker.Queue.
-func (q *queue) Ack(context.Context, *worker.Message) error { return q.current.Ack(false) }
-
-// Retry implements worker.Queue. A quorum queue counts deliveries and has a limit for them.
-func (q *queue) Retry(context.Context, *worker.Message) error { return q.current.Nack(false, true) }
+func (q *queue) Ack(context.Context, *worker.Message) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.current.Ack(false)
+}
 
 // GiveBack implements worker.Queue.
-func (q *queue) GiveBack(*worker.Message) { _ = q.current.Nack(false, true) }
+func (q *queue) GiveBack(*worker.Message) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_ = q.current.Nack(false, true)
+}
 
 // Close implements worker.Queue.
 func (q *queue) Close() error { return q.connection.Close() }

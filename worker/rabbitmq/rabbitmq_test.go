@@ -124,8 +124,8 @@ func (b *bench) job(command ...string) job {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	return job{
 		Config: worker.Config{
-			Name: "test", Command: command, RetryableExitCodes: []int{75}, ResultFormat: results.JSON, ResultLimit: 1 << 20, ResultMaxBytes: 1 << 20,
-			MaxMessages: 1, IdleTimeout: 10 * time.Second, GracePeriod: 10 * time.Second, Log: log, Stderr: io.Discard,
+			Name: "test", Command: command, Endings: worker.DefaultEndings(), ResultFormat: results.JSON, ResultLimit: 1 << 20, ResultMaxBytes: 1 << 20,
+			MaxMessages: 1, IdleTimeout: 10 * time.Second, GracePeriod: 10 * time.Second, Log: log,
 		},
 		queue: rabbitmq.Config{
 			URI: b.broker.AMQPURL("/"), Queue: "scans", ConsumerTag: "test", ResultExchange: "results", DeadLetterExchange: "dead",

@@ -1,0 +1,67 @@
+package worker
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// memory is this process's memory cgroup. The kernel counts there whom it killed for want of memory.
+type memory struct {
+	// events has a line "oom_kill N", limit is the number of bytes.
+	events, limit string
+}
+
+// ownMemory finds the cgroup; empty when there is none to read. Root is where cgroups are mounted, self the text of /proc/self/cgroup.
+func ownMemory(root, self string) memory {
+	for line := range strings.Lines(self) {
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, path, _ := strings.Cut(rest, ":")
+		var folder, events, limit string
+		switch controllers {
+		case "":
+			folder, events, limit = root, "memory.events", "memory.max"
+		case "memory":
+			folder, events, limit = filepath.Join(root, "memory"), "memory.oom_control", "memory.limit_in_bytes"
+		default:
+			continue
+		}
+		// In a container the path may be the host's, and the container's own cgroup is what is mounted.
+		for _, folder := range []string{filepath.Join(folder, path), folder} {
+			m := memory{events: filepath.Join(folder, events), limit: filepath.Join(folder, limit)}
+			if m.kills() >= 0 {
+				return m
+			}
+		}
+	}
+	return memory{}
+}
+
+// kills is how many processes were killed for want of memory; -1 when nobody counts.
+func (m memory) kills() int {
+	text, err := os.ReadFile(m.events)
+	if err != nil {
+		return -1
+	}
+	for line := range strings.Lines(string(text)) {
+		if count, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			if n, err := strconv.Atoi(strings.TrimSpace(count)); err == nil {
+				return n
+			}
+		}
+	}
+	return -1
+}
+
+// reason of a kill, with the limit where it is known.
+func (m memory) reason() string {
+	text, err := os.ReadFile(m.limit)
+	if err == nil {
+		if bytes, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {
+			return fmt.Sprintf("out of memory: the kernel killed the command at the container's limit of %d MiB", bytes>>20)
+		}
+	}
+	return "out of memory: the kernel killed the command"
+}

@@ -1,0 +1,127 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/ebbtide-dev/ebbtide/internal/child"
+)
+
+// scratch is where a command may leave files: a fresh folder for each message, and whole folders that are emptied after each.
+type scratch struct {
+	// folder of the message; empty where no file system can be written to.
+	folder string
+	// emptied are the folders that belong to commands.
+	emptied []string
+}
+
+// newScratch makes the folder, owned by the command's user. Where nothing can be written there is none: a worker may have no disk.
+func newScratch(config *Config) (scratch, error) {
+	s := scratch{emptied: config.Scratch}
+	if err := s.empty(); err != nil { // what somebody left before this worker began
+		return s, err
+	}
+	parent := os.TempDir()
+	if len(config.Scratch) > 0 {
+		parent = config.Scratch[0]
+	}
+	folder, err := os.MkdirTemp(parent, "scan-")
+	switch {
+	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return s, nil
+	case err != nil:
+		return s, fmt.Errorf("make a temporary folder: %w", err)
+	}
+	s.folder = folder
+	if config.User != nil {
+		if err := os.Chown(folder, int(config.User.Uid), int(config.User.Gid)); err != nil {
+			return s, errors.Join(fmt.Errorf("give the temporary folder to the command's user: %w", err), s.remove())
+		}
+	}
+	return s, nil
+}
+
+// writable adds the folders to what a confined command may write to.
+func (s scratch) writable(confinement *child.Confinement) *child.Confinement {
+	if confinement == nil || confinement.Writable == nil {
+		return confinement
+	}
+	c := *confinement
+	c.Writable = slices.Concat(c.Writable, s.emptied, []string{s.folder})
+	return &c
+}
+
+// remove removes what the command left.
+func (s scratch) remove() error {
+	if s.folder != "" {
+		if err := removeAll(s.folder); err != nil {
+			return fmt.Errorf("%w: its temporary folder can't be removed: %w", child.ErrLeft, err)
+		}
+	}
+	return s.empty()
+}
+
+func (s scratch) empty() error {
+	for _, folder := range s.emptied {
+		entries, err := os.ReadDir(folder)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: --scratch %s can't be read: %w", child.ErrLeft, folder, err)
+		}
+		for _, entry := range entries {
+			if err := removeAll(filepath.Join(folder, entry.Name())); err != nil {
+				return fmt.Errorf("%w: --scratch %s can't be emptied: %w", child.ErrLeft, folder, err)
+			}
+		}
+	}
+	return nil
+}
+
+// removeAll removes a tree whose folders may forbid it.
+func removeAll(path string) error {
+	if os.RemoveAll(path) == nil {
+		return nil
+	}
+	// Root, not the path of each: a folder that is replaced by a link while this runs leads nowhere else.
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := open(root, filepath.Base(path)); err != nil {
+		return err
+	}
+	return os.RemoveAll(path)
+}
+
+// open makes every folder of a tree one that can be read and changed.
+func open(root *os.Root, name string) error {
+	info, err := root.Lstat(name)
+	if err != nil || !info.IsDir() {
+		return err
+	}
+	if err := root.Chmod(name, 0o700); err != nil {
+		return err
+	}
+	folder, err := root.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	entries, err := fs.ReadDir(folder.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			if err := open(folder, entry.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

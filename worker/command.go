@@ -63,8 +63,7 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 	case errors.Is(err, child.ErrLeft):
 		left = errors.Join(err, left)
 	case err != nil:
-		o, err := notStarted(config.Command[0], err)
-		return o, errors.Join(err, left)
+		return notStarted(config.Command[0], err), left
 	}
 	o := outcome{started: end.Started, finished: end.Finished}
 	if code := end.State.ExitCode(); code >= 0 {
@@ -99,13 +98,13 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 
 // notStarted tells what another attempt may change from what it can't: a machine that is short of something, and a message or a program
 // that no worker can start.
-func notStarted(program string, err error) (outcome, error) {
+func notStarted(program string, err error) outcome {
 	for _, passing := range []error{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY, syscall.EIO} {
 		if errors.Is(err, passing) {
-			return outcome{verdict: Retry, reason: fmt.Sprintf("the command can't be started now: %v", err)}, nil
+			return outcome{verdict: Retry, reason: fmt.Sprintf("the command can't be started now: %v", err)}
 		}
 	}
-	return outcome{verdict: Fail, reason: fmt.Sprintf("start %s: %v", program, err)}, nil
+	return outcome{verdict: Fail, reason: fmt.Sprintf("start %s: %v", program, err)}
 }
 
 // environment is the worker's own, less its credentials, with those that are the command's and with the message's properties.

@@ -14,13 +14,13 @@ import (
 type Verdict int
 
 const (
-	// Succeed: publish the result, then acknowledge.
+	// Succeed is to publish the result, then acknowledge.
 	Succeed Verdict = iota
-	// Retry: another attempt, after a delay.
+	// Retry is to try again, after a delay.
 	Retry
-	// Fail: publish the result, then dead-letter the message.
+	// Fail is to publish the result, then dead-letter the message.
 	Fail
-	// Larger: hand the message to workers with more memory.
+	// Larger is to hand the message to workers with more memory.
 	Larger
 )
 

@@ -91,7 +91,7 @@ func removeAll(path string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	if err := open(root, filepath.Base(path)); err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func open(root *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	defer folder.Close()
+	defer func() { _ = folder.Close() }()
 	entries, err := fs.ReadDir(folder.FS(), ".")
 	if err != nil {
 		return err

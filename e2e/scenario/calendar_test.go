@@ -33,9 +33,28 @@ func TestCalendar(t *testing.T) {
 	c, _ := startCluster(ctx, t, scans.Programs)
 	s := newShift(ctx, t, c)
 
-	s.wake()
-	s.periodStarts()
-	s.editWhileScansRun()
+	s.start = time.Now().Truncate(time.Minute).Add(time.Minute)
+	if time.Until(s.start) < 15*time.Second {
+		s.start = s.start.Add(time.Minute)
+	}
+	s.end = s.start.Add(3 * time.Minute)
+	s.installShift(3)
+	// Side by side, as the one waits for its minute and the other for cooldowns. Run returns when both are over.
+	t.Run("side by side", func(t *testing.T) {
+		t.Run("wake", func(t *testing.T) {
+			t.Parallel()
+			s.in(t).wake()
+		})
+		t.Run("period", func(t *testing.T) {
+			t.Parallel()
+			s := s.in(t)
+			s.periodStarts()
+			s.editWhileScansRun()
+		})
+	})
+	if t.Failed() {
+		return
+	}
 	s.brokerRestarts()
 	s.periodEnds()
 }
@@ -72,6 +91,14 @@ func newShift(ctx context.Context, t *testing.T, c *cluster.Cluster) *shift {
 	s.connect()
 	s.api = s.decisions()
 	return s
+}
+
+// in is the scenario in a subtest, with a connection of its own.
+func (s *shift) in(t *testing.T) *shift {
+	sub := *s
+	sub.T = t
+	sub.connect()
+	return &sub
 }
 
 func (s *shift) must(err error) {
@@ -144,9 +171,6 @@ func (s *shift) wake() {
 	s.must(err)
 	_, err = channel.QueueDeclare("calls", true, false, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum})
 	s.must(err)
-	// The credentials come with the ScaledJob, which has nothing to do yet: the shift is tomorrow.
-	s.start, s.end = time.Now().Add(12*time.Hour), time.Now().Add(13*time.Hour)
-	s.installShift(3)
 	text, err := template.ParseFS(manifests, "manifests/calls.yaml")
 	s.must(err)
 	var out bytes.Buffer
@@ -207,12 +231,6 @@ func (s *shift) installShift(floor int) {
 
 // periodStarts: the period's floor is there at its minute, and not before.
 func (s *shift) periodStarts() {
-	s.start = time.Now().Truncate(time.Minute).Add(time.Minute)
-	if time.Until(s.start) < 15*time.Second {
-		s.start = s.start.Add(time.Minute)
-	}
-	s.end = s.start.Add(3 * time.Minute)
-	s.installShift(3)
 	time.Sleep(time.Until(s.start.Add(-time.Second)))
 	if jobs := s.observed.Snapshot().Jobs; jobs != 0 {
 		s.Errorf("%d jobs before the period", jobs)

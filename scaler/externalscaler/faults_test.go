@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -504,39 +503,6 @@ func settled(t *testing.T, channel *amqp.Channel, queue string, ready, consumers
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: %+v, want %d messages and %d consumers", queue, state, ready, consumers)
-		}
-	}
-}
-
-// The document's table names tests that are there.
-func TestFaultsDocument(t *testing.T) {
-	text, err := os.ReadFile("../../docs/reference/faults.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	named := regexp.MustCompile("`(Test[A-Za-z]+)(?:/([^`]+))?` in `([^`]+)`").FindAllStringSubmatch(string(text), -1)
-	if len(named) < 15 {
-		t.Errorf("the table names %d tests, want one in each row", len(named))
-	}
-	for _, match := range named {
-		files, err := filepath.Glob(filepath.Join("../..", match[3], "*_test.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := false
-		for _, file := range files {
-			source, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			holds := strings.Contains(string(source), "func "+match[1]+"(")
-			for name := range strings.SplitSeq(match[2], "/") {
-				holds = holds && (name == "" || strings.Contains(string(source), `"`+name+`"`))
-			}
-			found = found || holds
-		}
-		if !found {
-			t.Errorf("there is no %s", match[0])
 		}
 	}
 }

@@ -71,7 +71,7 @@ test: ## Everything: lint, unit and integration tests and the scenarios, in lane
 	go run ./hack/testrun
 
 lint: ## Lint and check the formatting
-	$(TOOL) golangci-lint run ./...
+	$(TOOL) golangci-lint run --allow-parallel-runners ./...
 	$(PROTO) buf lint
 	$(PROTO) buf breaking --against proto/baseline.binpb
 

@@ -34,8 +34,10 @@ const (
 	Namespace = "scan"
 	// MaxReplicas of the demo.
 	MaxReplicas = 48
-	// NodePoolLabel marks the nodes that Karpenter makes for scans.
-	NodePoolLabel, NodePoolName = "karpenter.sh/nodepool", "scan"
+	// NodePoolLabel marks the nodes that Karpenter makes.
+	NodePoolLabel = "karpenter.sh/nodepool"
+	// NodePoolName is its value on those for scans.
+	NodePoolName = "scan"
 	// settleWithin bounds the time from the last publish to the last node's removal.
 	settleWithin = 5 * time.Minute
 )

@@ -67,11 +67,11 @@ func morning(random *rand.Rand) []Arrival {
 	return arrivals
 }
 
+// The queues of a scan service, and the exchanges that take results and the messages that can't be scanned.
 const (
-	QueueScans   = "scans"
-	QueueResults = "scan-results"
-	QueueDead    = "scan-dead"
-	// exchangeResults takes results, exchangeDead the messages that can't be scanned.
+	QueueScans      = "scans"
+	QueueResults    = "scan-results"
+	QueueDead       = "scan-dead"
 	ExchangeResults = "scan-results"
 	ExchangeDead    = "scan-dead"
 )

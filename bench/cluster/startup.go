@@ -159,7 +159,7 @@ func (s *startup) prepare(ctx context.Context) (err error) {
 	if _, err := s.c.Exec(ctx, "kubectl", "create", "namespace", scans.Namespace); err != nil {
 		return err
 	}
-	if _, err := scans.SourceVolume(ctx, s.c); err != nil {
+	if _, err := scans.SourceVolume(ctx, s.c, "source"); err != nil {
 		return err
 	}
 	if err := s.c.ApplyYAML(ctx, []byte(`apiVersion: v1

@@ -40,9 +40,9 @@ func PrepareInstall(ctx context.Context, c *cluster.Cluster) error {
 	return both.Wait()
 }
 
-// SourceVolume makes a volume for a source store, which is a folder of the machine, that all nodes have.
-func SourceVolume(ctx context.Context, c *cluster.Cluster) (folder string, err error) {
-	folder = filepath.Join(c.Dir, "source")
+// SourceVolume makes a volume of that name for a source store: a folder of the machine, that all nodes have.
+func SourceVolume(ctx context.Context, c *cluster.Cluster, name string) (folder string, err error) {
+	folder = filepath.Join(c.Dir, "volume-"+name)
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		return "", err
 	}
@@ -50,7 +50,7 @@ func SourceVolume(ctx context.Context, c *cluster.Cluster) (folder string, err e
 		return "", err
 	}
 	volume, err := json.Marshal(map[string]any{
-		"apiVersion": "v1", "kind": "PersistentVolume", "metadata": map[string]any{"name": "source"},
+		"apiVersion": "v1", "kind": "PersistentVolume", "metadata": map[string]any{"name": name},
 		"spec": map[string]any{
 			"capacity": map[string]any{"storage": "1Gi"}, "accessModes": []string{"ReadWriteMany"},
 			"hostPath": map[string]any{"path": folder},

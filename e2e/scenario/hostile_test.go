@@ -1,14 +1,12 @@
 package scenario
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -30,19 +28,15 @@ type attack struct {
 
 const nothing = `{"got":null}`
 
-// TestHostile scans code that attacks its worker, the store, the other tenant and the other engine, on real nodes: nothing leaks, nothing
+// hostile scans code that attacks its worker, the store, the other tenant and the other engine, on real nodes: nothing leaks, nothing
 // stays, and every message ends with its true reason.
-func TestHostile(t *testing.T) {
-	needNodes(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
-	defer cancel()
-	s := newScans(ctx, t)
-	image, err := images.Build(ctx, s.root, images.Spec{Name: hostileScanner, Packages: []string{"./e2e/cmd/e2e-hostile"}, Arch: runtime.GOARCH})
+func (s *scanQueue) hostile() {
+	image, err := images.Build(s.ctx, s.root, images.Spec{Name: hostileScanner, Packages: []string{"./e2e/cmd/e2e-hostile"}, Arch: runtime.GOARCH})
 	s.must(err)
-	s.must(s.c.AddImage(ctx, hostileScanner, scans.ImageTag, image))
-	folder, err := scans.SourceVolume(ctx, s.c)
+	s.must(s.c.AddImage(s.ctx, hostileScanner, scans.ImageTag, image))
+	folder, err := scans.SourceVolume(s.ctx, s.c, "hostile")
 	s.must(err)
-	hostileRepositories(t, folder)
+	hostileRepositories(s.T, folder)
 
 	// Two tenants, with a claim of one volume.
 	s.helm("install", "evil", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "e2e/scenario/manifests/hostile.yaml")

@@ -24,12 +24,18 @@ import (
 
 // TestScans installs charts/scan-jobs as its README says, on real nodes with KEDA and Ebbtide: gitleaks scans real repositories, results
 // arrive complete and once, an upgrade ends no scan, and engines run in one pod, in pods that are put on one node, and over a source store.
+//
+// On the same cluster, hostile scans follow.
 func TestScans(t *testing.T) {
 	needNodes(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 18*time.Minute)
 	defer cancel()
 	s := newScans(ctx, t)
+	t.Run("AsDocumented", func(t *testing.T) { s.in(t).asDocumented() })
+	t.Run("Hostile", func(t *testing.T) { s.in(t).hostile() })
+}
 
+func (s *scanQueue) asDocumented() {
 	s.helm("install", "my-scans", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml")
 	s.test("my-scans", "charts/scan-jobs/values-test.yaml", 1)
 	s.upgradeInABurst()
@@ -75,6 +81,13 @@ func newScans(ctx context.Context, t *testing.T) *scanQueue {
 	s.exec("kubectl", "create", "namespace", scans.Namespace)
 	s.exec("kubectl", "label", "namespace", scans.Namespace, "pod-security.kubernetes.io/enforce=restricted")
 	return s
+}
+
+// in is the scenario in a subtest.
+func (s *scanQueue) in(t *testing.T) *scanQueue {
+	sub := *s
+	sub.T = t
+	return &sub
 }
 
 func (s *scanQueue) helm(args ...string) {
@@ -208,7 +221,7 @@ func (s *scanQueue) upgradeInABurst() {
 
 // sourceStore scans repositories from a volume that both nodes have.
 func (s *scanQueue) sourceStore() {
-	folder, err := scans.SourceVolume(s.ctx, s.c)
+	folder, err := scans.SourceVolume(s.ctx, s.c, "source")
 	s.must(err)
 	s.helm("install", "source", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "examples/source-store/values.yaml")
 	s.test("source", "examples/source-store/values.yaml", 1)

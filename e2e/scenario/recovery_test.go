@@ -87,6 +87,8 @@ type recovery struct {
 	runner   *podrunner.Runner
 	observed *scans.Observer
 	sent     int
+	// kubelet is true where components that end by themselves are started again, as by the kubelet that they run under.
+	kubelet bool
 }
 
 func newRecovery(ctx context.Context, t *testing.T, c *cluster.Cluster) *recovery {
@@ -162,6 +164,7 @@ func (r *recovery) play(name string, fail func() int) drill {
 	r.must(err)
 	// What is missing at the deadline is lost.
 	for deadline := restored.Add(recoverWithin); settled.Done() < d.Scans && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		r.startAgain()
 	}
 	d.RecoverySeconds = scans.Round(time.Since(restored).Seconds())
 	all := settled.Ends()
@@ -181,11 +184,18 @@ func (r *recovery) play(name string, fail func() int) drill {
 	if d.Repeated > d.MayRepeat {
 		r.Errorf("%s: %d scans have several results, want at most the %d whose workers were killed", d.Name, d.Repeated, d.MayRepeat)
 	}
-	r.until("no unfinished jobs", 3*time.Minute, r.allJobsFinished)
+	r.until("no unfinished jobs", 3*time.Minute, func() bool { r.startAgain(); return r.allJobsFinished() })
 	if gone := r.c.Failed(); gone != "" {
 		r.Fatalf("%s ended by itself: see %s", gone, filepath.Join(r.c.Dir, "logs", gone+".log"))
 	}
 	return d
+}
+
+// startAgain starts components that ended by themselves, where the drill says that a kubelet would.
+func (r *recovery) startAgain() {
+	if gone := r.c.Failed(); r.kubelet && gone != "" {
+		r.must(r.c.Restart(r.ctx, gone))
+	}
 }
 
 // allJobsFinished asks the API server: what was observed may have been forgotten since.
@@ -304,8 +314,7 @@ func (r *recovery) etcdRestored() int {
 	r.must(r.c.Crash(cluster.APIServer, cluster.Etcd))
 	r.must(r.c.RestoreEtcd(r.ctx, file))
 	r.must(r.c.Restart(r.ctx, cluster.Etcd, cluster.APIServer))
-	for gone := r.c.Failed(); gone != ""; gone = r.c.Failed() { // for want of an API server; a kubelet starts it again
-		r.must(r.c.Restart(r.ctx, gone))
-	}
+	// Components end for want of an API server, and the scheduler because pods are not where it knows them to be.
+	r.kubelet = true
 	return running
 }

@@ -35,6 +35,9 @@ func SetDefaults(p *ScalingPolicy) {
 	if kafka := p.Spec.Backlog.Kafka; kafka != nil && kafka.OnMissingOffset == "" {
 		kafka.OnMissingOffset = MissingOffsetEarliest
 	}
+	if kafka := p.Spec.Backlog.Kafka; kafka != nil && kafka.IsolationLevel == "" {
+		kafka.IsolationLevel = ReadUncommitted
+	}
 	if prometheus := p.Spec.Backlog.Prometheus; prometheus != nil && prometheus.OnNoData == "" {
 		prometheus.OnNoData = NoDataError
 	}

@@ -142,10 +142,17 @@ type KafkaBacklog struct {
 	// +listType=set
 	Topics []string `json:"topics"`
 	// OnMissingOffset says where a group without a committed offset starts, as its consumers' auto.offset.reset does:
-	// Earliest counts everything that a partition holds, Latest nothing. Default: Earliest.
+	// Earliest counts everything that a partition holds. Latest counts nothing of it, and one message while the group has committed
+	// nothing, or holds messages in a partition without a commit: it takes a worker to know from where on they count. An offset that
+	// the partition does not have, as of a topic that was made anew, counts as none. Default: Earliest.
 	// +kubebuilder:default=Earliest
 	// +optional
 	OnMissingOffset MissingOffset `json:"onMissingOffset,omitempty"`
+	// IsolationLevel is that of the group's consumers (isolation.level): ReadCommitted leaves out what transactions have not
+	// committed, or have aborted. Default: ReadUncommitted.
+	// +kubebuilder:default=ReadUncommitted
+	// +optional
+	IsolationLevel IsolationLevel `json:"isolationLevel,omitempty"`
 	// SASL credentials, if the brokers ask for them.
 	// +optional
 	SASL *KafkaSASL `json:"sasl,omitempty"`
@@ -163,6 +170,17 @@ const (
 	MissingOffsetEarliest MissingOffset = "Earliest"
 	// MissingOffsetLatest counts none.
 	MissingOffsetLatest MissingOffset = "Latest"
+)
+
+// IsolationLevel says which messages consumers get.
+// +kubebuilder:validation:Enum=ReadUncommitted;ReadCommitted
+type IsolationLevel string
+
+const (
+	// ReadUncommitted gets all messages.
+	ReadUncommitted IsolationLevel = "ReadUncommitted"
+	// ReadCommitted gets those of no transaction and of committed ones.
+	ReadCommitted IsolationLevel = "ReadCommitted"
 )
 
 // KafkaSASL are credentials for Kafka brokers.
@@ -198,12 +216,45 @@ type PrometheusBacklog struct {
 	// +kubebuilder:default=Error
 	// +optional
 	OnNoData NoData `json:"onNoData,omitempty"`
-	// BearerToken is sent along.
+	// BearerToken is sent along, to the server of url alone.
 	// +optional
 	BearerToken *ValueSource `json:"bearerToken,omitempty"`
+	// Headers are sent along, to the server of url alone: X-Scope-OrgID for a tenant of Mimir or Thanos, say.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Headers []HTTPHeader `json:"headers,omitempty"`
+	// QueryParameters are added to the URL of each query: dedup or partial_response of Thanos, say.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	QueryParameters []QueryParameter `json:"queryParameters,omitempty"`
 	// TLS of https://. Without it the system's certificate authorities are trusted.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
+}
+
+// HTTPHeader is a header of requests.
+type HTTPHeader struct {
+	// Name of the header. Host is not allowed, and Authorization only without bearerToken and without credentials in url.
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]{1,128}$`
+	Name string `json:"name"`
+	// Value of the header.
+	Value ValueSource `json:"value"`
+}
+
+// QueryParameter is a parameter of a URL.
+type QueryParameter struct {
+	// Name of the parameter: not query, time or timeout.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name"`
+	// Value of the parameter.
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Value string `json:"value,omitempty"`
 }
 
 // NoData says what an answer without samples means.

@@ -1,7 +1,9 @@
 package v1alpha1
 
 import (
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -121,6 +123,7 @@ func validateKafka(k *KafkaBacklog, path *field.Path) field.ErrorList {
 	errs = append(errs, validateSet(k.Topics, "topic", path.Child("topics"))...)
 	errs = append(errs,
 		validateEnum(k.OnMissingOffset, path.Child("onMissingOffset"), MissingOffsetEarliest, MissingOffsetLatest)...)
+	errs = append(errs, validateEnum(k.IsolationLevel, path.Child("isolationLevel"), ReadUncommitted, ReadCommitted)...)
 	if sasl := k.SASL; sasl != nil {
 		path := path.Child("sasl")
 		errs = append(errs, validateEnum(sasl.Mechanism, path.Child("mechanism"), SASLPlain, SASLScramSHA256, SASLScramSHA512)...)
@@ -139,8 +142,33 @@ func validatePrometheus(p *PrometheusBacklog, path *field.Path) field.ErrorList 
 	if p.BearerToken != nil {
 		errs = append(errs, ValidateValueSource(p.BearerToken, path.Child("bearerToken"))...)
 	}
+	for i := range p.Headers {
+		header, path := &p.Headers[i], path.Child("headers").Index(i)
+		same := func(other HTTPHeader) bool { return strings.EqualFold(other.Name, header.Name) }
+		switch {
+		case !headerName.MatchString(header.Name):
+			errs = append(errs, field.Invalid(path.Child("name"), header.Name, "must be of letters, digits and -"))
+		case strings.EqualFold(header.Name, "Host"), strings.EqualFold(header.Name, "Authorization") && p.BearerToken != nil:
+			errs = append(errs, field.Forbidden(path.Child("name"), "Host is that of url, and Authorization is made of bearerToken"))
+		case slices.ContainsFunc(p.Headers[:i], same):
+			errs = append(errs, field.Duplicate(path.Child("name"), header.Name))
+		}
+		errs = append(errs, ValidateValueSource(&header.Value, path.Child("value"))...)
+	}
+	for i, parameter := range p.QueryParameters {
+		path := path.Child("queryParameters").Index(i).Child("name")
+		switch {
+		case parameter.Name == "":
+			errs = append(errs, field.Required(path, "name a parameter"))
+		case slices.Contains([]string{"query", "time", "timeout"}, parameter.Name):
+			errs = append(errs, field.Forbidden(path, parameter.Name+" is the scaler's own"))
+		}
+	}
 	return append(errs, validateTLS(p.TLS, path.Child("tls"))...)
 }
+
+// headerName is that of an HTTP header.
+var headerName = regexp.MustCompile(`^[A-Za-z0-9-]{1,128}$`)
 
 func validateTLS(t *TLS, path *field.Path) field.ErrorList {
 	if t == nil {

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"time"
 
@@ -47,9 +45,13 @@ func submitCommand(secrets secret.Values) *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, fmt.Errorf("--timeout %s is over", timeout))
 			defer cancel()
-			connection, err := amqp.Dial(secrets[rabbitmq.URIVariable])
+			uri := secrets[rabbitmq.URIVariable]
+			if _, err := rabbitmq.ParseURI(uri); err != nil {
+				return fmt.Errorf("$%s: %w", rabbitmq.URIVariable, err)
+			}
+			connection, err := amqp.Dial(uri)
 			if err != nil {
-				return fmt.Errorf("connect to the broker at $%s: %w", rabbitmq.URIVariable, withoutURI(err))
+				return fmt.Errorf("connect to the broker at $%s: %w", rabbitmq.URIVariable, err)
 			}
 			defer connection.Close()
 			failed := 0
@@ -80,12 +82,4 @@ func submitCommand(secrets secret.Values) *cobra.Command {
 		}
 	}
 	return cmd
-}
-
-// withoutURI drops the URI, and with it the password, from an error.
-func withoutURI(err error) error {
-	if parse, ok := errors.AsType[*url.Error](err); ok {
-		return parse.Err
-	}
-	return err
 }

@@ -10,9 +10,9 @@ import (
 	"os"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/spf13/cobra"
 
+	"github.com/ebbtide-dev/ebbtide/internal/endpoint"
 	"github.com/ebbtide-dev/ebbtide/internal/secret"
 	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 	"github.com/ebbtide-dev/ebbtide/worker/topology"
@@ -95,14 +95,14 @@ func readDefinitions(path string) (topology.Definitions, error) {
 // managementOf is the management API of the broker that a worker talks AMQP with.
 func managementOf(amqpURI, managementURI string) (topology.Broker, error) {
 	broker := topology.Broker{Client: &http.Client{Timeout: 10 * time.Second}}
-	uri, err := amqp.ParseURI(amqpURI)
+	uri, err := rabbitmq.ParseURI(amqpURI)
 	if err != nil {
-		return broker, fmt.Errorf("$%s must look like amqp://user:password@host:5672/vhost", rabbitmq.URIVariable)
+		return broker, fmt.Errorf("$%s: %w", rabbitmq.URIVariable, err)
 	}
 	broker.VHost = uri.Vhost
-	broker.Management, err = url.Parse(managementURI)
-	if err != nil || broker.Management.Host == "" || broker.Management.Scheme != "http" && broker.Management.Scheme != "https" {
-		return broker, fmt.Errorf("$%s must look like http://host:15672", managementVariable) // it may hold a password: don't show it
+	broker.Management, err = endpoint.Form{Name: "$" + managementVariable, Example: "http://host:15672"}.HTTP(managementURI)
+	if err != nil {
+		return broker, err
 	}
 	if broker.Management.User == nil {
 		broker.Management.User = url.UserPassword(uri.Username, uri.Password)

@@ -32,16 +32,22 @@ type Options struct {
 	Group *proc.Group
 	// Config is added to rabbitmq.conf: listeners with TLS, say.
 	Config string
+	// Plugins are enabled beside the management plugin.
+	Plugins []string
+	// Release is what to run; the zero value is what the machine has installed.
+	Release Release
 }
 
 // Broker is a running node.
 type Broker struct {
 	port, managementPort int
+	epmdPort             int
 	options              Options
 	env                  []string // of the node
 	group                *proc.Group
 	ownGroup             bool
 	process              *proc.Process
+	cluster              *members // nil: it is alone
 }
 
 // Available reports why no broker can run here, or nil.
@@ -54,55 +60,11 @@ func Available() error {
 
 // Start starts a node and returns once its AMQP listener and its management API answer.
 func Start(ctx context.Context, options Options) (*Broker, error) {
-	if err := Available(); err != nil {
-		return nil, err
-	}
-	ports, err := proc.FreePorts(4)
+	b, err := newNode(options)
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{port: ports[0], managementPort: ports[1], options: options, group: options.Group}
-	if b.group == nil {
-		b.group, b.ownGroup = proc.NewGroup(options.Dir), true
-	}
-	distributionPort, epmdPort := ports[2], ports[3]
-	file := func(name string) string { return filepath.Join(options.Dir, name) }
-	for name, text := range map[string]string{
-		"enabled_plugins": "[rabbitmq_management].\n",
-		"rabbitmq.conf": fmt.Sprintf("listeners.tcp.default = 127.0.0.1:%d\n", b.port) +
-			fmt.Sprintf("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %d\n", b.managementPort) +
-			"log.console = true\nlog.console.level = warning\n" + options.Config,
-	} {
-		if err := os.WriteFile(file(name), []byte(text), 0o644); err != nil {
-			return nil, err
-		}
-	}
-	b.env = []string{
-		"HOME=" + options.Dir, // for the cookie
-		fmt.Sprintf("RABBITMQ_NODENAME=ebbtide-%d@localhost", b.port),
-		fmt.Sprintf("RABBITMQ_NODE_PORT=%d", b.port),
-		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", distributionPort),
-		"RABBITMQ_MNESIA_BASE=" + file("data"),
-		"RABBITMQ_LOG_BASE=" + options.Dir,
-		"RABBITMQ_LOGS=-",
-		"RABBITMQ_CONFIG_FILE=" + strings.TrimSuffix(file("rabbitmq.conf"), ".conf"),
-		"RABBITMQ_CONF_ENV_FILE=" + os.DevNull,
-		"RABBITMQ_ENABLED_PLUGINS_FILE=" + file("enabled_plugins"),
-		fmt.Sprintf("ERL_EPMD_PORT=%d", epmdPort),
-		"ERL_EPMD_ADDRESS=127.0.0.1",
-		// With input allowed the start script becomes the Erlang machine instead of waiting for it, so that the child
-		// that is supervised is the broker itself. The extra arguments: no input all the same, and schedulers that
-		// sleep when idle, which spin by default.
-		"RABBITMQ_ALLOW_INPUT=1",
-		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput +sbwt none +sbwtdcpu none +sbwtdio none +S 2:2",
-	}
-	// A node starts the port mapper as a daemon when there is none. Started first it is a child like any other.
-	if _, err := b.group.Start(ctx, proc.Spec{
-		Name: "epmd", Path: "epmd",
-		Args:  []string{"-port", fmt.Sprint(epmdPort), "-address", "127.0.0.1"},
-		Env:   b.env,
-		Ready: dial(epmdPort),
-	}); err != nil {
+	if err := b.startPortMapper(ctx); err != nil {
 		return nil, b.failed(err)
 	}
 	if err := b.startNode(ctx); err != nil {
@@ -111,10 +73,80 @@ func Start(ctx context.Context, options Options) (*Broker, error) {
 	return b, nil
 }
 
+// newNode makes a node's files.
+func newNode(options Options) (*Broker, error) {
+	if err := options.Release.available(); err != nil {
+		return nil, err
+	}
+	ports, err := proc.FreePorts(4)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{port: ports[0], managementPort: ports[1], epmdPort: ports[3], options: options, group: options.Group}
+	if b.group == nil {
+		b.group, b.ownGroup = proc.NewGroup(options.Dir), true
+	}
+	return b, b.configure(ports[2])
+}
+
+// Name is the node's, as a cluster knows it.
+func (b *Broker) Name() string { return fmt.Sprintf("ebbtide-%d@localhost", b.port) }
+
+func (b *Broker) configure(distributionPort int) error {
+	options := b.options
+	file := func(name string) string { return filepath.Join(options.Dir, name) }
+	for name, text := range map[string]string{
+		"enabled_plugins": "[" + strings.Join(append([]string{"rabbitmq_management"}, options.Plugins...), ",") + "].\n",
+		"rabbitmq.conf": fmt.Sprintf("listeners.tcp.default = 127.0.0.1:%d\n", b.port) +
+			fmt.Sprintf("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %d\n", b.managementPort) +
+			"log.console = true\nlog.console.level = warning\n" + options.Config,
+	} {
+		if err := os.WriteFile(file(name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	home := options.Dir
+	if b.cluster != nil {
+		home = b.cluster.dir
+	}
+	b.env = []string{
+		"HOME=" + home, // for the cookie
+		"RABBITMQ_NODENAME=" + b.Name(),
+		fmt.Sprintf("RABBITMQ_NODE_PORT=%d", b.port),
+		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", distributionPort),
+		"RABBITMQ_MNESIA_BASE=" + file("data"),
+		"RABBITMQ_LOG_BASE=" + options.Dir,
+		"RABBITMQ_LOGS=-",
+		"RABBITMQ_CONFIG_FILE=" + strings.TrimSuffix(file("rabbitmq.conf"), ".conf"),
+		"RABBITMQ_CONF_ENV_FILE=" + os.DevNull,
+		"RABBITMQ_ENABLED_PLUGINS_FILE=" + file("enabled_plugins"),
+		fmt.Sprintf("ERL_EPMD_PORT=%d", b.epmdPort),
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		// With input allowed the start script becomes the Erlang machine instead of waiting for it, so that the child
+		// that is supervised is the broker itself. The extra arguments: no input all the same, and schedulers that
+		// sleep when idle, which spin by default.
+		"RABBITMQ_ALLOW_INPUT=1",
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput +sbwt none +sbwtdcpu none +sbwtdio none +S 2:2",
+	}
+	return nil
+}
+
+// startPortMapper starts what a node would start as a daemon when there is none. Started first it is a child like any other.
+func (b *Broker) startPortMapper(ctx context.Context) error {
+	_, err := b.group.Start(ctx, proc.Spec{
+		Name: "epmd", Path: "epmd",
+		Args:  []string{"-port", fmt.Sprint(b.epmdPort), "-address", "127.0.0.1"},
+		Env:   b.env,
+		Ready: dial(b.epmdPort),
+	})
+	return err
+}
+
 func (b *Broker) startNode(ctx context.Context) error {
+	path, args := b.options.Release.command(b.shared(), server)
 	process, err := b.group.Start(ctx, proc.Spec{
-		Name: "rabbitmq", Path: server, Env: b.env, Dir: b.options.Dir,
-		Ready: b.ready, ReadyWithin: 2 * time.Minute, StopWithin: 20 * time.Second,
+		Name: fmt.Sprint("rabbitmq-", b.port), Path: path, Args: args, Env: b.env, Dir: b.options.Dir,
+		Ready: b.ready, ReadyWithin: 3 * time.Minute, StopWithin: 20 * time.Second,
 	})
 	b.process = process
 	return err
@@ -139,6 +171,9 @@ func (b *Broker) Crash() {
 	_ = b.process.Signal(syscall.SIGKILL)
 	<-b.process.Done()
 }
+
+// Resume lets a node go on that Pause stopped.
+func (b *Broker) Resume() error { return b.process.Signal(syscall.SIGCONT) }
 
 // Pause stops the node as it is: its connections stay open, and nothing is answered any more. Crash ends it all the same.
 func (b *Broker) Pause() error { return b.process.Signal(syscall.SIGSTOP) }
@@ -180,12 +215,27 @@ func (b *Broker) definitions(ctx context.Context, method string, body io.Reader)
 
 // Control runs rabbitmqctl on the node.
 func (b *Broker) Control(ctx context.Context, args ...string) error {
-	command := exec.CommandContext(ctx, "/usr/lib/rabbitmq/bin/rabbitmqctl", args...)
+	_, err := b.control(ctx, args...)
+	return err
+}
+
+func (b *Broker) control(ctx context.Context, args ...string) (string, error) {
+	path, all := b.options.Release.command(b.shared(), "/usr/lib/rabbitmq/bin/rabbitmqctl", args...)
+	command := exec.CommandContext(ctx, path, all...)
 	command.Env = append(os.Environ(), b.env...)
-	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("rabbitmqctl %s: %w: %s", strings.Join(args, " "), err, out)
+	out, err := command.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("rabbitmqctl %s: %w: %s", strings.Join(args, " "), err, out)
 	}
-	return nil
+	return string(out), nil
+}
+
+// shared is the folder that the node's program must see.
+func (b *Broker) shared() string {
+	if b.cluster != nil {
+		return b.cluster.dir
+	}
+	return b.options.Dir
 }
 
 // AMQPURL is the broker's URL for a virtual host; "/" is the default one.

@@ -30,3 +30,23 @@ func StartForTest(t testing.TB, config ...string) *Broker {
 	t.Cleanup(b.Stop)
 	return b
 }
+
+// StartClusterForTest starts a cluster that ends with the test, or skips the test where its release is not installed.
+func StartClusterForTest(t testing.TB, n int, options Options) *Cluster {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts real brokers")
+	}
+	if err := options.Release.available(); err != nil {
+		t.Skip(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	options.Dir = t.TempDir()
+	c, err := StartCluster(ctx, n, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Stop)
+	return c
+}

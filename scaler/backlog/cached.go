@@ -70,7 +70,11 @@ func (f *Cached[T]) fly(ctx context.Context, current *flight[T]) {
 	ctx, cancel := context.WithTimeoutCause(ctx, f.bounds.Timeout, fmt.Errorf("no answer within %s", f.bounds.Timeout))
 	defer cancel()
 	readAt := f.bounds.Now()
-	current.value, current.err = f.read(ctx)
+	current.err = f.bounds.Guard(func() error {
+		var err error
+		current.value, err = f.read(ctx)
+		return err
+	})
 	f.mu.Lock()
 	if current.err == nil {
 		f.value, f.readAt = current.value, readAt

@@ -3,7 +3,9 @@ package policy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"reflect"
 	"sync"
 	"time"
 
@@ -57,64 +59,86 @@ func sampled[C any](s *Sources, open func(C) (backlog.Reader, error)) func(C) (b
 	}
 }
 
-// config is what a kind of source is opened with.
-type config[C any] interface{ Equal(other C) bool }
+// resolution is what a policy refers to, as it was looked up.
+type resolution[C any] struct {
+	config *C
+	// failure is why it could not be looked up again; empty if it could.
+	failure string
+}
 
 // resolved returns a source whose values are looked up when it is first used, and again from time to time.
-func resolved[C config[C]](
+func resolved[C any](
 	s *Sources, spec *v1alpha1.ScalingPolicySpec, values backlog.Values,
 	resolve func(context.Context, *v1alpha1.ScalingPolicySpec, backlog.Values) (C, error), open func(C) (backlog.Source, error),
 ) backlog.Source {
 	var last *C
-	limits := backlog.SampleBounds{Timeout: resolveTimeout, Now: s.limits.Now}
-	return &resolving[C]{open: open, configs: backlog.NewCached(limits, func(ctx context.Context) (C, error) {
-		config, err := resolve(ctx, spec, values)
+	limits := s.limits
+	limits.Timeout = resolveTimeout
+	return &resolving[C]{open: open, resolutions: backlog.NewCached(limits, func(ctx context.Context) (resolution[C], error) {
+		config, err := resolve(ctx, spec, bounded(values))
 		switch {
+		case err == nil && last != nil && reflect.DeepEqual(*last, config): // which saves to compare them with every poll
 		case err == nil:
 			last = &config
 		case last != nil: // while they can't be looked up, the last ones serve
-			return *last, nil
+			return resolution[C]{config: last, failure: err.Error()}, nil
 		}
-		return config, err
+		return resolution[C]{config: last}, err
 	})}
 }
 
+// maxValue bounds, in bytes, what a policy refers to: a URI, a password, the certificates of some authorities.
+const maxValue = 64 << 10
+
+// bounded refuses values that are too large to be what they should.
+func bounded(values backlog.Values) backlog.Values {
+	return func(ctx context.Context, field string, value *v1alpha1.ValueSource) (string, error) {
+		text, err := values(ctx, field, value)
+		if err == nil && len(text) > maxValue {
+			return "", fmt.Errorf("%s: it has %d bytes: at most %d are allowed", field, len(text), maxValue)
+		}
+		return text, err
+	}
+}
+
 // resolving is a source whose credentials are looked up again from time to time.
-type resolving[C config[C]] struct {
-	configs *backlog.Cached[C]
-	open    func(C) (backlog.Source, error)
+type resolving[C any] struct {
+	resolutions *backlog.Cached[resolution[C]]
+	open        func(C) (backlog.Source, error)
 
 	mu     sync.Mutex
 	closed bool
-	config C
+	config *C
 	source backlog.Source // opened with config
 }
 
 // Observe implements backlog.Source.
 func (r *resolving[C]) Observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error) {
 	// Only the first look-up is waited for.
-	config, err := r.configs.Recent(ctx, resolveEvery, math.MaxInt64)
+	resolved, err := r.resolutions.Recent(ctx, resolveEvery, math.MaxInt64)
 	if err != nil {
 		return sizing.Observation{}, err
 	}
-	source, err := r.current(config)
+	source, err := r.current(resolved.config)
 	if err != nil {
 		return sizing.Observation{}, err
 	}
-	return source.Observe(ctx, maxAge)
+	o, err := source.Observe(ctx, maxAge)
+	o.CredentialsFailure = resolved.failure
+	return o, err
 }
 
 // current is the source for a configuration.
-func (r *resolving[C]) current(config C) (backlog.Source, error) {
+func (r *resolving[C]) current(config *C) (backlog.Source, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return nil, errors.New("a newer version of the policy is in force")
 	}
-	if r.source != nil && config.Equal(r.config) {
+	if r.source != nil && config == r.config {
 		return r.source, nil
 	}
-	source, err := r.open(config)
+	source, err := r.open(*config)
 	if err != nil {
 		return nil, err
 	}

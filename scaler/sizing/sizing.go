@@ -37,13 +37,20 @@ type Observation struct {
 	// they only ever tell how many consumers are idle.
 	Unacknowledged      int64
 	UnacknowledgedKnown bool
-	// Parallelism is how many consumers can work at once: a Kafka group's partitions. 0 means any number.
+	// Parallelism is how many consumers can work at once: the partitions of a Kafka group that have lag, or one for each queue with a
+	// single active consumer. 0 means any number.
 	Parallelism int64
 	// Finished counts the messages that were ever worked off, by part of the source (a queue, a partition); nil when it is not
 	// known. A part without a count is left out. It may lag: only differences over minutes are used.
 	Finished map[string]int64
 	// Missing names the queues that do not exist, in the broker's own word, and that count as empty.
 	Missing []string
+	// ManagementFailure is why the broker's management API tells nothing, and what to do; empty while it answers or is not used.
+	// Unacknowledged and Finished are not known then.
+	ManagementFailure string
+	// CredentialsFailure is why the values that the policy refers to can't be looked up again; empty while they can. The ones that
+	// were looked up last are in use.
+	CredentialsFailure string
 }
 
 // Parameters are the part of a scaling policy that the arithmetic needs.

@@ -13,12 +13,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/url"
 	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/ebbtide-dev/ebbtide/internal/endpoint"
 	"github.com/ebbtide-dev/ebbtide/worker"
 )
 
@@ -51,6 +51,15 @@ type Config struct {
 
 // PriorityByAge is the priority of a worker that began at an instant: the earlier, the higher.
 func PriorityByAge(begin time.Time) int64 { return -begin.Unix() }
+
+// ParseURI reads a broker's URI. Its errors hold no part of it.
+func ParseURI(text string) (amqp.URI, error) {
+	uris, err := endpoint.Form{Name: "the broker's URI", Example: "amqp://user:password@host:5672/vhost"}.AMQP(text)
+	if err != nil {
+		return amqp.URI{}, err
+	}
+	return uris[0], nil
+}
 
 // connectAttempt is the pause after the first failed attempt to connect; it doubles up to a few seconds.
 const connectAttempt = 200 * time.Millisecond
@@ -96,8 +105,8 @@ func Open(ctx context.Context, config Config) (worker.Queue, error) {
 
 // connect tries until the broker answers or the time for it is over.
 func connect(ctx context.Context, config *Config) (*amqp.Connection, error) {
-	if _, err := amqp.ParseURI(config.URI); err != nil {
-		return nil, fmt.Errorf("the broker's URI must look like amqp://user:password@host:5672/vhost: %w", withoutURI(err))
+	if _, err := ParseURI(config.URI); err != nil {
+		return nil, err
 	}
 	deadline, pause := time.Now().Add(config.ConnectTimeout), connectAttempt
 	for {
@@ -110,9 +119,9 @@ func connect(ctx context.Context, config *Config) (*amqp.Connection, error) {
 		}
 		var refused *amqp.Error
 		if errors.As(err, &refused) && refused.Code == amqp.AccessRefused || time.Now().After(deadline) {
-			return nil, fmt.Errorf("connect to the broker: %w", withoutURI(err))
+			return nil, fmt.Errorf("connect to the broker: %w", err)
 		}
-		config.Log.Warn("the broker can't be reached; trying again", "error", withoutURI(err), "pause", pause.String())
+		config.Log.Warn("the broker can't be reached; trying again", "error", err, "pause", pause.String())
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -120,15 +129,6 @@ func connect(ctx context.Context, config *Config) (*amqp.Connection, error) {
 		}
 		pause = min(2*pause, 5*time.Second)
 	}
-}
-
-// withoutURI drops the URI, and with it the password, from an error of package url.
-func withoutURI(err error) error {
-	var parse *url.Error
-	if errors.As(err, &parse) {
-		return parse.Err
-	}
-	return err
 }
 
 // consume becomes a consumer, on a new channel.

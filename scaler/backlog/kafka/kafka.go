@@ -1,5 +1,8 @@
 // Package kafka reads the lag of a consumer group: the messages of its topics that it has not committed. It holds both
 // what waits and what is worked on, and ends with the commit.
+//
+// Offsets are not messages: transactions leave markers in a log, compaction leaves gaps, and a topic that was made anew begins at 0. So
+// where a group lags, what lies between is looked at, batch by batch and without unpacking it, for what a worker would be given.
 package kafka
 
 import (
@@ -7,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -25,8 +27,10 @@ import (
 type Config struct {
 	Brokers, Topics []string
 	Group           string
-	// Latest counts a partition without a committed offset as empty, not as full.
+	// Latest begins a partition without a committed offset at its end, not at its start.
 	Latest bool
+	// ReadCommitted leaves out what transactions have not committed, as the group's workers do.
+	ReadCommitted bool
 	// Mechanism of SASL; empty: none.
 	Mechanism          v1alpha1.SASLMechanism
 	Username, Password string
@@ -35,19 +39,12 @@ type Config struct {
 	TLS    backlog.TLS
 }
 
-// Equal reports whether two configurations read the same in the same way.
-func (c Config) Equal(other Config) bool {
-	return slices.Equal(c.Brokers, other.Brokers) && slices.Equal(c.Topics, other.Topics) && c.Group == other.Group &&
-		c.Latest == other.Latest && c.Mechanism == other.Mechanism && c.Username == other.Username &&
-		c.Password == other.Password && c.UseTLS == other.UseTLS && c.TLS == other.TLS
-}
-
 // Resolve looks up what a policy refers to.
 func Resolve(ctx context.Context, spec *v1alpha1.ScalingPolicySpec, values backlog.Values) (Config, error) {
 	k := spec.Backlog.Kafka
 	c := Config{
 		Brokers: k.Brokers, Topics: k.Topics, Group: k.ConsumerGroup, Latest: k.OnMissingOffset == v1alpha1.MissingOffsetLatest,
-		UseTLS: k.TLS != nil,
+		ReadCommitted: k.IsolationLevel == v1alpha1.ReadCommitted, UseTLS: k.TLS != nil,
 	}
 	const field = "spec.backlog.kafka."
 	var err error
@@ -67,7 +64,10 @@ func Resolve(ctx context.Context, spec *v1alpha1.ScalingPolicySpec, values backl
 
 // Open returns a reader. It does not connect yet.
 func Open(config Config) (backlog.Reader, error) {
-	options := []kgo.Opt{kgo.SeedBrokers(config.Brokers...), kgo.ClientID("ebbtide-scaler"), kgo.RetryTimeout(0), kgo.RequestRetries(1)}
+	options := []kgo.Opt{
+		kgo.SeedBrokers(config.Brokers...), kgo.ClientID("ebbtide-scaler"), kgo.RetryTimeout(0), kgo.RequestRetries(1),
+		kgo.BrokerMaxReadBytes(maxAnswer), kgo.FetchMaxBytes(maxAnswer / 4), kgo.FetchMaxPartitionBytes(lookBytes),
+	}
 	if config.UseTLS {
 		tlsConfig, err := config.TLS.Config()
 		if err != nil {
@@ -87,25 +87,49 @@ func Open(config Config) (backlog.Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka %s: %w", strings.Join(config.Brokers, ","), err)
 	}
-	return &reader{config: config, client: kadm.NewClient(client)}, nil
+	return &reader{config: config, broker: client, client: kadm.NewClient(client), looked: map[place]look{}}, nil
 }
+
+// maxAnswer bounds an answer of a broker, in bytes.
+const maxAnswer = 32 << 20
 
 type reader struct {
 	config Config
+	broker *kgo.Client
 	client *kadm.Client
+	looked map[place]look // of partitions that lag, since they did
 }
 
 // Read implements backlog.Reader.
 func (r *reader) Read(ctx context.Context) (sizing.Observation, error) {
 	name := "kafka " + strings.Join(r.config.Brokers, ",")
-	o := sizing.Observation{Source: name, ReadyHoldsInFlight: true, Finished: map[string]int64{}}
-	starts, err := r.offsets(r.client.ListStartOffsets(ctx, r.config.Topics...))
+	o, err := r.read(ctx)
+	o.Source = name
 	if err != nil {
 		return o, fmt.Errorf("%s: %w", name, err)
 	}
+	return o, nil
+}
+
+func (r *reader) read(ctx context.Context) (sizing.Observation, error) {
+	o := sizing.Observation{ReadyHoldsInFlight: true, Finished: map[string]int64{}}
+	topics, err := r.client.ListTopics(ctx, r.config.Topics...)
+	if err != nil {
+		return o, explain(err)
+	}
+	starts, err := r.offsets(r.client.ListStartOffsets(ctx, r.config.Topics...))
+	if err != nil {
+		return o, err
+	}
 	ends, err := r.offsets(r.client.ListEndOffsets(ctx, r.config.Topics...))
 	if err != nil {
-		return o, fmt.Errorf("%s: %w", name, err)
+		return o, err
+	}
+	readable := ends
+	if r.config.ReadCommitted {
+		if readable, err = r.offsets(r.client.ListCommittedOffsets(ctx, r.config.Topics...)); err != nil {
+			return o, err
+		}
 	}
 	committed, err := r.client.FetchOffsets(ctx, r.config.Group)
 	if err == nil {
@@ -113,29 +137,82 @@ func (r *reader) Read(ctx context.Context) (sizing.Observation, error) {
 	}
 	// A group that never was has nothing committed.
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-		return o, fmt.Errorf("%s: committed offsets of group %q: %w", name, r.config.Group, explain(err))
+		return o, fmt.Errorf("committed offsets of group %q: %w", r.config.Group, explain(err))
 	}
+	var lags []lag
+	// anyCommit is whether a worker ever committed anything; skipped, whether there are messages that one may have left out.
+	anyCommit, skipped := false, false
+	var failed error
 	ends.Each(func(end kadm.ListedOffset) {
-		o.Parallelism++
-		start := end.Offset
-		if listed, ok := starts.Lookup(end.Topic, end.Partition); ok {
-			start = listed.Offset
+		start, hasStart := starts.Lookup(end.Topic, end.Partition)
+		last, hasLast := readable.Lookup(end.Topic, end.Partition)
+		if !hasStart || !hasLast {
+			failed = fmt.Errorf("topic %q, partition %d: the broker does not tell its offsets", end.Topic, end.Partition)
+			return
 		}
+		from := start.Offset
 		commit, ok := committed.Lookup(end.Topic, end.Partition)
+		ok = ok && commit.At >= 0
+		anyCommit = anyCommit || ok
 		switch {
-		case ok && commit.At >= 0:
+		// An offset that the partition does not have is of a topic that was made anew, or of messages that were deleted: workers begin
+		// there as if nothing was committed.
+		case ok && commit.At >= start.Offset && commit.At <= end.Offset && (end.LeaderEpoch < 0 || commit.LeaderEpoch <= end.LeaderEpoch):
 			o.Finished[fmt.Sprintf("%s/%d", end.Topic, end.Partition)] = commit.At
-			// What retention deleted can't be worked on any more.
-			o.Ready += max(0, end.Offset-max(commit.At, start))
-		case !r.config.Latest:
-			o.Ready += end.Offset - start
+			from = commit.At
+		case r.config.Latest:
+			skipped = skipped || end.Offset > start.Offset
+			return
+		}
+		if from < last.Offset {
+			detail := topics[end.Topic]
+			lags = append(lags, lag{
+				place: place{end.Topic, detail.ID, end.Partition}, leader: detail.Partitions[end.Partition].Leader, from: from, to: last.Offset,
+			})
 		}
 	})
-	groups, err := r.client.DescribeGroups(ctx, r.config.Group)
-	if err == nil {
-		o.Consumers = int64(len(groups[r.config.Group].Members))
+	if failed != nil {
+		return o, failed
+	}
+	if err := r.look(ctx, lags); err != nil {
+		return o, explain(err)
+	}
+	for _, l := range lags {
+		if l.messages > 0 {
+			o.Ready += l.messages
+			o.Parallelism++
+		}
+	}
+	// Messages that come before a first worker commits are counted by nobody: where a group begins at the end, it takes a worker to know
+	// from where on.
+	if r.config.Latest && o.Ready == 0 && (skipped || !anyCommit) {
+		o.Ready, o.Parallelism = 1, 1
+	}
+	if consumers, err := r.consumers(ctx); err == nil {
+		o.Consumers = consumers
+	} else {
+		o.Finished = nil // how long a message takes can't be told without those who work on it
 	}
 	return o, nil
+}
+
+// consumers is how many members the group has, whichever protocol it speaks.
+func (r *reader) consumers(ctx context.Context) (int64, error) {
+	groups, err := r.client.DescribeGroups(ctx, r.config.Group)
+	if err != nil {
+		return 0, err
+	}
+	group := groups[r.config.Group]
+	if len(group.Members) > 0 {
+		return int64(len(group.Members)), nil
+	}
+	if newer, err := r.client.DescribeConsumerGroups(ctx, r.config.Group); err == nil {
+		return int64(len(newer[r.config.Group].Members)), nil
+	}
+	if group.Err != nil && !errors.Is(group.Err, kerr.GroupIDNotFound) {
+		return 0, group.Err
+	}
+	return 0, nil
 }
 
 // offsets are those of the topics, every partition of them.

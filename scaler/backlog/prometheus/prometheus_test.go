@@ -1,13 +1,17 @@
 package prometheus
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 )
 
@@ -88,5 +92,109 @@ func TestErrors(t *testing.T) {
 	_, err = source.Observe(t.Context(), 0)
 	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "prometheus 127.0.0.1:1: dial tcp 127.0.0.1:1") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// serve answers each query with a body, compressed if it says so, after looking at the request.
+func serve(t *testing.T, answer func(http.ResponseWriter, *http.Request)) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(answer))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func ask(t *testing.T, config Config) (int64, error) {
+	t.Helper()
+	reader, err := Open(config)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = reader.Close() }()
+	o, err := reader.Read(t.Context())
+	return o.Ready, err
+}
+
+const one = `{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}`
+
+func TestHeadersAndParameters(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Scope-OrgID") != "team-a" || r.URL.Query().Get("dedup") != "true" || r.FormValue("query") != "up" || r.Header.Get("Authorization") != "Basic dTpw" {
+			t.Errorf("%s, %v", r.URL, r.Header)
+		}
+		fmt.Fprint(w, one)
+	})
+	header := v1alpha1.HTTPHeader{Name: "X-Scope-OrgID", Value: v1alpha1.ValueSource{Value: "team-a"}}
+	config := Config{
+		URL: strings.Replace(s.URL, "//", "//u:p@", 1), Query: "up", Headers: []v1alpha1.HTTPHeader{header},
+		Parameters: []v1alpha1.QueryParameter{{Name: "dedup", Value: "true"}},
+	}
+	if n, err := ask(t, config); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
+// No credential leaves for another server, whatever the one that is named answers.
+func TestRedirectKeepsSecrets(t *testing.T) {
+	thief := serve(t, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("another server was asked: %v", r.Header) })
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, thief.URL+"/?t="+r.Header.Get("Authorization")[7:], http.StatusTemporaryRedirect)
+	})
+	_, err := ask(t, Config{URL: s.URL, Query: "up", BearerToken: "t0ken-of-mine"})
+	if err == nil || !strings.Contains(err.Error(), "redirects to another server") || strings.Contains(err.Error(), "t0ken") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// An answer costs no more memory than its limit, however well it was compressed.
+func TestBomb(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		zip := gzip.NewWriter(w)
+		defer zip.Close()
+		zeros := bytes.Repeat([]byte(" "), 1<<20)
+		for range 1 << 10 {
+			if _, err := zip.Write(zeros); err != nil {
+				return
+			}
+		}
+	})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := ask(t, Config{URL: s.URL, Query: "up"})
+	runtime.ReadMemStats(&after)
+	if err == nil || !strings.Contains(err.Error(), "the answer has more than 4 MiB") {
+		t.Errorf("error %v", err)
+	}
+	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 64 {
+		t.Errorf("%d MiB", used)
+	}
+}
+
+func TestSecretsInAnswers(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, `{"status":"error","errorType":"bad_data","error":"bad token %s\nforged line %s"}`, r.Header.Get("Authorization"), strings.Repeat("x", 5000))
+	})
+	_, err := ask(t, Config{URL: s.URL, Query: "up", BearerToken: "t0ken-of-mine"})
+	if err == nil || strings.Contains(err.Error(), "t0ken") || strings.ContainsAny(err.Error(), "\n") || len(err.Error()) > 500 {
+		t.Errorf("error %v", err)
+	}
+}
+
+// What is not whole is not an amount of work.
+func TestPartialAnswer(t *testing.T) {
+	warning := ""
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"status":"success","data":{"resultType":"scalar","result":[1,"1"]},"warnings":[%q]}`, warning)
+	})
+	asked := []v1alpha1.QueryParameter{{Name: "partial_response", Value: "true"}}
+	for text, wrong := range map[string]bool{"No StoreAPIs matched for this query": true, "PromQL info: metric might not be a counter": false} {
+		warning = text
+		if _, err := ask(t, Config{URL: s.URL, Query: "up"}); (err != nil) != wrong {
+			t.Errorf("%s: error %v", text, err)
+		}
+		if _, err := ask(t, Config{URL: s.URL, Query: "up", Parameters: asked}); err != nil {
+			t.Errorf("%s, asked for: %v", text, err)
+		}
 	}
 }

@@ -11,6 +11,9 @@ import (
 	"sync"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/ebbtide-dev/ebbtide/internal/endpoint"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 )
 
@@ -23,20 +26,22 @@ const (
 	finishedAge       = 10 * time.Second
 	finishedTolerated = time.Minute
 	failurePause      = time.Second
-	// maxAnswer bounds an answer of the management API: some hundred thousand queues.
-	maxAnswer = 64 << 20
+	// maxAnswer bounds an answer of the management API, and maxQueues the queues in it.
+	maxAnswer = 32 << 20
+	maxQueues = 200_000
 )
 
 var errAway = errors.New("management API: no answer")
 
 // management asks a broker's management API for what AMQP does not tell, of all queues of a virtual host at once.
 type management struct {
-	base, user, password string
-	client               *http.Client
-	limits               backlog.SampleBounds
+	base, password string
+	client         *http.Client
+	limits         backlog.SampleBounds
 
 	mu      sync.Mutex
 	retryAt time.Time // until when it is not asked, as it failed
+	failed  string    // why the last call failed; empty: it did not
 
 	totals   *backlog.Cached[map[string]totals]
 	finished *backlog.Cached[map[string]int64]
@@ -44,32 +49,53 @@ type management struct {
 
 // totals of a queue.
 type totals struct {
-	Name           string `json:"name"`
-	Type           string `json:"type"`
-	Unacknowledged int64  `json:"messages_unacknowledged"`
+	Name string `json:"name"`
+	Type string `json:"type"`
+	// Unacknowledged is nil while the queue's own process does not tell.
+	Unacknowledged *int64 `json:"messages_unacknowledged"`
 }
 
-func newManagement(config Config, vhost, user, password string, limits backlog.SampleBounds) (*management, error) {
-	u, err := url.Parse(config.ManagementURI)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, errors.New("managementURI must look like https://user:password@host:15671")
+// newManagement returns the management API of a broker. What credentials its URI does not hold are those of the broker's.
+func newManagement(config Config, broker amqp.URI, limits backlog.SampleBounds) (*management, error) {
+	u, err := managementForm.HTTP(config.ManagementURI)
+	if err != nil {
+		return nil, err
 	}
 	tlsConfig, err := config.TLS.Config()
 	if err != nil {
 		return nil, err
 	}
-	m := &management{user: user, password: password, limits: limits, client: &http.Client{
-		Transport: &http.Transport{MaxIdleConnsPerHost: 2, TLSClientConfig: tlsConfig, Proxy: http.ProxyFromEnvironment},
-	}}
+	user, password := broker.Username, broker.Password
 	if u.User != nil {
-		m.user = u.User.Username()
-		m.password, _ = u.User.Password()
+		user = u.User.Username()
+		password, _ = u.User.Password()
 	}
-	u.User = nil
-	m.base = strings.TrimSuffix(u.String(), "/") + "/api/queues/" + url.PathEscape(vhost)
+	u.User, u.RawQuery = nil, ""
+	m := &management{
+		base: strings.TrimSuffix(u.String(), "/") + "/api/queues/" + url.PathEscape(broker.Vhost), password: password, limits: limits,
+		client: endpoint.NewClient(u, tlsConfig, maxAnswer, func(r *http.Request) { r.SetBasicAuth(user, password) }),
+	}
 	m.totals = backlog.NewCached(limits, m.readTotals)
 	m.finished = backlog.NewCached(limits, m.readFinished)
 	return m, nil
+}
+
+// failure is why the last call failed, empty if it did not.
+func (m *management) failure() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failed
+}
+
+// unlisted remembers that a queue is not in an answer, or without its figures.
+func (m *management) unlisted(queue string, listed bool) {
+	failed := fmt.Sprintf("management API: it does not list queue %q: the user needs access to it, and managementURI must be of the broker of uri", queue)
+	if listed {
+		failed = fmt.Sprintf("management API: it has no figures of queue %q: look at the queue's state", queue)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failed = failed
 }
 
 // queueTotals returns the totals of all queues.
@@ -95,62 +121,55 @@ func recent[T any](ctx context.Context, m *management, value *backlog.Cached[T],
 	ctx, cancel := context.WithTimeoutCause(ctx, m.limits.Timeout/4, errAway)
 	defer cancel()
 	answer, err := value.Recent(ctx, maxAge, tolerated)
-	switch {
-	case errors.Is(err, errAway):
-		m.failed(m.limits.Timeout)
-	case err != nil && ctx.Err() == nil:
-		m.failed(failurePause)
-	}
-	return answer, err
-}
-
-func (m *management) failed(pause time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.retryAt = m.limits.Now().Add(pause)
+	switch {
+	case err == nil:
+		m.failed = ""
+	case errors.Is(err, errAway):
+		m.retryAt, m.failed = m.limits.Now().Add(m.limits.Timeout), fmt.Sprintf("management API: no answer within %s", m.limits.Timeout/4)
+	case ctx.Err() == nil:
+		m.retryAt, m.failed = m.limits.Now().Add(failurePause), err.Error()
+	}
+	return answer, err
 }
 
 // readTotals reads what kind each queue is and how many messages its consumers hold. With statistics disabled the queues
 // themselves are asked, and the call costs the broker little.
 func (m *management) readTotals(ctx context.Context) (map[string]totals, error) {
-	var queues []totals
-	err := m.get(ctx, "?disable_stats=true&enable_queue_totals=true&columns=name,type,messages_unacknowledged", &queues)
-	byName := make(map[string]totals, len(queues))
-	for _, queue := range queues {
-		byName[queue.Name] = queue
-	}
+	byName := map[string]totals{}
+	err := each(ctx, m, "?disable_stats=true&enable_queue_totals=true&columns=name,type,messages_unacknowledged", func(queue totals) { byName[queue.Name] = queue })
 	return byName, err
 }
 
 // readFinished reads how many messages were ever acknowledged; queues without statistics are left out.
 func (m *management) readFinished(ctx context.Context) (map[string]int64, error) {
-	var queues []struct {
+	type queue struct {
 		Name  string          `json:"name"`
 		Stats json.RawMessage `json:"message_stats"`
 	}
-	err := m.get(ctx, "?columns=name,message_stats.ack", &queues)
 	byName := map[string]int64{}
-	for _, queue := range queues {
+	err := each(ctx, m, "?columns=name,message_stats.ack", func(q queue) {
 		var stats struct {
 			Acknowledged *int64 `json:"ack"`
 		}
 		// Where there are no statistics yet the API has an empty list in the object's place.
-		if json.Unmarshal(queue.Stats, &stats) == nil && stats.Acknowledged != nil {
-			byName[queue.Name] = *stats.Acknowledged
+		if json.Unmarshal(q.Stats, &stats) == nil && stats.Acknowledged != nil {
+			byName[q.Name] = *stats.Acknowledged
 		}
-	}
+	})
 	return byName, err
 }
 
-func (m *management) get(ctx context.Context, query string, answer any) error {
+// each reads a list, one element at a time, and no more of them than there can be.
+func each[T any](ctx context.Context, m *management, query string, add func(T)) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+query, nil)
 	if err != nil {
-		return err
+		return errors.New("management API: managementURI can't be asked") // the error holds the URI
 	}
-	request.SetBasicAuth(m.user, m.password)
 	response, err := m.client.Do(request)
 	if err != nil {
-		return fmt.Errorf("management API: %w", withoutURI(err))
+		return fmt.Errorf("management API: %w", endpoint.Cause(err))
 	}
 	defer response.Body.Close()
 	switch response.StatusCode {
@@ -160,10 +179,24 @@ func (m *management) get(ctx context.Context, query string, answer any) error {
 	case http.StatusNotFound:
 		return errors.New("management API: no such virtual host, or managementURI is not that of a management API")
 	default:
-		return fmt.Errorf("management API: %s", response.Status)
+		return fmt.Errorf("management API: it answers %s", endpoint.Said(response.Status, m.password))
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(nil, response.Body, maxAnswer)).Decode(answer); err != nil {
-		return fmt.Errorf("management API: %w", err)
+	decoder := json.NewDecoder(response.Body)
+	if start, err := decoder.Token(); err != nil || start != json.Delim('[') {
+		return errors.New("management API: the answer is no list of queues: managementURI is not that of a management API")
+	}
+	for n := 0; decoder.More(); n++ {
+		if n == maxQueues {
+			return fmt.Errorf("management API: the virtual host has more than %d queues", maxQueues)
+		}
+		var element T
+		if err := decoder.Decode(&element); err != nil {
+			return fmt.Errorf("management API: the list of queues can't be read: %s", endpoint.Said(err.Error(), m.password))
+		}
+		add(element)
+	}
+	if _, err := decoder.Token(); err != nil {
+		return fmt.Errorf("management API: the list of queues has no end: %s", endpoint.Said(err.Error(), m.password))
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 
@@ -100,9 +101,14 @@ func NewBrokers(limits backlog.SampleBounds) *Brokers {
 
 // Open returns a source that adds up queues. It does not connect yet.
 func (b *Brokers) Open(config Config) (backlog.Source, error) {
-	uris, err := parseURIs(config.URI, config.Username, config.Password)
+	at, err := parseURIs(config.URI, config.Username, config.Password)
 	if err != nil {
 		return nil, err
+	}
+	for _, name := range config.Queues {
+		if err := checkName(name); err != nil {
+			return nil, err
+		}
 	}
 	tlsConfig, err := config.TLS.Config()
 	if err != nil {
@@ -115,7 +121,7 @@ func (b *Brokers) Open(config Config) (backlog.Source, error) {
 		key := managementKey{config.Identity, config.ManagementURI}
 		shared := b.management[key]
 		if shared == nil {
-			m, err := newManagement(config, uris[0].Vhost, uris[0].Username, uris[0].Password, b.limits)
+			m, err := newManagement(config, at.uris[0], b.limits)
 			if err != nil {
 				return nil, err
 			}
@@ -127,7 +133,7 @@ func (b *Brokers) Open(config Config) (backlog.Source, error) {
 	}
 	s.broker = b.brokers[config.Identity]
 	if s.broker == nil {
-		s.broker = newBroker(uris, tlsConfig, b.limits)
+		s.broker = newBroker(at, tlsConfig, b.limits)
 		b.brokers[config.Identity] = s.broker
 	}
 	s.broker.users++
@@ -135,6 +141,19 @@ func (b *Brokers) Open(config Config) (backlog.Source, error) {
 		s.queues = append(s.queues, s.broker.use(name))
 	}
 	return s, nil
+}
+
+// maxName is the longest name of a queue, in bytes: AMQP 0-9-1 has no room for a longer one, and a broker closes the connection on it.
+const maxName = 255
+
+func checkName(name string) error {
+	switch {
+	case len(name) > maxName:
+		return fmt.Errorf("queue %.40q...: its name has %d bytes, and a queue's name has at most %d", name, len(name), maxName)
+	case name == "" || !utf8.ValidString(name) || strings.ContainsRune(name, 0):
+		return fmt.Errorf("queue %q: no queue has such a name", name)
+	}
+	return nil
 }
 
 // source is one policy's view of a broker.
@@ -157,7 +176,7 @@ const checkTypes = 5 * time.Minute
 func (s *source) Observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error) {
 	o, err := s.observe(ctx, maxAge)
 	if err != nil {
-		return o, fmt.Errorf("broker %s: %w", s.broker.address, err)
+		return o, fmt.Errorf("broker %s: %w", s.broker.name, err)
 	}
 	return o, nil
 }
@@ -182,16 +201,33 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 		o.Consumers += sample.Value.consumers
 	}
 	o.Consumers = max(0, o.Consumers-s.config.OtherConsumers)
-	if s.management == nil {
-		return o, nil
+	if s.management != nil {
+		s.addStatistics(ctx, &o)
+		o.ManagementFailure = s.management.failure()
 	}
-	// A management API that fails costs accuracy of the idle reserve and of the service time, not the observation. Only
-	// with nothing waiting do unacknowledged messages matter, so only then are they asked for.
+	return o, nil
+}
+
+// addStatistics adds what the management API tells. One that fails costs accuracy of the idle reserve and of the service time, not the
+// observation.
+func (s *source) addStatistics(ctx context.Context, o *sizing.Observation) {
+	// Only with nothing waiting do unacknowledged messages matter, so only then are they asked for.
 	if o.Ready == 0 && o.Consumers > 0 {
 		if queues, err := s.management.queueTotals(ctx); err == nil {
 			o.UnacknowledgedKnown = true
 			for _, name := range s.config.Queues {
-				o.Unacknowledged += queues[name].Unacknowledged
+				total, listed := queues[name]
+				if total.Unacknowledged != nil {
+					o.Unacknowledged += *total.Unacknowledged
+					continue
+				}
+				if slices.Contains(o.Missing, name) {
+					continue
+				}
+				// A queue that is not seen is not one that holds nothing.
+				o.UnacknowledgedKnown, o.Unacknowledged = false, 0
+				s.management.unlisted(name, listed)
+				break
 			}
 		}
 	}
@@ -207,7 +243,6 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 			}
 		}
 	}
-	return o, nil
 }
 
 // sampleAll returns samples of all queues, taken side by side.
@@ -221,9 +256,11 @@ func (s *source) sampleAll(ctx context.Context, maxAge time.Duration) ([]backlog
 	all, allCtx := errgroup.WithContext(ctx)
 	for i, queue := range s.queues {
 		all.Go(func() error {
-			var err error
-			samples[i], err = s.sample(allCtx, queue, maxAge)
-			return err
+			return s.brokers.limits.Guard(func() error {
+				var err error
+				samples[i], err = s.sample(allCtx, queue, maxAge)
+				return err
+			})
 		})
 	}
 	return samples, all.Wait()
@@ -258,8 +295,7 @@ func (s *source) refuseStreams(ctx context.Context) error {
 	for _, name := range s.config.Queues {
 		switch queues[name].Type {
 		case "stream":
-			return fmt.Errorf("queue %q is a stream, whose length is not a backlog: consume from a classic or quorum queue, or "+
-				"scale on the consumers' offset lag with the source prometheus", name)
+			return fmt.Errorf("queue %q: %w", name, errStream)
 		case "":
 		default:
 			known++
@@ -297,10 +333,4 @@ func (s *source) Close() error {
 		}
 	})
 	return nil
-}
-
-// Equal reports whether two configurations read the same in the same way.
-func (c Config) Equal(other Config) bool {
-	return c.Identity == other.Identity && c.ManagementURI == other.ManagementURI && slices.Equal(c.Queues, other.Queues) &&
-		c.FailIfMissing == other.FailIfMissing && c.OtherConsumers == other.OtherConsumers && c.CountFinished == other.CountFinished
 }

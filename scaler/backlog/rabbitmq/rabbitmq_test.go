@@ -128,7 +128,8 @@ func TestIntegrationRead(t *testing.T) {
 				Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{kind, kind + "-2", "not-declared"}, OtherConsumers: 1,
 			})
 			observe(t, one, sizing.Observation{Ready: 5})
-			observe(t, both, sizing.Observation{Ready: 7})
+			missing := []string{"not-declared"}
+			observe(t, both, sizing.Observation{Ready: 7, Missing: missing})
 
 			// Two consumers, one of them not the workload's; each holds one message.
 			workers := channel(t, b)
@@ -137,7 +138,7 @@ func TestIntegrationRead(t *testing.T) {
 			}
 			held := []amqp.Delivery{consume(t, workers, kind), consume(t, workers, kind)}
 			observe(t, one, sizing.Observation{Ready: 3, Consumers: 2})
-			observe(t, both, sizing.Observation{Ready: 5, Consumers: 1})
+			observe(t, both, sizing.Observation{Ready: 5, Consumers: 1, Missing: missing})
 
 			// With nothing left to wait, the management API says how many are busy.
 			for _, queue := range []string{kind, kind + "-2"} {
@@ -146,7 +147,7 @@ func TestIntegrationRead(t *testing.T) {
 				}
 			}
 			observe(t, one, sizing.Observation{Consumers: 2})
-			observe(t, both, sizing.Observation{Consumers: 1, Unacknowledged: 2, UnacknowledgedKnown: true})
+			observe(t, both, sizing.Observation{Consumers: 1, Unacknowledged: 2, UnacknowledgedKnown: true, Missing: missing})
 
 			for _, delivery := range held {
 				if err := delivery.Ack(false); err != nil {
@@ -204,7 +205,7 @@ func TestIntegrationRead(t *testing.T) {
 		declare(t, ch, "events", amqp.QueueTypeStream)
 		source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{"events"}})
 		_, err := source.Observe(t.Context(), 0)
-		if err == nil || !strings.Contains(err.Error(), `queue "events" is a stream, whose length is not a backlog`) {
+		if err == nil || !strings.Contains(err.Error(), `queue "events": it is a stream, whose length is not a backlog`) {
 			t.Errorf("error %v", err)
 		}
 	})
@@ -311,13 +312,13 @@ func TestIntegrationRead(t *testing.T) {
 		}
 		// A management API that is away costs a figure, not the observation.
 		source := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), ManagementURI: "http://guest:guest@127.0.0.1:1", Queues: []string{"nobody-declared-it"}})
-		observe(t, source, sizing.Observation{})
+		observe(t, source, sizing.Observation{ManagementFailure: "management API: dial tcp 127.0.0.1:1: connect: connection refused"})
 	})
 
 	t.Run("several hosts", func(t *testing.T) {
 		address := strings.TrimPrefix(b.AMQPURL("/"), "amqp://guest:guest@")
 		source := open(t, brokers, Config{Identity: at("amqp://guest:guest@127.0.0.1:1," + silentListener(t) + "," + address), Queues: []string{"not-declared"}})
-		observe(t, source, sizing.Observation{})
+		observe(t, source, sizing.Observation{Missing: []string{"not-declared"}})
 	})
 
 	t.Run("crash and return", func(t *testing.T) {
@@ -432,7 +433,7 @@ func TestParseURIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, uri := range uris {
+	for _, uri := range uris.uris {
 		got = append(got, fmt.Sprintf("%s %s %s %d %s", uri.Username, uri.Password, uri.Host, uri.Port, uri.Vhost))
 	}
 	if diff := cmp.Diff([]string{"u p@ss one 5671 team/a", "u p@ss two 5000 team/a"}, got); diff != "" {

@@ -1,55 +1,43 @@
 package rabbitmq
 
 import (
-	"errors"
-	"fmt"
-	"net/url"
-	"strings"
-
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/ebbtide-dev/ebbtide/internal/endpoint"
 )
 
-// parseURIs reads a broker's URI with one host or several (amqp://user:password@one:5672,two:5672/vhost). Errors hold no
-// part of the URI, as that may be the password.
-func parseURIs(text, username, password string) ([]amqp.URI, error) {
-	const form = "the broker's URI must look like amqp://user:password@host:5672/vhost"
-	scheme, rest, ok := strings.Cut(text, "://")
-	if !ok {
-		return nil, errors.New(form)
+var (
+	brokerForm = endpoint.Form{
+		Name: "the broker's URI", Example: "amqp://user:password@host:5672/vhost", Several: true,
+		Otherwise: "use username and password in place of the URI's",
 	}
-	authority, path := rest, ""
-	if i := strings.IndexAny(rest, "/?"); i >= 0 {
-		authority, path = rest[:i], rest[i:]
+	managementForm = endpoint.Form{
+		Name: "managementURI", Example: "https://user:password@host:15671",
+		Otherwise: "leave them out where those of uri, or username and password, serve",
 	}
-	user, hosts := "", authority
-	if i := strings.LastIndex(authority, "@"); i >= 0 {
-		user, hosts = authority[:i+1], authority[i+1:]
-	}
-	var uris []amqp.URI
-	for _, host := range strings.Split(hosts, ",") {
-		uri, err := amqp.ParseURI(scheme + "://" + user + strings.TrimSpace(host) + path)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", form, withoutURI(err))
-		}
-		if host == "" {
-			return nil, fmt.Errorf("%s: a host is missing", form)
-		}
-		if username != "" {
-			uri.Username = username
-		}
-		if password != "" {
-			uri.Password = password
-		}
-		uris = append(uris, uri)
-	}
-	return uris, nil
+)
+
+// address is where a broker is, and who connects to it.
+type address struct {
+	uris []amqp.URI
+	// named is true where the policy names a user. Without one the broker may know a client by its certificate.
+	named bool
 }
 
-// withoutURI drops the URI, and with it the password, from an error of package url.
-func withoutURI(err error) error {
-	var parse *url.Error
-	if errors.As(err, &parse) {
-		return parse.Err
+// parseURIs reads a broker's URI with one host or several (amqp://user:password@one:5672,two:5672/vhost).
+func parseURIs(text, username, password string) (address, error) {
+	uris, err := brokerForm.AMQP(text)
+	if err != nil {
+		return address{}, err
 	}
-	return err
+	parsed, _ := endpoint.Form{Schemes: []string{"amqp", "amqps"}, Several: true}.Parse(text) // as it was just read
+	for i := range uris {
+		if username != "" {
+			uris[i].Username = username
+		}
+		if password != "" {
+			uris[i].Password = password
+		}
+	}
+	return address{uris: uris, named: parsed.User != nil || username != ""}, nil
 }

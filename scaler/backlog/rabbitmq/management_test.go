@@ -1,0 +1,84 @@
+package rabbitmq
+
+import (
+	"compress/gzip"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whatever the management API answers, or does not, is said, and costs no more than its bounds; consumers count as busy then.
+func TestManagement(t *testing.T) {
+	b := &brokenBroker{declare: func(w *wire, channel uint16, queue string) bool { w.answer(channel, queue, 0, 10); return true }}
+	uri := "amqp://u:s3cret@" + b.start(t)
+	text := func(status int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}
+	}
+	zipped := func(body string, times int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			zip := gzip.NewWriter(w)
+			defer zip.Close()
+			_, _ = io.WriteString(zip, "[")
+			for range times {
+				if _, err := io.WriteString(zip, body); err != nil {
+					return
+				}
+			}
+		}
+	}
+	for name, tc := range map[string]struct {
+		answer http.HandlerFunc
+		want   string // of the failure; empty: none
+	}{
+		"well":             {text(200, `[{"name":"q","type":"classic","messages_unacknowledged":4}]`), ""},
+		"wrong password":   {text(401, "no s3cret"), "management API: wrong user or password"},
+		"wrong path":       {text(404, "no"), "managementURI is not that of a management API"},
+		"unavailable":      {text(503, "no"), "management API: it answers 503 Service Unavailable"},
+		"another program":  {text(200, "<html>s3cret</html>"), "management API: the answer is no list of queues"},
+		"an object":        {text(200, `{"error":"s3cret"}`), "management API: the answer is no list of queues"},
+		"cut off":          {text(200, `[{"name":"q","messages_unacknowledged":4}`), "management API: the list of queues has no end"},
+		"other types":      {text(200, `[{"name":7}]`), "management API: the list of queues can't be read"},
+		"not listed":       {text(200, `[]`), `management API: it does not list queue "q"`},
+		"without figures":  {text(200, `[{"name":"q","type":"quorum","state":"down"}]`), `management API: it has no figures of queue "q"`},
+		"redirected":       {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 307) }, "redirects to another server"},
+		"a bomb of queues": {zipped(`{},`, 1<<28), "the virtual host has more than 200000 queues"},
+		"a bomb of a name": {zipped(`{"name":"`+strings.Repeat("x", 1<<20), 1<<12), "management API: "},
+		"queues by millions": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "[")
+			for i := range maxQueues + 10 {
+				fmt.Fprintf(w, `{"name":"%d"},`, i)
+			}
+		}, "the virtual host has more than 200000 queues"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(tc.answer)
+			defer server.Close()
+			source := open(t, NewBrokers(limits(20*time.Second)), Config{Identity: at(uri), ManagementURI: server.URL, Queues: []string{"q"}})
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			o, err := source.Observe(t.Context(), 0)
+			runtime.ReadMemStats(&after)
+			if err != nil || o.Consumers != 10 {
+				t.Fatalf("%+v, %v", o, err)
+			}
+			if !strings.Contains(o.ManagementFailure, tc.want) || (o.ManagementFailure == "") != (tc.want == "") || strings.Contains(o.ManagementFailure, "s3cret") {
+				t.Errorf("failure %q, want %q and no password", o.ManagementFailure, tc.want)
+			}
+			if known := tc.want == ""; o.UnacknowledgedKnown != known || known && o.Unacknowledged != 4 {
+				t.Errorf("%d unacknowledged, known: %v", o.Unacknowledged, o.UnacknowledgedKnown)
+			}
+			if held := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) >> 20; held > 128 {
+				t.Errorf("%d MiB are held", held)
+			}
+		})
+	}
+}

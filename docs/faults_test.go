@@ -42,6 +42,19 @@ func TestFaultsAreTested(t *testing.T) {
 				}
 			}
 		}
+		// Templates of charts and whole scenarios have tests that are no Go functions of their own.
+		for _, match := range regexp.MustCompile("`([^`]+)` in `(charts/[^`]+/tests)`").FindAllStringSubmatch(line, -1) {
+			tests++
+			if !anyFileHolds(t, filepath.Join("..", match[2], "*.yaml"), "it: "+match[1]) {
+				t.Errorf("no test in %s is called %q", match[2], match[1])
+			}
+		}
+		for _, match := range regexp.MustCompile("`make ([a-z0-9-]+)`").FindAllStringSubmatch(cells[len(cells)-1], -1) {
+			tests++
+			if !anyFileHolds(t, "../Makefile", "\n"+match[1]+": ") {
+				t.Errorf("the Makefile has no target %s", match[1])
+			}
+		}
 		if tests == 0 {
 			t.Errorf("no test is named for: %s", strings.TrimSpace(cells[0]))
 		}
@@ -49,6 +62,25 @@ func TestFaultsAreTested(t *testing.T) {
 	if rows < 15 {
 		t.Errorf("the table has %d rows", rows)
 	}
+}
+
+// anyFileHolds reports whether a text is in one of the files that a pattern means.
+func anyFileHolds(t *testing.T, pattern, text string) bool {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(content), text) {
+			return true
+		}
+	}
+	return false
 }
 
 // testFunctions are the functions of a package's tests: the strings that each holds and the functions that each names.

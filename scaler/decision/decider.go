@@ -260,7 +260,9 @@ func size(st *state, p *policy.Policy, now time.Time, failure error, limits cale
 	return decided
 }
 
-func observesServiceTime(p *policy.Policy) bool { return p.Target.DrainWithin > 0 && p.Target.ServiceTime == 0 }
+func observesServiceTime(p *policy.Policy) bool {
+	return p.Target.DrainWithin > 0 && p.Target.ServiceTime == 0
+}
 
 // ServiceTime returns what a policy's messages take as this replica has observed it, 0 when it is not known.
 func (d *Decider) ServiceTime(name types.NamespacedName) time.Duration {

@@ -327,7 +327,9 @@ func TestGroupOfReplicas(t *testing.T) {
 	if got := ask("a"); got != 10 {
 		t.Errorf("target %d of a alone, want 10", got)
 	}
-	b.shareOutAll(true, func(name types.NamespacedName) { t.Errorf("a leader that was just elected changes the share of %s", name) })
+	b.shareOutAll(true, func(name types.NamespacedName) {
+		t.Errorf("a leader that was just elected changes the share of %s", name)
+	})
 	other.ready.Store(40)
 	ticks(40)
 	if a, b := ask("a"), ask("b"); a != 5 || b != 0 {

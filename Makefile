@@ -116,9 +116,12 @@ fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)
 
 ##@ Measure
-.PHONY: bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter bench-source bench-drain bench-startup
+.PHONY: soak-scaler bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter bench-source bench-drain bench-startup
 bench-scaler: tools ## Cost of polling 1,000 queues, beside KEDA's own rabbitmq scaler; writes bench/out/scaler.json
 	go run ./bench/scaler
+
+soak-scaler: ## 10,000 policies, edits, rotated Secrets, a broker that is killed, hostile policies: no wrong answer, no slow one, flat memory
+	go run ./bench/soak
 
 bench-churn: tools ## Jobs, waits and pod-seconds of 2,000 messages, beside KEDA's own rabbitmq trigger; writes bench/out/churn.json
 	@go run ./bench/cluster churn

@@ -494,7 +494,7 @@ type ScalingPolicyStatus struct {
 	// NextChange of the limits.
 	// +optional
 	NextChange *NextChange `json:"nextChange,omitempty"`
-	// LastDecision taken.
+	// LastDecision that said something new; one that repeats it leaves its time. Figures are written every few seconds at most.
 	// +optional
 	LastDecision *LastDecision `json:"lastDecision,omitempty"`
 	// Group is the policy's share of the cap of its maxReplicasGroup, by which every replica of the scaler answers.

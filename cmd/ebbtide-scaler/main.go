@@ -126,13 +126,8 @@ func run(ctx context.Context, o options) error {
 	recorder := decision.NewRecorder(decision.NewLedger(ledgerSize), registry, log)
 
 	observer := &policyObserver{recorder: recorder}
-	panics := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "ebbtide_panics_total", Help: "Faults of the scaler itself that became an error of the one policy that they came up for.",
-	})
-	registry.MustRegister(panics)
-	sources := policy.NewSources(backlog.SampleBounds{Timeout: o.timeout, Now: time.Now, OnPanic: func(value any, stack []byte) {
-		panics.Inc()
-		log.Error("a fault of the scaler itself, please report it", "panic", fmt.Sprint(value), "stack", string(stack))
+	sources := policy.NewSources(backlog.SampleBounds{Timeout: o.timeout, Now: time.Now, OnPanic: func(cause any, _ []byte) {
+		recorder.Panicked("source", cause)
 	}})
 	store := policy.NewStore(sources, observer, log)
 	registry.MustRegister(&decision.CalendarMetrics{Policies: store, Now: time.Now})

@@ -176,7 +176,7 @@ ebbtide_target_replicas{namespace="scan",policy="scans"} 5
 		}
 	}
 	recorder.Forget(scans)
-	if n, err := testutil.GatherAndCount(registry); n != 3 || err != nil { // the histogram of all decisions, and panics by where
+	if n, err := testutil.GatherAndCount(registry); n != 4 || err != nil { // the histogram of all decisions, and panics by where
 		t.Errorf("%d series of a deleted policy are left (%v)", n, err)
 	}
 }

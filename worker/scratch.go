@@ -66,6 +66,9 @@ func (s scratch) remove() error {
 	return s.empty()
 }
 
+// EmptyScratch removes what commands left in folders that belong to them. Its errors wrap child.ErrLeft.
+func EmptyScratch(folders []string) error { return scratch{emptied: folders}.empty() }
+
 func (s scratch) empty() error {
 	for _, folder := range s.emptied {
 		entries, err := os.ReadDir(folder)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ebbtide-dev/ebbtide/internal/child"
 	"github.com/ebbtide-dev/ebbtide/worker"
 	"github.com/ebbtide-dev/ebbtide/worker/engines"
 	"github.com/ebbtide-dev/ebbtide/worker/results"
@@ -43,10 +44,21 @@ func serveEngineCommand() *cobra.Command {
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			server.Command = args
+			var err error
+			if server.Reaper, err = child.NewReaper(); err != nil {
+				return err
+			}
+			var shared []string
+			if server.Scratch, shared = ownScratch(os.Getpid(), server.Scratch); len(shared) > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%q are not emptied: this is not the first process of a container, and others may use them\n", shared)
+			}
 			return server.Serve(cmd.Context(), socket)
 		},
 	}
 	socketFlag(cmd, &socket)
+	cmd.Flags().DurationVar(&server.Grace, "command-grace", 5*time.Second, "how long a scanner that is not waited for has between SIGTERM and SIGKILL")
+	cmd.Flags().StringSliceVar(&server.Scratch, "scratch", nil,
+		"folders that belong to the scanner, emptied before and after each message: /tmp,/dev/shm in a container")
 	cmd.Flags().IntVar(&server.OutputMaxBytes, "output-max-bytes", 16<<20, "a scanner that writes more than this fails; it is kept in memory")
 	return cmd
 }

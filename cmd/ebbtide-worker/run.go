@@ -252,6 +252,10 @@ func (o *runOptions) setBoundary() error {
 			return fmt.Errorf("--scratch %q: must be the absolute path of a folder that belongs to commands alone", folder)
 		}
 	}
+	var shared []string
+	if o.Scratch, shared = ownScratch(os.Getpid(), o.Scratch); len(shared) > 0 {
+		o.Log.Warn("folders are not emptied: this is not the first process of a container, and others may use them", "folders", shared)
+	}
 	if o.user != "" {
 		o.User = &syscall.Credential{}
 		if n, err := fmt.Sscanf(o.user+"\n", "%d:%d\n", &o.User.Uid, &o.User.Gid); n != 2 || err != nil {

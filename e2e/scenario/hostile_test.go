@@ -55,6 +55,10 @@ func (s *scanQueue) hostile() {
 		"attributes that hide a file from scanners": {body: "read", repository: repository, result: "token = 0123456789"},
 		"a scanner that fails":                      {body: "no such attack", repository: repository, reason: "no attack"},
 	})
+	for range 3 { // so that some are in a pod that has had another
+		s.attack("evil", map[string]attack{"it leaves a process and a file": {body: "leave", repository: repository, result: nothing}})
+		s.attack("evil", map[string]attack{"nothing is left": {body: "look", repository: repository, result: nothing}})
+	}
 	s.attack("victim", map[string]attack{
 		"the other tenant's source is as it was": {body: "read", repository: repository, result: "token = 0123456789"},
 	})

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebbtide-dev/ebbtide/internal/child"
 	"github.com/ebbtide-dev/ebbtide/worker/engines"
 )
 
@@ -206,5 +207,41 @@ func TestAnswerIsBounded(t *testing.T) {
 	_, err = engines.Pod{Sockets: dir, AnswerMaxBytes: 1 << 20}.Call(t.Context(), []string{"evil"}, "", "", nil, nil)
 	if err == nil || errors.Is(err, engines.ErrRetry) || !strings.Contains(err.Error(), "it wrote more") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// What a scan leaves behind is gone before the next one: processes of sessions of their own that hold its output, and files.
+func TestServerEndsWhatIsLeft(t *testing.T) {
+	reaper, err := child.NewReaper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, scratch := sockets(t), t.TempDir()
+	socket := filepath.Join(dir, engines.Socket)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	script := "setsid sleep 1000 & touch " + scratch + "/left; echo $!"
+	go func() {
+		done <- engines.Server{
+			Command: []string{"sh", "-c", script}, OutputMaxBytes: 1000, Stderr: io.Discard, Reaper: reaper, Scratch: []string{scratch},
+		}.Serve(ctx, socket)
+	}()
+	begin := time.Now()
+	got, err := engines.Pod{StartWithin: time.Minute}.Run(t.Context(), socket, nil, nil)
+	if err != nil || got.ExitCode != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("the answer took %s: it waited for what was left", took)
+	}
+	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(got.Output))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the process %s is left, %v", got.Output, err)
+	}
+	if files, err := os.ReadDir(scratch); len(files) > 0 || err != nil {
+		t.Errorf("%v are left, %v", files, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

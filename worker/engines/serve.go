@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/internal/child"
+	"github.com/ebbtide-dev/ebbtide/worker"
 )
 
 const (
@@ -34,10 +35,21 @@ type Server struct {
 	OutputMaxBytes int
 	// Stderr gets what it writes to standard error.
 	Stderr io.Writer
+	// Reaper ends what the command leaves behind; nil ends its process group alone. Its process must do nothing else then.
+	Reaper *child.Reaper
+	// Grace is the time between SIGTERM and SIGKILL of a command that nobody waits for any more.
+	Grace time.Duration
+	// Scratch are folders that belong to the command, emptied before and after each message.
+	Scratch []string
+
+	// left ends the server, when something of a command is left that can't be ended.
+	left context.CancelCauseFunc
 }
 
 // Serve answers at a socket until ctx ends. What an earlier server left there is removed: after a crash the container starts again.
 func (s Server) Serve(ctx context.Context, socket string) error {
+	ctx, s.left = context.WithCancelCause(ctx)
+	defer s.left(nil)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -57,6 +69,10 @@ func (s Server) Serve(ctx context.Context, socket string) error {
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+	// The next message is for a container that starts again.
+	if cause := context.Cause(ctx); errors.Is(cause, child.ErrLeft) {
+		return cause
+	}
 	return nil
 }
 
@@ -72,6 +88,9 @@ func (s Server) ServeHTTP(response http.ResponseWriter, r *http.Request) {
 		return
 	}
 	got, err := s.run(r.Context(), order)
+	if errors.Is(err, child.ErrLeft) {
+		s.left(err)
+	}
 	if err != nil {
 		http.Error(response, err.Error(), http.StatusInternalServerError)
 		return
@@ -80,8 +99,12 @@ func (s Server) ServeHTTP(response http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(response).Encode(got) // who asked may be gone
 }
 
-// run runs the command. It is killed, with what it started, when ctx ends. An error means that it could not be run at all.
+// run runs the command. When ctx ends it is ended, and in any case what it started is. An error means that it could not be run at all, or
+// that something is left of it.
 func (s Server) run(ctx context.Context, order request) (answer, error) {
+	if err := worker.EmptyScratch(s.Scratch); err != nil {
+		return answer{}, err
+	}
 	message, err := child.MemoryFile("message", order.Message)
 	if err != nil {
 		return answer{}, fmt.Errorf("put the message into a file: %w", err)
@@ -97,21 +120,16 @@ func (s Server) run(ctx context.Context, order request) (answer, error) {
 		}
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = message, stdout, io.MultiWriter(s.Stderr, stderr)
-	got := answer{Started: time.Now()}
-	err = child.Run(ctx, cmd)
-	got.Finished = time.Now()
+	end, err := child.Boundary{Reaper: s.Reaper, Grace: s.Grace}.Run(ctx, cmd)
+	got := answer{Started: end.Started, Finished: end.Finished}
+	if err := errors.Join(err, worker.EmptyScratch(s.Scratch)); err != nil {
+		return got, fmt.Errorf("run %s: %w", s.Command[0], err)
+	}
 	if ctx.Err() != nil {
 		return got, ctx.Err()
 	}
-	if cmd.ProcessState == nil {
-		return got, fmt.Errorf("start %s: %w", s.Command[0], err)
-	}
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) && !stdout.full {
-		return got, fmt.Errorf("run %s: %w", s.Command[0], err)
-	}
-	got.ExitCode = cmd.ProcessState.ExitCode()
-	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
+	got.ExitCode = end.State.ExitCode()
+	if status := end.State.Sys().(syscall.WaitStatus); status.Signaled() {
 		got.Signal = int(status.Signal())
 	}
 	got.Output, got.Full, got.Said = stdout.text, stdout.full, stderr.String()

@@ -66,7 +66,7 @@ snapshots: tools ## Take the snapshots of the charts' tests anew; look at what c
 	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
-.PHONY: test lint generated unit race e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz
+.PHONY: rabbitmq-releases test lint generated unit race e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz
 test: ## Everything: lint, unit and integration tests and the scenarios, in lanes side by side; prints how long each part took
 	go run ./hack/testrun
 
@@ -84,6 +84,10 @@ race: tools ## Unit and integration tests of the concurrent packages, with the r
 unit: tools ## Unit and integration tests of the other packages
 	$(TEST) $$(go list ./... | grep -v -e /e2e/scenario $(foreach p,$(RACE),-e ebbtide/$(patsubst ./%/...,%,$(p))))
 	cd examples/eks && go test ./...
+
+rabbitmq-releases: tools ## Single nodes and three-node clusters of RabbitMQ 3.10, 4.0 and 4.3: node losses, partitions, hangs; minutes
+	go run ./e2e/rabbitmq/releases
+	$(TEST) -timeout 40m -count=1 -run TestReleases ./scaler/backlog/rabbitmq -args -releases
 
 e2e-demo: tools ## The demo as a test
 	$(TEST) -timeout 20m -count=1 -run TestDemo ./e2e/scenario

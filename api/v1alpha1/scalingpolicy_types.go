@@ -566,7 +566,9 @@ const (
 	ReasonNotAsked = "NotAsked"
 	// ReasonQueueMissing is that of a queue that does not exist and counts as empty.
 	ReasonQueueMissing = "QueueMissing"
-	ReasonResolved     = "Resolved"
-	ReasonUnresolved   = "Unresolved"
-	ReasonReady        = "Ready"
+	// ReasonManagementUnreachable is that of a backlog that is read, without what the management API would tell.
+	ReasonManagementUnreachable = "ManagementUnreachable"
+	ReasonResolved              = "Resolved"
+	ReasonUnresolved            = "Unresolved"
+	ReasonReady                 = "Ready"
 )

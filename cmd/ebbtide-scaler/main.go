@@ -126,7 +126,7 @@ func run(ctx context.Context, o options) error {
 	recorder := decision.NewRecorder(decision.NewLedger(ledgerSize), registry, log)
 
 	observer := &policyObserver{recorder: recorder}
-	sources := policy.NewSources(backlog.SampleBounds{Timeout: o.timeout, Now: time.Now, OnPanic: func(cause any, _ []byte) {
+	sources := policy.NewSources(backlog.SampleBounds{Timeout: o.timeout, Now: time.Now, OnPanic: func(cause any) {
 		recorder.Panicked("source", cause)
 	}})
 	store := policy.NewStore(sources, observer, log)

@@ -24,7 +24,7 @@ type Cluster struct {
 	members
 }
 
-// StartCluster starts a cluster of n nodes. Of the options, Group and Plugins are not used.
+// StartCluster starts a cluster of n nodes. Of the options, Group is not used.
 func StartCluster(ctx context.Context, n int, options Options) (*Cluster, error) {
 	c := &Cluster{members: members{dir: options.Dir, group: proc.NewGroup(options.Dir)}}
 	// A cookie that all know, as they start at the same time.
@@ -44,7 +44,7 @@ func StartCluster(ctx context.Context, n int, options Options) (*Cluster, error)
 		}
 		b := &Broker{
 			port: ports[3*i], managementPort: ports[3*i+1], epmdPort: ports[3*n], group: c.group, cluster: &c.members,
-			options: Options{Dir: dir, Release: options.Release},
+			options: Options{Dir: dir, Release: options.Release, Plugins: options.Plugins},
 		}
 		fmt.Fprintf(&nodes, "cluster_formation.classic_config.nodes.%d = %s\n", i+1, b.Name())
 		c.Nodes = append(c.Nodes, b)

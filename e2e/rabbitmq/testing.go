@@ -31,7 +31,8 @@ func StartForTest(t testing.TB, config ...string) *Broker {
 	return b
 }
 
-// StartClusterForTest starts a cluster that ends with the test, or skips the test where its release is not installed.
+// StartClusterForTest starts a cluster that ends with the test, or skips the test where its release is not installed. Options.Dir may be
+// empty.
 func StartClusterForTest(t testing.TB, n int, options Options) *Cluster {
 	t.Helper()
 	if testing.Short() {
@@ -42,7 +43,9 @@ func StartClusterForTest(t testing.TB, n int, options Options) *Cluster {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	options.Dir = t.TempDir()
+	if options.Dir == "" {
+		options.Dir = t.TempDir()
+	}
 	c, err := StartCluster(ctx, n, options)
 	if err != nil {
 		t.Fatal(err)

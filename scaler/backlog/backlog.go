@@ -49,8 +49,8 @@ type SampleBounds struct {
 	// Timeout bounds the making of a sample.
 	Timeout time.Duration
 	Now     func() time.Time
-	// OnPanic is told of a panic that was turned into an error, with its stack. It may be nil.
-	OnPanic func(value any, stack []byte)
+	// OnPanic is told of a panic that was turned into an error, while its stack is there. It may be nil.
+	OnPanic func(cause any)
 }
 
 // Sample is what a broker answered to a question.

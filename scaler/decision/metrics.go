@@ -1,12 +1,14 @@
 package decision
 
 import (
+	"errors"
 	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
@@ -36,6 +38,13 @@ var series = []struct {
 		func(d *sizing.Decision) float64 { return oneIf(d.Failure == nil) }},
 	{desc("ebbtide_backlog_missing_queues", "Queues of the policy that do not exist, in the broker's own word, and count as empty."),
 		func(d *sizing.Decision) float64 { return float64(len(d.Observation.Missing)) }},
+	{desc("ebbtide_backlog_management_reachable", "0 while the management API that the policy names tells nothing, else 1."),
+		func(d *sizing.Decision) float64 { return oneIf(d.Observation.ManagementFailure == "") }},
+	{desc("ebbtide_credentials_resolved", "0 while a value that the policy refers to can't be looked up, or not again, else 1."),
+		func(d *sizing.Decision) float64 {
+			var unresolved *backlog.UnresolvedError
+			return oneIf(d.Observation.CredentialsFailure == "" && !errors.As(d.Failure, &unresolved))
+		}},
 	{desc("ebbtide_decision_timestamp_seconds", "When the newest decision was taken."),
 		func(d *sizing.Decision) float64 { return float64(d.Time.UnixMilli()) / 1000 }},
 	{desc("ebbtide_target_replicas", "Unfinished jobs, or pods, that should exist."),

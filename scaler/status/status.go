@@ -289,6 +289,9 @@ func renderDecision(status *v1alpha1.ScalingPolicyStatus, d *sizing.Decision, se
 	switch {
 	case errors.As(d.Failure, &unresolved):
 		set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionFalse, v1alpha1.ReasonUnresolved, d.Failure.Error())
+	case d.Observation.CredentialsFailure != "":
+		set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionFalse, v1alpha1.ReasonUnresolved,
+			d.Observation.CredentialsFailure+"; the values that were read last are in use")
 	default:
 		set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonResolved, "all values that the policy refers to are found")
 	}
@@ -300,6 +303,9 @@ func renderDecision(status *v1alpha1.ScalingPolicyStatus, d *sizing.Decision, se
 	case len(missing) > 0:
 		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionTrue, v1alpha1.ReasonQueueMissing,
 			sizing.MissingQueues(missing)+": declare it, correct the name, or set onMissingQueue to Error")
+	case d.Observation.ManagementFailure != "":
+		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionTrue, v1alpha1.ReasonManagementUnreachable,
+			d.Observation.ManagementFailure+"; consumers count as busy meanwhile, and the service time is not observed")
 	default:
 		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionTrue, v1alpha1.ReasonReachable, "the backlog is read")
 	}
@@ -316,7 +322,8 @@ func summarize(status *v1alpha1.ScalingPolicyStatus, set func(kind string, verdi
 			}
 		}
 	}
-	if c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBacklogReachable); c != nil && c.Reason == v1alpha1.ReasonQueueMissing {
+	if c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBacklogReachable); c != nil && c.Status == metav1.ConditionTrue &&
+		(c.Reason == v1alpha1.ReasonQueueMissing || c.Reason == v1alpha1.ReasonManagementUnreachable) {
 		set(v1alpha1.ConditionReady, metav1.ConditionTrue, c.Reason, c.Message)
 		return
 	}

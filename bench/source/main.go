@@ -27,7 +27,7 @@ const (
 	// The monorepo has so many branches, and is pushed to this often while it is scanned.
 	monorepoBranches, monorepoCommits, monorepoScans = 2_000, 2_000, 48
 	pushEvery                                        = 250 * time.Millisecond
-	// The repository of many refs has a commit for each, and is scanned a few times one after the other.
+	// The repository of many refs is scanned a few times, one after the other.
 	manyBranches, manyScans = 50_000, 4
 )
 
@@ -226,34 +226,27 @@ func makeOrigin(root string) (*gitserver.Server, error) {
 	if err := makeRepository(root, "monorepo.git", monorepoCommits, 4, monorepoBranches, random); err != nil {
 		return nil, err
 	}
-	if err := makeRepository(root, "many.git", 1, 1, manyBranches, random); err != nil {
+	if err := makeRepository(root, "many.git", commits, 1, manyBranches, random); err != nil {
 		return nil, err
 	}
 	return gitserver.Start(root)
 }
 
-// makeRepository makes a history of changed files, and branches that are a commit ahead each.
+// makeRepository makes a history of changed files, and branches that end somewhere in it.
 func makeRepository(root, name string, commits, changed, branches int, random *rand.ChaCha8) error {
 	folder := filepath.Join(root, name)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
 	var stream strings.Builder
-	commit := func(ref, mark, from string, seconds int) {
-		fmt.Fprintf(&stream, "commit %s\n%scommitter e2e <e2e@ebbtide.dev> %d +0000\ndata 1\nc\n%s", ref, mark, 1700000000+seconds, from)
-	}
-	for n := range commits {
-		commit("refs/heads/main", "mark :1\n", "", n)
+	for commit := range commits {
+		fmt.Fprintf(&stream, "commit refs/heads/main\ncommitter e2e <e2e@ebbtide.dev> %d +0000\ndata 1\nc\n", 1700000000+commit)
 		for range changed {
 			content := make([]byte, 1500)
 			_, _ = random.Read(content) // never fails
 			text := fmt.Sprintf("%x", content)
 			fmt.Fprintf(&stream, "M 644 inline src/file-%d\ndata %d\n%s\n", random.Uint64()%filesEach, len(text), text)
 		}
-		stream.WriteByte('\n')
-	}
-	for n := range branches {
-		commit(fmt.Sprintf("refs/heads/branch-%d", n), "", "from :1\n", commits+n)
 		stream.WriteByte('\n')
 	}
 	input := filepath.Join(root, "stream")
@@ -263,14 +256,17 @@ func makeRepository(root, name string, commits, changed, branches int, random *r
 	if _, err := gitserver.Git(folder, "init", "--quiet", "--bare", "-b", "main"); err != nil {
 		return err
 	}
-	// Git waits for the disk at each ref otherwise, for minutes.
-	if _, err := gitserver.Git(folder, "config", "core.fsync", "none"); err != nil {
+	if err := gitserver.FastImport(folder, input); err != nil || branches == 0 {
 		return err
 	}
-	if err := gitserver.FastImport(folder, input); err != nil {
+	ids, err := gitserver.Git(folder, "rev-list", "main")
+	if err != nil {
 		return err
 	}
-	// As an origin keeps them.
-	_, err := gitserver.Git(folder, "pack-refs", "--all")
-	return err
+	ends := strings.Fields(ids)
+	var packed strings.Builder // as an origin keeps them; git itself makes a file of each
+	for n := range branches {
+		fmt.Fprintf(&packed, "%s refs/heads/branch-%d\n", ends[n%len(ends)], n)
+	}
+	return os.WriteFile(filepath.Join(folder, "packed-refs"), []byte(packed.String()), 0o644)
 }

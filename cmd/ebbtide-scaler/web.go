@@ -62,7 +62,7 @@ const (
 	// maxConnections to the HTTP port at once, and of them scrapes that are being answered.
 	maxConnections, maxScrapes = 256, 4
 	// maxPolicies are on one page of decisions, and maxOfEach decisions of each policy.
-	maxPolicies, maxOfEach = 500, ledgerSize
+	maxPolicies, maxOfEach = decision.MaxPage, ledgerSize
 )
 
 // local reports whether a request comes from the pod itself.

@@ -3,7 +3,6 @@ package decision
 import (
 	"cmp"
 	"context"
-	"math"
 	"time"
 
 	"google.golang.org/grpc"
@@ -19,7 +18,10 @@ import (
 )
 
 const (
-	defaultListed = 20
+	// defaultListed decisions of each of defaultPage policies are listed where a request does not say, and of no more than MaxPage in any case.
+	defaultListed, defaultPage = 20, 100
+	// MaxPage is the most policies of an answer.
+	MaxPage = 500
 	// explainedChanges is how many of the next changes of the limits an explanation names.
 	explainedChanges = 5
 )
@@ -54,8 +56,15 @@ func (a *API) ListDecisions(ctx context.Context, request *pb.ListDecisionsReques
 	if limit < 0 {
 		return nil, status.Errorf(codes.InvalidArgument, "limit %d: must not be negative", limit)
 	}
+	size := int(cmp.Or(request.GetPageSize(), defaultPage))
+	if size < 0 {
+		return nil, status.Errorf(codes.InvalidArgument, "page_size %d: must not be negative", size)
+	}
 	response := &pb.ListDecisionsResponse{}
-	names, _ := a.Ledger.Policies(request.GetNamespace(), request.GetName(), types.NamespacedName{}, math.MaxInt)
+	names, more := a.Ledger.Policies(request.GetNamespace(), request.GetName(), after(request.GetPageToken()), min(size, MaxPage))
+	if more {
+		response.NextPageToken = names[len(names)-1].String()
+	}
 	for _, name := range names {
 		for _, d := range a.Ledger.Last(name, limit) {
 			response.Decisions = append(response.Decisions, toProto(name, d))

@@ -127,8 +127,18 @@ func TestAPI(t *testing.T) {
 		"scans 2 ready and 0 in flight ask for 2, scans 1 ready and 0 in flight ask for 1"; err != nil || strings.Join(got, ", ") != want {
 		t.Errorf("listed %v, %v", got, err)
 	}
-	if _, err := client.ListDecisions(t.Context(), &pb.ListDecisionsRequest{Limit: -1}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("error %v", err)
+	for _, request := range []*pb.ListDecisionsRequest{{Limit: -1}, {PageSize: -1}} {
+		if _, err := client.ListDecisions(t.Context(), request); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("error %v", err)
+		}
+	}
+	page, err := client.ListDecisions(t.Context(), &pb.ListDecisionsRequest{PageSize: 1, Limit: 1})
+	if err != nil || len(page.Decisions) != 1 || page.Decisions[0].Policy.Name != "other" || page.NextPageToken != "scan/other" {
+		t.Errorf("first page %v, %v", page, err)
+	}
+	page, err = client.ListDecisions(t.Context(), &pb.ListDecisionsRequest{PageSize: 1, Limit: 1, PageToken: "scan/other"})
+	if err != nil || len(page.Decisions) != 1 || page.Decisions[0].Policy.Name != "scans" || page.NextPageToken != "" {
+		t.Errorf("second page %v, %v", page, err)
 	}
 }
 

@@ -35,9 +35,7 @@ type Views struct {
 // Page returns the last decisions, at most n of each, of at most policies policies, in the order of namespace and name. Namespace and policy select those of
 // that name where they are not empty. From is an earlier page's Continue, or empty.
 func (l *Ledger) Page(namespace, policy string, n, policies int, from string) Views {
-	var after types.NamespacedName
-	after.Namespace, after.Name, _ = strings.Cut(from, "/")
-	names, more := l.Policies(namespace, policy, after, policies)
+	names, more := l.Policies(namespace, policy, after(from), policies)
 	page := Views{Decisions: []View{}}
 	for _, name := range names {
 		for _, d := range l.Last(name, n) {
@@ -48,6 +46,12 @@ func (l *Ledger) Page(namespace, policy string, n, policies int, from string) Vi
 		page.Continue = names[len(names)-1].String()
 	}
 	return page
+}
+
+// after is the policy behind which a page begins, as an earlier one said it.
+func after(token string) (name types.NamespacedName) {
+	name.Namespace, name.Name, _ = strings.Cut(token, "/")
+	return name
 }
 
 // ViewOf renders a policy's decision.

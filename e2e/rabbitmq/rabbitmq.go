@@ -146,7 +146,7 @@ func (b *Broker) startNode(ctx context.Context) error {
 	path, args := b.options.Release.command(b.shared(), server)
 	process, err := b.group.Start(ctx, proc.Spec{
 		Name: fmt.Sprint("rabbitmq-", b.port), Path: path, Args: args, Env: b.env, Dir: b.options.Dir,
-		Ready: b.ready, ReadyWithin: 3 * time.Minute, StopWithin: 20 * time.Second,
+		Ready: b.ready, ReadyWithin: 4 * time.Minute, StopWithin: 20 * time.Second,
 	})
 	b.process = process
 	return err

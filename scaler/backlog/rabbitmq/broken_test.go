@@ -81,6 +81,8 @@ type brokenBroker struct {
 	// opened comes when the connection is open, and declare for each question about a queue.
 	opened  func(*wire) bool
 	declare func(w *wire, channel uint16, queue string) bool
+	// get comes for each basic.get.
+	get func(w *wire, channel uint16, queue string) bool
 
 	connections, declared atomic.Int64
 }
@@ -158,7 +160,11 @@ func (b *brokenBroker) serve(w *wire) {
 			}
 			w.answer(channel, queue, 3, 1)
 		case class == 60 && method == 70:
-			w.send(channel, 60, 72, short(""))
+			if b.get == nil {
+				w.send(channel, 60, 72, short(""))
+			} else if !b.get(w, channel, string(arguments[3:3+arguments[2]])) {
+				return
+			}
 		}
 	}
 }
@@ -277,7 +283,7 @@ func TestQueueAnswers(t *testing.T) {
 		"another queue":          {404, "NOT_FOUND - no queue 'bad2' in vhost '/'", false, "no queue 'bad2'"},
 		"another vhost's broker": {404, "NOT_FOUND - no exchange 'bad' in vhost '/'", false, "no exchange"},
 		"no reason":              {404, "", false, "it is there and can't be reached"},
-		"permission":             {403, "ACCESS_REFUSED - access to queue 'bad' in vhost '/' refused for user 'u'", false, "needs the configure permission"},
+		"permission":             {403, "ACCESS_REFUSED - access to queue 'bad' in vhost '/' refused for user 'u'", false, "the broker refuses access: give the user the read permission on it"},
 		"exclusive":              {405, "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'bad' in vhost '/'", false, "exclusive to another connection"},
 		"precondition":           {406, "PRECONDITION_FAILED - odd", false, "PRECONDITION_FAILED - odd"},
 		"not known":              {311, "CONTENT_TOO_LARGE - odd", false, "CONTENT_TOO_LARGE"},
@@ -446,6 +452,59 @@ func TestEmptyIsConfirmed(t *testing.T) {
 	observe(t, source, sizing.Observation{})
 	if n := b.connections.Load(); n != 2 {
 		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+// A queue that looks empty and has no leader is not empty, in whichever way its leader's silence shows; the empty ones beside it are.
+func TestLeaderless(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		get  func(w *wire, channel uint16) bool
+		want string // of the error; empty: none
+	}{
+		"no answer": {func(*wire, uint16) bool { return true }, "no leader says so"},
+		"timed out": {func(w *wire, channel uint16) bool {
+			w.closeChannel(channel, 404, "NOT_FOUND - failed to perform operation on queue 'bad' in vhost '/' due to timeout")
+			return true
+		}, "no leader says so"},
+		"the connection is closed": {func(w *wire, _ uint16) bool {
+			w.closeConnection(541, "INTERNAL_ERROR - Cannot get a message from queue 'bad' in vhost '/': noproc")
+			return linger(w)
+		}, "no leader says so"},
+		"a stream": {func(w *wire, _ uint16) bool {
+			w.closeConnection(540, "NOT_IMPLEMENTED - basic.get not supported by stream queues queue 'bad' in vhost '/'")
+			return linger(w)
+		}, "it is a stream"},
+		"not allowed to read": {func(w *wire, channel uint16) bool {
+			w.closeChannel(channel, 403, "ACCESS_REFUSED - read access to queue 'bad' in vhost '/' refused for user 'u'")
+			return true
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := &brokenBroker{
+				declare: func(w *wire, channel uint16, queue string) bool { w.answer(channel, queue, 0, 0); return true },
+				get: func(w *wire, channel uint16, queue string) bool {
+					if queue == "bad" {
+						return tc.get(w, channel)
+					}
+					w.send(channel, 60, 72, short(""))
+					return true
+				},
+			}
+			uri := "amqp://u:p@" + b.start(t)
+			brokers := NewBrokers(limits(time.Second))
+			bad, empty := open(t, brokers, Config{Identity: at(uri), Queues: []string{"bad"}}), open(t, brokers, Config{Identity: at(uri), Queues: []string{"empty"}})
+			for range 3 {
+				o, err := bad.Observe(t.Context(), 0)
+				if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+					t.Fatalf("%d ready, %v; want %q", o.Ready, err, tc.want)
+				}
+				if o, err := empty.Observe(t.Context(), 0); err != nil || o.Ready != 0 {
+					t.Fatalf("an empty queue: %d ready, %v", o.Ready, err)
+				}
+			}
+		})
 	}
 }
 

@@ -240,7 +240,7 @@ func (b *broker) explain(name string, err error) (queueState, error) {
 	case failure.Code == amqp.NotFound:
 		return queueState{}, fmt.Errorf("it is there and can't be reached: the broker says %q", said)
 	case failure.Code == amqp.AccessRefused:
-		return queueState{}, fmt.Errorf("the broker refuses access; the user needs the configure permission on it: %s", said)
+		return queueState{}, fmt.Errorf("the broker refuses access: give the user the read permission on it: the broker says %q", said)
 	case failure.Code == amqp.ResourceLocked:
 		return queueState{}, errors.New("it is exclusive to another connection and can't be scaled on")
 	default:

@@ -28,7 +28,7 @@ var stages = [][][]string{
 	{{"generated"}},
 	{
 		{"lint", "race", "unit"},
-		{"e2e-install", "e2e-scans", "e2e-hostile", "e2e-scheduler"},
+		{"e2e-install", "e2e-scans", "e2e-scheduler"},
 		{"e2e-recovery", "e2e-calendar", "e2e-demo"},
 	},
 	{{"e2e-calibration"}},

@@ -137,4 +137,5 @@ func TestIntegrationStatus(t *testing.T) {
 	}
 
 	t.Run("replicas", func(t *testing.T) { checkReplicas(t, c) })
+	t.Run("workload", func(t *testing.T) { checkWorkload(t, c) })
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	kedav1alpha1 "github.com/kedacore/keda/v2/apis/keda/v1alpha1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -81,7 +82,7 @@ func TestExamples(t *testing.T) {
 		}
 	}
 	for folder, objects := range folders {
-		for _, found := range doctor.Examine(objects) {
+		for _, found := range doctor.Examine(objects, doctor.Scope{Now: time.Now()}) {
 			if found.Severity == doctor.Error || filepath.Base(folder) == "quickstart" {
 				t.Errorf("%s: %s %s: %s", found.Source, found.ID, found.Object, found.Message)
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -44,11 +45,11 @@ It exits with 2 when there is an error, and with --strict when there is a warnin
 		if list {
 			return listChecks(cmd, out)
 		}
-		objects, found, err := gather(cmd, files, &cluster, namespace)
+		objects, found, scope, err := gather(cmd, files, &cluster, namespace)
 		if err != nil {
 			return err
 		}
-		found = append(found, doctor.Examine(objects)...)
+		found = append(found, doctor.Examine(objects, scope)...)
 		if err := out.print(cmd, found, func(t *table) { printFindings(t, found, len(objects)) }); err != nil {
 			return err
 		}
@@ -65,31 +66,32 @@ It exits with 2 when there is an error, and with --strict when there is a warnin
 }
 
 // gather reads objects. Policies of files are compiled, and what is wrong with them is a finding.
-func gather(cmd *cobra.Command, files []string, cluster *clusterFlags, namespace string) ([]doctor.Object, []doctor.Finding, error) {
-	found := []doctor.Finding{}
+func gather(cmd *cobra.Command, files []string, cluster *clusterFlags, namespace string) ([]doctor.Object, []doctor.Finding, doctor.Scope, error) {
+	found, scope := []doctor.Finding{}, doctor.Scope{Now: time.Now()}
 	if len(files) == 0 {
 		config, err := cluster.config()
 		if err != nil {
-			return nil, nil, fmt.Errorf("%w (to read files instead: -f)", err)
+			return nil, nil, scope, fmt.Errorf("%w (to read files instead: -f)", err)
 		}
 		client, err := dynamic.NewForConfig(config)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, scope, err
 		}
-		objects, err := doctor.List(cmd.Context(), client, namespace, func(kind schema.GroupVersionResource, err error) {
+		objects, scope, err := doctor.List(cmd.Context(), client, namespace, func(kind schema.GroupVersionResource, err error) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s are not looked at: %v\n", kind.Resource, err)
 		})
-		return objects, found, err
+		scope.Now = time.Now()
+		return objects, found, scope, err
 	}
 	var objects []doctor.Object
 	for _, file := range files {
 		text, err := readFile(file)
 		if err != nil {
-			return nil, nil, fmt.Errorf("--filename: %w", err)
+			return nil, nil, scope, fmt.Errorf("--filename: %w", err)
 		}
 		parsed, err := doctor.Parse(file, text)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, scope, err
 		}
 		policies := false
 		for _, o := range parsed {
@@ -105,7 +107,7 @@ func gather(cmd *cobra.Command, files []string, cluster *clusterFlags, namespace
 		}
 		objects = append(objects, parsed...)
 	}
-	return objects, found, nil
+	return objects, found, scope, nil
 }
 
 func readFile(name string) ([]byte, error) {

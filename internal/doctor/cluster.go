@@ -52,35 +52,6 @@ func clusterChecks() []Check {
 			},
 		},
 		{
-			ID: "EBB203", Severity: Error, Title: "broker unreachable",
-			Why: "The last observation holds for holdFor, then only the calendar speaks.",
-			Fix: "see the condition's message; ebbtide decisions shows since when",
-			find: func(o *objects, found func(Object, string, ...any)) {
-				for _, policy := range o.of("ScalingPolicy") {
-					for _, c := range list(policy.Object, "status", "conditions") {
-						if text(c, "type") == "BacklogReachable" && text(c, "status") == "False" {
-							found(policy, "%s", text(c, "message"))
-						}
-					}
-				}
-			},
-		},
-		{
-			ID: "EBB204", Severity: Error, Title: "policy not valid",
-			Why: "The last good version stays in force, or none.",
-			Fix: "correct the field that the message names",
-			find: func(o *objects, found func(Object, string, ...any)) {
-				for _, policy := range o.of("ScalingPolicy") {
-					for _, c := range list(policy.Object, "status", "conditions") {
-						if kind := text(c, "type"); (kind == "CalendarValid" || kind == "Ready") && text(c, "status") == "False" {
-							found(policy, "%s: %s", kind, text(c, "message"))
-							break
-						}
-					}
-				}
-			},
-		},
-		{
 			ID: "EBB205", Severity: Warning, Title: "old KEDA",
 			Why: "Ebbtide's targets are made for the arithmetic of KEDA 2.21; rollout strategies and the counting of pending jobs differ before.",
 			Fix: "upgrade KEDA to 2.21 or later",

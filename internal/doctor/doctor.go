@@ -1,4 +1,4 @@
-// Package doctor finds in Kubernetes objects what will go wrong with scaling and packing, and says how to mend it. It reads objects that
+// Package doctor finds in Kubernetes objects what will go wrong with scaling and packing, and says how to fix it. It reads objects that
 // others fetched, from files or from a cluster, and changes nothing.
 package doctor
 
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -54,14 +55,25 @@ type Check struct {
 
 // Checks are all of them, by their ID.
 func Checks() []Check {
-	all := slices.Concat(scaledJobChecks(), podChecks(), clusterChecks())
+	all := slices.Concat(scaledJobChecks(), triggerChecks(), podChecks(), jobChecks(), clusterChecks(), policyChecks(), nodePoolChecks(), profileChecks())
 	slices.SortFunc(all, func(a, b Check) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
 
+// Scope says what the objects are that are examined.
+type Scope struct {
+	// Cluster is true for the objects of a cluster: what is not among them is not there. It is false for those of files.
+	Cluster bool
+	// Namespace that was read; empty: all.
+	Namespace string
+	// Unknown are the resources that the cluster does not know, Refused those that may not be read.
+	Unknown, Refused []string
+	Now              time.Time
+}
+
 // Examine runs all checks on objects. Findings come by severity, then by ID and object.
-func Examine(found []Object) []Finding {
-	set := &objects{all: found}
+func Examine(found []Object, scope Scope) []Finding {
+	set := &objects{all: found, scope: scope}
 	findings := []Finding{}
 	for _, c := range Checks() {
 		c.find(set, func(o Object, message string, args ...any) {
@@ -82,7 +94,16 @@ func Examine(found []Object) []Finding {
 }
 
 // objects are what is there.
-type objects struct{ all []Object }
+type objects struct {
+	all   []Object
+	scope Scope
+}
+
+// absent is true if an object of a resource that is not among those of a namespace, "" for a cluster's, is not there at all.
+func (o *objects) absent(resource, namespace string) bool {
+	return o.scope.Cluster && !slices.Contains(o.scope.Refused, resource) &&
+		(o.scope.Namespace == "" || namespace == "" || o.scope.Namespace == namespace)
+}
 
 // of a kind.
 func (o *objects) of(kinds ...string) []Object {
@@ -103,6 +124,14 @@ func (o *objects) get(kind, namespace, name string) (Object, bool) {
 		}
 	}
 	return Object{}, false
+}
+
+// content of an object, nil of none.
+func content(o Object) map[string]any {
+	if o.Unstructured == nil {
+		return nil
+	}
+	return o.Object
 }
 
 // text at a path, "" where there is none.

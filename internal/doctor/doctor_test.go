@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ebbtide-dev/ebbtide/internal/doctable"
 )
@@ -19,7 +20,7 @@ metadata: {name: scans, namespace: scan}
 spec:
   backlog: {rabbitmq: {uri: {secretKeyRef: {name: broker, key: uri}}, queue: scans}}
   calendar: {periods: [{name: day, limits: {minReplicas: 5}}]}
-status: {conditions: [{type: Ready, status: "True"}, {type: BacklogReachable, status: "True", message: x}]}
+status: {conditions: [{type: Ready, status: "True"}, {type: Accepted, status: "True"}, {type: CredentialsResolved, status: "True"}, {type: BacklogReachable, status: "True", reason: Reachable, message: x}]}
 ---
 apiVersion: keda.sh/v1alpha1
 kind: ScaledJob
@@ -36,6 +37,7 @@ spec:
     backoffLimit: 0
     template:
       spec:
+        schedulerName: ebbtide
         containers:
         - name: scan
           command: [ebbtide-worker]
@@ -50,7 +52,7 @@ spec: {clusterIP: None}
 apiVersion: karpenter.sh/v1
 kind: NodePool
 metadata: {name: scans}
-spec: {disruption: {consolidationPolicy: WhenEmpty}}
+spec: {disruption: {consolidationPolicy: WhenEmpty}, limits: {cpu: "2000"}}
 ---
 apiVersion: v1
 kind: ConfigMap
@@ -92,7 +94,7 @@ spec:
     authenticationRef: {name: ebbtide}
   jobTargetRef:
     backoffLimit: 0
-    template: {spec: {containers: [{name: scan, command: [scan.sh], resources: {requests: {cpu: 1, memory: 1Gi}}}]}}
+    template: {spec: {schedulerName: ebbtide, containers: [{name: scan, command: [scan.sh], resources: {requests: {cpu: 1, memory: 1Gi}}}]}}
 `
 }
 
@@ -102,7 +104,7 @@ func examine(t *testing.T, text string) []Finding {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Examine(objects)
+	return Examine(objects, Scope{Now: now})
 }
 
 // Each check speaks of its fault, names the object and the line, and no other check speaks of it.
@@ -114,7 +116,10 @@ func TestChecks(t *testing.T) {
 		"EBB001": {{"strategy: default", "strategy: accurate"}},
 		"EBB002": {{"  maxReplicaCount: 1000", "  maxReplicaCount: 1000\n  minReplicaCount: 5"}},
 		"EBB003": {{"  rollout: {strategy: gradual}\n", ""}},
-		"EBB004": {{"  maxReplicaCount: 1000\n", ""}},
+		"EBB004": {
+			{"  maxReplicaCount: 1000\n", ""}, {"  maxReplicaCount: 1000", "  maxReplicaCount: 99"},
+			{"  calendar: {periods", "  target: {maxReplicas: 1001}\n  calendar: {periods"},
+		},
 		"EBB005": {
 			{"  jobTargetRef:", "  - type: cron\n    metadata: {start: 0 7 * * 1-5, end: 0 19 * * 1-5}\n  jobTargetRef:"},
 			{"policy: scans}\n", "policy: scans, timezone: Europe/Prague}\n"},
@@ -126,6 +131,15 @@ func TestChecks(t *testing.T) {
 			{"---\napiVersion: v1\nkind: Service\n", anotherJob("scans") + "---\napiVersion: v1\nkind: Service\n"},
 			{"---\napiVersion: v1\nkind: Service\n", anotherPolicy + anotherJob("more") + "---\napiVersion: v1\nkind: Service\n"},
 		},
+		"EBB011": {{"  - type: external\n", "  - type: external\n    metricType: Value\n"}},
+		"EBB012": {{"  - type: external\n", "  - type: external\n    useCachedMetrics: true\n"}},
+		"EBB013": {{"kind: ScaledJob", "kind: ScaledObject"}},
+		"EBB106": {{"    backoffLimit: 0\n", "    backoffLimit: 0\n    parallelism: 4\n    completions: 4\n"}, {"    backoffLimit: 0\n", "    backoffLimit: 0\n    completions: 2\n"}},
+		"EBB107": {{"    backoffLimit: 0\n", "    backoffLimit: 0\n    activeDeadlineSeconds: 20\n"}, {"        schedulerName", "        activeDeadlineSeconds: 20\n        schedulerName"}},
+		"EBB108": {{"        schedulerName", "        terminationGracePeriodSeconds: 1\n        schedulerName"}},
+		"EBB109": {{"    backoffLimit: 0\n", "    backoffLimit: 0\n    ttlSecondsAfterFinished: 0\n"}, {"  rollout: {strategy: gradual}", "  failedJobsHistoryLimit: 0\n  rollout: {strategy: gradual}"}},
+		"EBB112": {{"      spec:\n        schedulerName", "      metadata: {annotations: {ebbtide.dev/expected-duration: 1d}}\n      spec:\n        schedulerName"}},
+		"EBB111": {{"        schedulerName: ebbtide\n", ""}, {"        schedulerName: ebbtide\n", "        schedulerName: default-scheduler\n"}},
 		"EBB101": {
 			{"--idle-timeout, 15m,", "--idle-timeout, 15m, --prefetch, \"10\","}, {"--idle-timeout, 15m,", "--idle-timeout, 15m, --prefetch=10,"},
 			{"          resources:", "          env: [{name: AMQP_PREFETCH_COUNT, value: \"10\"}]\n          resources:"},
@@ -142,11 +156,27 @@ func TestChecks(t *testing.T) {
 		"EBB201": {{"{name: NodeResourcesFit}, ", ""}},
 		"EBB202": {{"consolidationPolicy: WhenEmpty", "consolidationPolicy: WhenEmptyOrUnderutilized"}, {"{consolidationPolicy: WhenEmpty}", "{}"}},
 		"EBB203": {{`BacklogReachable, status: "True"`, `BacklogReachable, status: "False"`}},
-		"EBB204": {{`type: Ready, status: "True"`, `type: Ready, status: "False"`}},
+		"EBB204": {{`type: Accepted, status: "True"`, `type: Accepted, status: "False", message: "spec.target: no"`}},
+		"EBB206": {{`type: CredentialsResolved, status: "True"`, `type: CredentialsResolved, status: "False", message: "no Secret"`}},
+		"EBB207": {{`reason: Reachable`, `reason: QueueMissing`}},
+		"EBB208": {
+			{"  calendar: {", "  calendar: {holidays: {ics: {value: \"BEGIN:VCALENDAR\\nVERSION:2.0\\nPRODID:x\\nBEGIN:VEVENT\\nUID:1\\nDTSTART;VALUE=DATE:20240501\\nEND:VEVENT\\nEND:VCALENDAR\\n\"}, use: day}, "},
+			{"  calendar: {", "  calendar: {holidays: {ics: {value: nonsense}, use: day}, "},
+		},
+		"EBB209": {
+			{"{consolidationPolicy: WhenEmpty}", "{consolidationPolicy: WhenEmpty, consolidateAfter: Never}"},
+			{"{consolidationPolicy: WhenEmpty}", "{consolidationPolicy: WhenEmpty, budgets: [{nodes: \"0\"}]}"},
+		},
+		"EBB210": {{"limits: {cpu: \"2000\"}", "template: {spec: {expireAfter: 10m}}"}},
+		"EBB211": {{"limits: {cpu: \"2000\"}", "limits: {cpu: 50}"}},
+		"EBB212": {
+			{"multiPoint: {enabled", "filter: {enabled"},
+			{"        score: {", "        postFilter: {enabled: [{name: DefaultPreemption}, {name: DrainPack}]}\n        score: {"},
+		},
 		"EBB205": {{"2.21.0", "2.14.1"}},
 	}
 	for _, c := range Checks() {
-		if len(edits[c.ID]) == 0 {
+		if len(edits[c.ID]) == 0 && c.ID != "EBB010" && c.ID != "EBB014" { // TestCluster
 			t.Errorf("%s has no test", c.ID)
 		}
 		for _, edit := range edits[c.ID] {
@@ -162,9 +192,83 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// now is when these objects are examined.
+var now = time.Date(2026, 11, 26, 9, 0, 0, 0, time.UTC)
+
+// scaler is what is installed in a cluster besides the objects of healthy.
+const scaler = `---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ebbtide-scaler, namespace: ebbtide-system}
+spec: {template: {spec: {containers: [{name: scaler, args: [--tls-cert=/tls/tls.crt, --tls-client-ca=/tls/ca.crt]}]}}}
+status: {availableReplicas: 2}
+---
+apiVersion: keda.sh/v1alpha1
+kind: TriggerAuthentication
+metadata: {name: ebbtide, namespace: scan}
+spec: {secretTargetRef: [{parameter: caCert, name: x, key: x}, {parameter: tlsClientCert, name: x, key: x}, {parameter: tlsClientKey, name: x, key: x}]}
+`
+
+// Of a cluster it is said, too, what is not there.
+func TestCluster(t *testing.T) {
+	without := func(kind, name string) func(Object) bool {
+		return func(o Object) bool { return o.GetKind() == kind && (name == "" || o.GetName() == name) }
+	}
+	for name, tc := range map[string]struct {
+		gone     func(Object) bool
+		from, to string
+		scope    Scope
+		want     string // IDs
+	}{
+		"all there":                      {},
+		"no policy":                      {gone: without("ScalingPolicy", ""), want: "EBB007"},
+		"policies may not be read":       {gone: without("ScalingPolicy", ""), scope: Scope{Refused: []string{"scalingpolicies"}}},
+		"no Service":                     {gone: without("Service", ""), want: "EBB014"},
+		"a Service of another namespace": {gone: without("Service", ""), scope: Scope{Namespace: "scan"}},
+		"no replica":                     {from: "availableReplicas: 2", to: "replicas: 2", want: "EBB014"},
+		"Ebbtide uninstalled": {
+			gone: func(o Object) bool {
+				return o.GetKind() == "ScalingPolicy" || o.GetKind() == "Service" || o.GetKind() == "Deployment" && o.GetName() == "ebbtide-scaler"
+			},
+			scope: Scope{Unknown: []string{"scalingpolicies"}}, want: "EBB007 EBB014 EBB014",
+		},
+		"nothing at all":                {gone: func(Object) bool { return true }, scope: Scope{Unknown: []string{"scalingpolicies"}}, want: "EBB014"},
+		"no authenticationRef":          {from: "    authenticationRef: {name: ebbtide}\n", to: "", want: "EBB010"},
+		"no TriggerAuthentication":      {gone: without("TriggerAuthentication", ""), want: "EBB010"},
+		"TriggerAuthentication of a CA": {from: ", {parameter: tlsClientKey, name: x, key: x}", to: "", want: "EBB010"},
+		"no authenticationRef, no mTLS": {from: "    authenticationRef: {name: ebbtide}\n", to: "", gone: without("Deployment", "ebbtide-scaler"), want: "EBB008"},
+	} {
+		text := strings.Replace(healthy+scaler, tc.from, tc.to, 1)
+		objects, err := Parse("x.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tc.gone != nil {
+			objects = slices.DeleteFunc(objects, tc.gone)
+		}
+		tc.scope.Cluster, tc.scope.Now = true, now
+		var got []string
+		for _, f := range Examine(objects, tc.scope) {
+			got = append(got, f.ID)
+		}
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%s: %v, want %s", name, got, tc.want)
+		}
+	}
+}
+
+// What was never asked for is no error.
+func TestNeverAsked(t *testing.T) {
+	text := strings.NewReplacer(`type: BacklogReachable, status: "True", reason: Reachable`, `type: BacklogReachable, status: Unknown, reason: NotAsked`,
+		`type: CredentialsResolved, status: "True"`, `type: CredentialsResolved, status: Unknown`, `type: Ready, status: "True"`, `type: Ready, status: Unknown`).Replace(healthy)
+	if found := examine(t, text); text == healthy || len(found) > 0 {
+		t.Errorf("%+v", found)
+	}
+}
+
 func TestNodePoolIsFineWithProtectedPods(t *testing.T) {
 	text := strings.Replace(healthy, "consolidationPolicy: WhenEmpty", "consolidationPolicy: WhenEmptyOrUnderutilized", 1)
-	text = strings.Replace(text, "      spec:\n        containers:", "      metadata: {annotations: {karpenter.sh/do-not-disrupt: \"true\"}}\n      spec:\n        containers:", 1)
+	text = strings.Replace(text, "      spec:\n        schedulerName", "      metadata: {annotations: {karpenter.sh/do-not-disrupt: \"true\"}}\n      spec:\n        schedulerName", 1)
 	if found := examine(t, text); len(found) > 0 {
 		t.Errorf("%+v", found)
 	}
@@ -173,7 +277,7 @@ func TestNodePoolIsFineWithProtectedPods(t *testing.T) {
 // Pods that a NodePool with spot nodes may take are theirs, and no others.
 func TestGraceOnSpotNodes(t *testing.T) {
 	pool := func(capacity string) string {
-		text := strings.Replace(healthy, "spec: {disruption: {consolidationPolicy: WhenEmpty}}", "spec: {disruption: {consolidationPolicy: WhenEmpty}, template: "+
+		text := strings.Replace(healthy, "spec: {disruption: {consolidationPolicy: WhenEmpty}, limits: {cpu: \"2000\"}}", "spec: {disruption: {consolidationPolicy: WhenEmpty}, template: "+
 			"{metadata: {labels: {pool: scans}}, spec: {requirements: [{key: karpenter.sh/capacity-type, operator: In, values: ["+capacity+"]}]}}}", 1)
 		return strings.Replace(text, "        containers:", "        nodeSelector: {pool: scans}\n        terminationGracePeriodSeconds: 310\n        containers:", 1)
 	}
@@ -225,7 +329,7 @@ func TestOwnManifests(t *testing.T) {
 			all = append(all, objects...)
 		}
 	}
-	for _, f := range Examine(all) {
+	for _, f := range Examine(all, Scope{Now: now}) {
 		t.Errorf("%+v", f)
 	}
 	if !slices.ContainsFunc(all, func(o Object) bool { return o.GetKind() == "KubeSchedulerConfiguration" }) {
@@ -236,7 +340,7 @@ func TestOwnManifests(t *testing.T) {
 func TestReferencePage(t *testing.T) {
 	var page strings.Builder
 	for _, c := range Checks() {
-		fmt.Fprintf(&page, "\n### %s\n\n**%s** (%s). %s\n\nMend it: %s.\n", c.ID, strings.ToUpper(c.Title[:1])+c.Title[1:], c.Severity, c.Why, c.Fix)
+		fmt.Fprintf(&page, "\n### %s\n\n**%s** (%s). %s\n\nFix: %s.\n", c.ID, strings.ToUpper(c.Title[:1])+c.Title[1:], c.Severity, c.Why, c.Fix)
 	}
 	doctable.Check(t, "../../docs/reference/doctor.md", "checks", page.String())
 }

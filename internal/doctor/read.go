@@ -46,6 +46,8 @@ func Kinds() []schema.GroupVersionResource {
 	return []schema.GroupVersionResource{
 		{Group: "keda.sh", Version: "v1alpha1", Resource: "scaledjobs"},
 		{Group: "keda.sh", Version: "v1alpha1", Resource: "scaledobjects"},
+		{Group: "keda.sh", Version: "v1alpha1", Resource: "triggerauthentications"},
+		{Group: "keda.sh", Version: "v1alpha1", Resource: "clustertriggerauthentications"},
 		{Group: "ebbtide.dev", Version: "v1alpha1", Resource: "scalingpolicies"},
 		{Group: "karpenter.sh", Version: "v1", Resource: "nodepools"},
 		{Group: "apps", Version: "v1", Resource: "deployments"},
@@ -54,21 +56,25 @@ func Kinds() []schema.GroupVersionResource {
 	}
 }
 
-// List reads the objects of a cluster, of one namespace or of all. Kinds that the cluster does not know are left out; those that may not
-// be read are told to refused.
-func List(ctx context.Context, client dynamic.Interface, namespace string, refused func(schema.GroupVersionResource, error)) ([]Object, error) {
+// List reads the objects of a cluster, of one namespace or of all, and says what their scope is. Kinds that may not be read are told to
+// refused.
+func List(ctx context.Context, client dynamic.Interface, namespace string, refused func(schema.GroupVersionResource, error)) ([]Object, Scope, error) {
+	scope := Scope{Cluster: true, Namespace: namespace}
 	var found []Object
 	for _, kind := range Kinds() {
 		next := ""
 		for {
-			objects, err := resource(client, kind, namespace).List(ctx, metav1.ListOptions{Limit: 500, Continue: next})
+			objects, err := resourceOf(client, kind, namespace).List(ctx, metav1.ListOptions{Limit: 500, Continue: next})
 			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
+				return nil, scope, context.Cause(ctx)
+			}
+			if apierrors.IsNotFound(err) {
+				scope.Unknown = append(scope.Unknown, kind.Resource)
+				break
 			}
 			if err != nil {
-				if !apierrors.IsNotFound(err) {
-					refused(kind, err)
-				}
+				scope.Refused = append(scope.Refused, kind.Resource)
+				refused(kind, err)
 				break
 			}
 			for i := range objects.Items {
@@ -79,12 +85,12 @@ func List(ctx context.Context, client dynamic.Interface, namespace string, refus
 			}
 		}
 	}
-	return found, nil
+	return found, scope, nil
 }
 
-// resource is a kind in a namespace; NodePools have none.
-func resource(client dynamic.Interface, kind schema.GroupVersionResource, namespace string) dynamic.ResourceInterface {
-	if kind.Group == "karpenter.sh" {
+// resourceOf is a kind in a namespace; some have none.
+func resourceOf(client dynamic.Interface, kind schema.GroupVersionResource, namespace string) dynamic.ResourceInterface {
+	if kind.Group == "karpenter.sh" || kind.Resource == "clustertriggerauthentications" {
 		return client.Resource(kind)
 	}
 	return client.Resource(kind).Namespace(namespace)

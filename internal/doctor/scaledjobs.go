@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -48,13 +49,23 @@ func scaledJobChecks() []Check {
 			},
 		},
 		{
-			ID: "EBB004", Severity: Warning, Title: "maxReplicaCount not set",
-			Why: "Unset it is 100, whatever the policy's maxReplicas say.",
+			ID: "EBB004", Severity: Warning, Title: "maxReplicaCount below the policy's cap",
+			Why: "KEDA starts no more than maxReplicaCount, whatever the policy says; unset it is 100.",
 			Fix: "set spec.maxReplicaCount above the policy's maxReplicas, 1000 say; the policy caps",
 			find: func(o *objects, found func(Object, string, ...any)) {
-				for _, job := range o.ourScaledJobs() {
-					if text(job.Object, "spec", "maxReplicaCount") == "" {
-						found(job, "KEDA starts no more than 100 jobs")
+				for _, job := range o.of("ScaledJob", "ScaledObject") {
+					ours, _ := triggers(job)
+					if len(ours) == 0 {
+						continue
+					}
+					bound := text(job.Object, "spec", "maxReplicaCount")
+					policy, known := o.get("ScalingPolicy", job.GetNamespace(), text(ours[0], "metadata", "policy"))
+					limit := number(cmp.Or(text(content(policy), "spec", "target", "maxReplicas"), "100"))
+					switch {
+					case known && number(cmp.Or(bound, "100")) < limit:
+						found(job, "maxReplicaCount is %s, and the cap of policy %s is %d", cmp.Or(bound, "100 (the default)"), policy.GetName(), limit)
+					case bound == "" && job.GetKind() == "ScaledJob":
+						found(job, "maxReplicaCount is not set: KEDA starts no more than 100 jobs")
 					}
 				}
 			},
@@ -109,13 +120,13 @@ func scaledJobChecks() []Check {
 			Why: "The scaler answers NotFound, and KEDA starts nothing.",
 			Fix: "create the ScalingPolicy in the same namespace, or correct the trigger's metadata.policy",
 			find: func(o *objects, found func(Object, string, ...any)) {
-				if len(o.of("ScalingPolicy")) == 0 {
+				if len(o.of("ScalingPolicy")) == 0 && !o.scope.Cluster {
 					return // they are elsewhere
 				}
 				for _, job := range o.of("ScaledJob", "ScaledObject") {
 					ours, _ := triggers(job)
 					for _, t := range ours {
-						if _, ok := o.get("ScalingPolicy", job.GetNamespace(), text(t, "metadata", "policy")); !ok {
+						if _, ok := o.get("ScalingPolicy", job.GetNamespace(), text(t, "metadata", "policy")); !ok && (!o.scope.Cluster || o.absent("scalingpolicies", job.GetNamespace())) {
 							found(job, "there is no ScalingPolicy %s/%s", job.GetNamespace(), text(t, "metadata", "policy"))
 						}
 					}
@@ -127,6 +138,9 @@ func scaledJobChecks() []Check {
 			Why: "Whoever reaches the scaler may ask for any policy: the namespace in a request is the caller's claim.",
 			Fix: "add an authenticationRef to a TriggerAuthentication with caCert, tlsClientCert and tlsClientKey, and start the scaler with --tls-client-ca",
 			find: func(o *objects, found func(Object, string, ...any)) {
+				if o.mutualTLS() {
+					return // it is worse than that: EBB010
+				}
 				for _, job := range o.of("ScaledJob", "ScaledObject") {
 					ours, _ := triggers(job)
 					if slices.ContainsFunc(ours, func(t map[string]any) bool { return text(t, "authenticationRef", "name") == "" }) {

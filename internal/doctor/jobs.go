@@ -1,0 +1,128 @@
+package doctor
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// number that a text is; 0 where it is none.
+func number(s string) int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// jobChecks are of Jobs, and of what becomes of pods.
+func jobChecks() []Check {
+	jobs := func(find func(job Object, spec map[string]any, found func(Object, string, ...any))) func(*objects, func(Object, string, ...any)) {
+		return func(o *objects, found func(Object, string, ...any)) {
+			for _, job := range o.ourScaledJobs() {
+				if spec, ok := nested(job.Object, "spec", "jobTargetRef"); ok {
+					find(job, spec, found)
+				}
+			}
+		}
+	}
+	return []Check{
+		{
+			ID: "EBB106", Severity: Error, Title: "Jobs of several pods",
+			Why: "KEDA counts Jobs, and the scaler asks for one for each message: with a parallelism of 4 there are four workers for it.",
+			Fix: "remove parallelism and completions from spec.jobTargetRef, or set them to 1",
+			find: jobs(func(job Object, spec map[string]any, found func(Object, string, ...any)) {
+				for _, field := range []string{"parallelism", "completions"} {
+					if n := cmp.Or(text(spec, field), "1"); n != "1" {
+						found(job, "%s is %s", field, n)
+						return
+					}
+				}
+			}),
+		},
+		{
+			ID: "EBB107", Severity: Error, Title: "deadline that kills scans",
+			Why: "activeDeadlineSeconds counts from the start of the Job, not of a message: it kills whatever scan runs then, which starts again from nothing.",
+			Fix: "remove activeDeadlineSeconds; bound a scan by ebbtide-worker's --timeout, and a worker by --max-lifetime",
+			find: jobs(func(job Object, spec map[string]any, found func(Object, string, ...any)) {
+				pod, _ := nested(spec, "template", "spec")
+				for _, seconds := range []string{text(spec, "activeDeadlineSeconds"), text(pod, "activeDeadlineSeconds")} {
+					if seconds != "" {
+						found(job, "its pods are killed %s s after they start", seconds)
+					}
+				}
+			}),
+		},
+		{
+			ID: "EBB108", Severity: Warning, Title: "short grace period",
+			Why: "A worker that is told to end finishes its message, or gives it back; a pod that is killed before does neither.",
+			Fix: "set terminationGracePeriodSeconds to 30 at least, better to the length of a scan",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, t := range o.templates() {
+					if seconds := text(t.spec, "terminationGracePeriodSeconds"); seconds != "" && number(seconds) < 30 {
+						found(t.Object, "its pods are killed %s s after they are told to end", seconds)
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB109", Severity: Warning, Title: "Jobs that vanish when they end",
+			Why: "What a scan reported when it ended is read from its pod: metrics of scans and learned run times miss those that are gone at once, and so do you.",
+			Fix: "keep finished Jobs for some minutes: ttlSecondsAfterFinished: 600, and history limits above 0",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, job := range o.ourScaledJobs() {
+					if seconds := text(job.Object, "spec", "jobTargetRef", "ttlSecondsAfterFinished"); seconds != "" && number(seconds) < 60 {
+						found(job, "ttlSecondsAfterFinished is %s", seconds)
+					}
+					for _, field := range []string{"successfulJobsHistoryLimit", "failedJobsHistoryLimit"} {
+						if text(job.Object, "spec", field) == "0" {
+							found(job, "%s is 0", field)
+						}
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB112", Severity: Warning, Title: "expected duration that can't be read",
+			Why: "The scheduler packs by it, and ignores what it can't read.",
+			Fix: "write it as 90s, 15m or 24h",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, t := range o.templates() {
+					annotations, _ := nested(t.metadata, "annotations")
+					const key = "ebbtide.dev/expected-duration"
+					if value, stated := annotations[key]; stated {
+						if d, err := time.ParseDuration(text(annotations, key)); err != nil || d <= 0 {
+							found(t.Object, "annotation %s is %q", key, value)
+						}
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB111", Severity: Warning, Title: "pods that the scheduler never sees",
+			Why: "Pods without its schedulerName are spread by the default scheduler, whatever DrainPack is configured to do.",
+			Fix: "set schedulerName in the pod template",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				var names []string
+				for _, object := range o.of("ConfigMap", "KubeSchedulerConfiguration") {
+					for _, config := range schedulerConfigs(object) {
+						for _, profile := range list(config, "profiles") {
+							if enables(profile, "DrainPack", "multiPoint", "score", "preFilter", "filter") {
+								names = append(names, cmp.Or(text(profile, "schedulerName"), "default-scheduler"))
+							}
+						}
+					}
+				}
+				if len(names) == 0 {
+					return
+				}
+				for _, t := range o.templates() {
+					if name := cmp.Or(text(t.spec, "schedulerName"), "default-scheduler"); !slices.Contains(names, name) {
+						found(t.Object, "its pods go to %s; DrainPack packs those of %s", name, names[0])
+					}
+				}
+			},
+		},
+	}
+}

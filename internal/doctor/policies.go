@@ -1,0 +1,128 @@
+package doctor
+
+import (
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+)
+
+// condition of a policy by its type, if the scaler wrote one.
+func condition(policy Object, kind string) (status metav1.ConditionStatus, reason, message string) {
+	for _, c := range list(policy.Object, "status", "conditions") {
+		if text(c, "type") == kind {
+			return metav1.ConditionStatus(text(c, "status")), text(c, "reason"), text(c, "message")
+		}
+	}
+	return metav1.ConditionUnknown, "", ""
+}
+
+// whenFalse is a check of policies of which a condition is False. Unknown is no error: nobody has asked yet.
+func whenFalse(kind string) func(*objects, func(Object, string, ...any)) {
+	return func(o *objects, found func(Object, string, ...any)) {
+		for _, policy := range o.of("ScalingPolicy") {
+			if status, _, message := condition(policy, kind); status == metav1.ConditionFalse {
+				found(policy, "%s", message)
+			}
+		}
+	}
+}
+
+// policyChecks are of policies, and of what the scaler says of them.
+func policyChecks() []Check {
+	return []Check{
+		{
+			ID: "EBB203", Severity: Error, Title: "broker unreachable",
+			Why: "The last observation holds for holdFor, then only the calendar speaks.",
+			Fix: "see the condition's message; ebbtide decisions shows since when",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, policy := range o.of("ScalingPolicy") {
+					if credentials, _, _ := condition(policy, v1alpha1.ConditionCredentialsResolved); credentials == metav1.ConditionFalse {
+						continue // EBB206 says why
+					}
+					if status, _, message := condition(policy, v1alpha1.ConditionBacklogReachable); status == metav1.ConditionFalse {
+						found(policy, "%s", message)
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB204", Severity: Error, Title: "policy not valid",
+			Why:  "The last good version stays in force, or none.",
+			Fix:  "correct the field that the message names",
+			find: whenFalse(v1alpha1.ConditionAccepted),
+		},
+		{
+			ID: "EBB206", Severity: Error, Title: "credentials not found",
+			Why:  "A Secret, a ConfigMap or a key that the policy refers to is not there. The values that were read last are used while they work.",
+			Fix:  "create what the message names, or correct the reference",
+			find: whenFalse(v1alpha1.ConditionCredentialsResolved),
+		},
+		{
+			ID: "EBB207", Severity: Error, Title: "queue that does not exist",
+			Why: "A queue that is not there counts as empty unless onMissingQueue is Error: a wrong name looks like no work.",
+			Fix: "declare the queue, correct its name, or set onMissingQueue: Error",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, policy := range o.of("ScalingPolicy") {
+					if status, reason, message := condition(policy, v1alpha1.ConditionBacklogReachable); status == metav1.ConditionTrue && reason == v1alpha1.ReasonQueueMissing {
+						found(policy, "%s", message)
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB208", Severity: Warning, Title: "file of holidays that has ended",
+			Why: "From its last date on every holiday is an ordinary day.",
+			Fix: "put a newer iCalendar file into the ConfigMap; it is taken up within a minute",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, policy := range o.of("ScalingPolicy") {
+					ics, there := o.holidays(policy)
+					if !there {
+						continue
+					}
+					zone, err := calendar.LoadZone(text(policy.Object, "spec", "calendar", "timeZone"))
+					if err != nil {
+						continue // the scaler says so
+					}
+					days, err := calendar.ParseHolidays(ics, zone)
+					if err != nil {
+						found(policy, "its file of holidays can't be read: %s", firstLine(err.Error()))
+						continue
+					}
+					ahead := false
+					for day := range 366 {
+						ahead = ahead || days.Is(o.scope.Now.In(zone).AddDate(0, 0, day))
+					}
+					if !ahead {
+						found(policy, "its file of holidays has none in the year to come")
+					}
+				}
+			},
+		},
+	}
+}
+
+// holidays is the iCalendar file of a policy, if it is among the objects.
+func (o *objects) holidays(policy Object) (ics string, there bool) {
+	source, ok := nested(policy.Object, "spec", "calendar", "holidays", "ics")
+	if !ok {
+		return "", false
+	}
+	if ics := text(source, "value"); ics != "" {
+		return ics, true
+	}
+	file, ok := o.get("ConfigMap", policy.GetNamespace(), text(source, "configMapKeyRef", "name"))
+	if !ok {
+		return "", false
+	}
+	data, _ := nested(file.Object, "data")
+	ics, there = data[text(source, "configMapKeyRef", "key")].(string)
+	return ics, there
+}
+
+func firstLine(s string) string {
+	first, _, _ := strings.Cut(s, "\n")
+	return first
+}

@@ -98,10 +98,10 @@ func Weeks(random *rand.Rand, weeks int, perDay float64, zone *time.Location) Tr
 }
 
 // Predictions are the ways in which State states run times.
-func Predictions() []string { return []string{"exact", "noisy", "absent", "reversed"} }
+func Predictions() []string { return []string{"exact", "noisy", "absent", "reversed", "liars"} }
 
-// State is a copy of jobs that state their run times: exact; noisy by a lognormal factor of sigma 0.7; absent; or reversed,
-// the long ones as short and the short ones as long.
+// State is a copy of jobs that state their run times: exact; noisy by a lognormal factor of sigma 0.7; absent; reversed, the long ones as
+// short and the short ones as long; or liars, half of them exact and half of them sixty times too long.
 func State(jobs []Job, prediction string, random *rand.Rand) ([]Job, error) {
 	stated := slices.Clone(jobs)
 	longest := time.Duration(0)
@@ -119,6 +119,10 @@ func State(jobs []Job, prediction string, random *rand.Rand) ([]Job, error) {
 			job.Stated = 0
 		case "reversed":
 			job.Stated = seconds(longest.Seconds() / max(1, job.Run.Seconds()))
+		case "liars":
+			if job.Stated = job.Run; random.IntN(2) == 0 {
+				job.Stated = 60 * job.Run
+			}
 		default:
 			return nil, fmt.Errorf("predictions %q are not known: one of %v", prediction, Predictions())
 		}

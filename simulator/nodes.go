@@ -11,10 +11,28 @@ import (
 // Shape is a kind of node.
 type Shape struct {
 	Name string
-	// Capacity for pods.
+	// Capacity for pods: what the kubelet and DaemonSets use is not in it.
 	Capacity packing.Amounts
+	// Size is what a NodePool's limits count; zero: the capacity.
+	Size packing.Amounts
 	// Price of an hour, in any currency; 0 when nobody asks.
 	Price float64
+}
+
+// DefaultOverhead is what the kubelet reserves of a node and what its DaemonSets request: 340 millicores and 1.3 GiB.
+var DefaultOverhead = packing.Amounts{340, 1331 << 20, 0, 0}
+
+// NewShape is a shape of nodes of a size, of which overhead is not for pods.
+func NewShape(name string, size, overhead packing.Amounts, price float64) Shape {
+	return Shape{Name: name, Capacity: size.Minus(overhead), Size: size, Price: price}
+}
+
+// size as limits count it.
+func (s *Shape) size() packing.Amounts {
+	if s.Size == (packing.Amounts{}) {
+		return s.Capacity
+	}
+	return s.Size
 }
 
 // Node is a node of a replay. Packers read it and change nothing.
@@ -27,8 +45,12 @@ type Node struct {
 	// Ready nodes take pods; others are still starting.
 	Ready   bool
 	removed bool
-	uses    int           // pods that it had
-	empty   time.Duration // since when, while it has no pods
+	id      int             // nodes are numbered in the order of creation
+	uses    int             // pods that it had
+	empty   time.Duration   // since when, while it has no pods
+	changed time.Duration   // when a pod came or went last
+	scored  packing.Amounts // what its pods count for in the stock scheduler's score
+	on      []*worker       // in the order of binding; a Replay's jobs are not workers
 }
 
 // nodes are those that there are, and what they cost so far.
@@ -37,15 +59,15 @@ type nodes struct {
 	ready  []*Node // in the order of creation
 
 	created, alive, peak, resets int
-	price                        float64       // of an hour of those that there are
-	lifetime                     time.Duration // of those that are gone
+	price                        float64 // of an hour of those that there are
+	hours                        float64 // of those that are gone: a Duration would end at 292 years
 	cost                         float64
 	last                         time.Duration // removal
 }
 
 // add makes a node that takes no pods before start.
 func (n *nodes) add(shape Shape, now time.Duration) *Node {
-	node := &Node{Name: fmt.Sprintf("node-%07d", n.created), Shape: shape, Created: now, Free: shape.Capacity, empty: now}
+	node := &Node{Name: fmt.Sprintf("node-%07d", n.created), id: n.created, Shape: shape, Created: now, Free: shape.Capacity, empty: now}
 	n.created++
 	n.alive++
 	n.price += shape.Price
@@ -63,7 +85,9 @@ func (n *nodes) start(node *Node, now time.Duration) {
 
 func (n *nodes) bind(id int, job *Job, now time.Duration, node *Node) {
 	node.Free = node.Free.Minus(job.Requests)
+	node.scored = node.scored.Plus(scored(job.Requests))
 	node.Pods++
+	node.changed = now
 	node.uses++
 	n.packer.Bound(id, job, now, node)
 }
@@ -71,6 +95,8 @@ func (n *nodes) bind(id int, job *Job, now time.Duration, node *Node) {
 // end takes a pod off its node.
 func (n *nodes) end(id int, job *Job, ran, now time.Duration, node *Node) {
 	node.Free = node.Free.Plus(job.Requests)
+	node.scored = node.scored.Minus(scored(job.Requests))
+	node.changed = now
 	if node.Pods--; node.Pods == 0 {
 		node.empty = now
 	}
@@ -84,8 +110,7 @@ func (n *nodes) remove(node *Node, now time.Duration) {
 	if n.price -= node.Shape.Price; n.alive == 0 {
 		n.price = 0 // what adding and subtracting leaves
 	}
-	n.lifetime += now - node.Created
-	n.cost += (now - node.Created).Hours() * node.Shape.Price
+	n.account(node, now)
 	n.last = now
 	if !node.Ready {
 		return
@@ -93,6 +118,13 @@ func (n *nodes) remove(node *Node, now time.Duration) {
 	at, _ := slices.BinarySearchFunc(n.ready, node.Name, func(n *Node, name string) int { return compareNames(n.Name, name) })
 	n.ready = slices.Delete(n.ready, at, at+1)
 	n.packer.Removed(node)
+}
+
+// account adds up what a node cost until now.
+func (n *nodes) account(node *Node, now time.Duration) {
+	lived := (now - node.Created).Hours()
+	n.hours += lived
+	n.cost += lived * node.Shape.Price
 }
 
 // compareNames puts names in the order of their numbers: longer ones are later.

@@ -70,26 +70,25 @@ func (r *run) outcome() Outcome {
 	for _, w := range r.workers {
 		if w.node != nil {
 			r.intervals = append(r.intervals, lowerbound.Interval{
-				Start: Epoch.Add(w.bound), End: Epoch.Add(r.now), Requests: w.queue.job.Requests[:],
+				Start: Epoch.Add(w.bound), End: Epoch.Add(r.now), Requests: w.job.Requests[:],
 			})
 		}
 	}
 	for _, n := range slices.Concat(r.nodes.ready, r.booting) {
-		r.nodes.lifetime += r.now - n.Created
-		r.nodes.cost += (r.now - n.Created).Hours() * n.Shape.Price
+		r.nodes.account(n, r.now)
 	}
 	bound := 0.0
 	lowerbound.Each(r.intervals, bounding(r.largest().Capacity), r.Nodes.Delay.Least(), func(from, to time.Time, nodes int64) {
 		bound += float64(nodes) * to.Sub(from).Seconds()
 		r.series.add(from.Sub(Epoch), to.Sub(Epoch), &[gauges]float64{gaugeBound: float64(nodes)})
 	})
-	hours := r.nodes.lifetime.Hours()
+	hours := r.nodes.hours
 	waits, quantiles := summarize(r.waits)
 	series := r.series.means(r.Origin)
 	series.WaitQuantiles = quantiles
 	return Outcome{
 		Messages: len(r.messages), Unserved: len(r.messages) - r.settled, Jobs: r.nextID, EmptyJobs: r.empty, Crashes: r.crashed,
-		LostNodes: r.lost, Wait: waits, PodHours: r.podTime.Hours(), IdlePodHours: (r.podTime - r.busyTime).Hours(),
+		LostNodes: r.lost, Wait: waits, PodHours: r.podSeconds / 3600, IdlePodHours: (r.podSeconds - r.busySeconds) / 3600,
 		NodeHours: hours, RatioToBound: ratio(hours*3600, bound), PeakNodes: r.nodes.peak, Cost: r.nodes.cost,
 		TimerResetsPerNodeHour: ratio(float64(r.nodes.resets), hours), Series: series,
 	}

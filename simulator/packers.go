@@ -2,33 +2,44 @@ package simulator
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
-	"strconv"
 	"time"
 
-	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
-	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lifetime"
+	schedulerv1 "github.com/ebbtide-dev/ebbtide/api/scheduler/v1"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
 
-// Packers are the names of all packers.
+// Packers are the names of all packers. drainpack ranks the few nodes that the scheduler's index finds, as it does for most pods;
+// drainpack-all ranks every node with room, as it does for pods that other plugins have a say about.
 func Packers() []string {
-	return []string{"spread", "most-allocated", "first-fit", "duration-tiers", "drainpack"}
+	return []string{"spread", "most-allocated", "first-fit", "duration-tiers", "drainpack", "drainpack-all"}
 }
 
-// NewPacker makes one of Packers for nodes of a capacity; random breaks the ties of those that leave them to chance.
-func NewPacker(name string, capacity packing.Amounts, random *rand.Rand) (Packer, error) {
+// PackerOptions are what packers need besides their name.
+type PackerOptions struct {
+	// Seed of the ties that the stock scheduler breaks by chance. A pod's ties depend on the seed and the pod's id alone.
+	Seed uint64
+	// Args of the scheduler's plugin DrainPack, valid; zero fields have their defaults. Weights, Quantile, Horizon and what is learned
+	// count; what concerns labels of pods and nodes does not exist in a simulation.
+	Args schedulerv1.DrainPackArgs
+}
+
+// NewPacker makes one of Packers.
+func NewPacker(name string, o PackerOptions) (Packer, error) {
 	switch name {
 	case "spread":
-		return &stock{capacity: capacity, random: random}, nil
+		return newStock(o.Seed, false), nil
 	case "most-allocated":
-		return &stock{capacity: capacity, random: random, most: true}, nil
+		return newStock(o.Seed, true), nil
 	case "first-fit":
 		return &firstFit{}, nil
 	case "duration-tiers":
-		return &tiers{stock: stock{capacity: capacity, random: random, most: true}, tierOf: map[*Node]int{}}, nil
+		return &tiers{stock: newStock(o.Seed, true), tierOf: map[*Node]int{}}, nil
 	case "drainpack":
-		return newDrainPack(), nil
+		return newDrainPack(o.Args, false), nil
+	case "drainpack-all":
+		return newDrainPack(o.Args, true), nil
 	default:
 		return nil, fmt.Errorf("packer %q is not known: one of %v", name, Packers())
 	}
@@ -54,17 +65,25 @@ func (firstFit) Place(_ int, job *Job, _ time.Duration, nodes []*Node) *Node {
 	return nil
 }
 
-// stock is kube-scheduler 1.36 with NodeResourcesFit's LeastAllocated or MostAllocated over CPU and memory: whole scores from
-// 0 to 100, ties broken by chance, and of more than 100 feasible nodes a sample from where the last one ended.
+// stock is kube-scheduler 1.36: with its defaults, LeastAllocated and BalancedAllocation over CPU and memory; or with MostAllocated in place
+// of both. Scores are whole numbers, of each node by its own size; ties are broken by chance, and of more than 100 feasible nodes a sample is
+// scored, from where the last one ended.
 type stock struct {
 	deaf
-	capacity packing.Amounts
-	random   *rand.Rand
-	most     bool
-	next     int
+	seed   uint64
+	source *rand.PCG
+	random *rand.Rand
+	most   bool
+	next   int
 }
 
-func (s *stock) Place(_ int, job *Job, _ time.Duration, nodes []*Node) *Node {
+func newStock(seed uint64, most bool) *stock {
+	source := rand.NewPCG(seed, 0)
+	return &stock{seed: seed, source: source, random: rand.New(source), most: most}
+}
+
+func (s *stock) Place(id int, job *Job, _ time.Duration, nodes []*Node) *Node {
+	s.source.Seed(s.seed, uint64(id))
 	best, bestScore, ties := (*Node)(nil), int64(-1), 0
 	s.sample(job, nodes, func(n *Node) {
 		score := s.score(job, n)
@@ -102,18 +121,23 @@ func (s *stock) sample(job *Job, nodes []*Node, visit func(*Node)) {
 	}
 }
 
-// score is the mean over CPU and memory, each rounded down.
+// score is the sum of the scores of the scheduler's plugins.
 func (s *stock) score(job *Job, n *Node) int64 {
+	if s.most {
+		return allocationScore(job, n, func(requested, capacity int64) int64 { return 100 * requested / capacity })
+	}
+	least := func(requested, capacity int64) int64 { return 100 * (capacity - requested) / capacity }
+	return allocationScore(job, n, least) + balanceScore(job, n)
+}
+
+// allocationScore is NodeResourcesFit's: the mean over CPU and memory, each rounded down. Pods that request none count with a little.
+func allocationScore(job *Job, n *Node, of func(requested, capacity int64) int64) int64 {
+	requested := n.scored.Plus(scored(job.Requests))
 	var sum, counted int64
 	for d := range 2 {
-		if s.capacity[d] == 0 {
-			continue
+		if capacity := n.Shape.Capacity[d]; capacity > 0 {
+			sum, counted = sum+of(min(requested[d], capacity), capacity), counted+1
 		}
-		free := 100 * (n.Free[d] - job.Requests[d]) / s.capacity[d]
-		if s.most {
-			free = 100 * (s.capacity[d] - n.Free[d] + job.Requests[d]) / s.capacity[d]
-		}
-		sum, counted = sum+free, counted+1
 	}
 	if counted == 0 {
 		return 0
@@ -121,11 +145,39 @@ func (s *stock) score(job *Job, n *Node) int64 {
 	return sum / counted
 }
 
+// scored is what a pod counts for in NodeResourcesFit's score: 100m of CPU and 200 MB of memory where it requests none.
+func scored(requests packing.Amounts) packing.Amounts {
+	for d, least := range [...]int64{100, 200 * 1024 * 1024} {
+		if requests[d] == 0 {
+			requests[d] = least
+		}
+	}
+	return requests
+}
+
+// balanceScore is NodeResourcesBalancedAllocation's: 75, more where the pod makes the node's use of CPU and memory more alike.
+func balanceScore(job *Job, n *Node) int64 {
+	if job.Requests[0] == 0 && job.Requests[1] == 0 {
+		return 0
+	}
+	used := n.Shape.Capacity.Minus(n.Free)
+	return 50 + (50+balance(used.Plus(job.Requests), n.Shape.Capacity)-balance(used, n.Shape.Capacity))/2
+}
+
+func balance(used, capacity packing.Amounts) int64 {
+	deviation := 0.0
+	if capacity[0] > 0 && capacity[1] > 0 {
+		share := func(d int) float64 { return min(1, float64(used[d])/float64(capacity[d])) }
+		deviation = math.Abs(share(0)-share(1)) / 2
+	}
+	return int64(100 * (1 - deviation))
+}
+
 // tiers is packing by duration tiers: powers of two of the expected run time. A node has the tier of its longest pod. Nodes
 // of the pod's tier come first, then those of longer ones, the nearest first, then those of shorter ones; within a tier by
 // MostAllocated.
 type tiers struct {
-	stock
+	*stock
 	tierOf map[*Node]int
 }
 
@@ -162,51 +214,3 @@ func (t *tiers) Ended(_ int, _ *Job, _, _ time.Duration, n *Node) {
 }
 
 func (t *tiers) Removed(n *Node) { delete(t.tierOf, n) }
-
-// drainPack is the scheduler plugin's own code.
-type drainPack struct {
-	fleet *fleet.Fleet
-	nodes map[string]*Node
-}
-
-func newDrainPack() *drainPack {
-	return &drainPack{
-		fleet: fleet.New(lifetime.New(lifetime.Options{}), fleet.Options{}), nodes: map[string]*Node{},
-	}
-}
-
-func podOf(id int, job *Job) fleet.Pod {
-	return fleet.Pod{ID: strconv.Itoa(id), Class: job.Class, Stated: job.Stated, Requests: job.Requests}
-}
-
-func (d *drainPack) Place(id int, job *Job, now time.Duration, _ []*Node) *Node {
-	found := d.fleet.Candidates(podOf(id, job), packing.Query{Now: Epoch.Add(now), Most: 1, Tries: 1, Accept: func(string) bool { return true }})
-	if len(found) == 0 {
-		return nil
-	}
-	return d.nodes[found[0]]
-}
-
-func (d *drainPack) Bound(id int, job *Job, now time.Duration, n *Node) {
-	d.fleet.AddPod(podOf(id, job), n.Name, Epoch.Add(now))
-}
-
-func (d *drainPack) Ended(id int, job *Job, ran, now time.Duration, _ *Node) {
-	pod := podOf(id, job)
-	d.fleet.RemovePod(pod.ID)
-	d.fleet.Finished(pod, ran, Epoch.Add(now), true)
-}
-
-func (d *drainPack) Added(n *Node) {
-	d.nodes[n.Name] = n
-	price := packing.SizePrice(n.Shape.Capacity)
-	if n.Shape.Price > 0 {
-		price = n.Shape.Price * 1000 // as priceFactors would say; of any currency's nodes the cheapest cost more than a thousandth
-	}
-	d.fleet.SetNode(fleet.Node{Name: n.Name, Created: Epoch.Add(n.Created), Allocatable: n.Shape.Capacity, Price: packing.PriceClass(price)})
-}
-
-func (d *drainPack) Removed(n *Node) {
-	delete(d.nodes, n.Name)
-	d.fleet.RemoveNode(n.Name)
-}

@@ -155,7 +155,7 @@ func (r *replay) result() Result {
 		lastArrival = max(lastArrival, job.Start)
 	}
 	bound := lowerbound.NodeSeconds(intervals, bounding(r.options.Capacity), r.options.Delay)
-	hours := r.nodes.lifetime.Hours()
+	hours := r.nodes.hours
 	return Result{
 		NodeHours: hours, RatioToBound: hours * 3600 / bound, PeakNodes: r.nodes.peak,
 		DrainSeconds: (r.nodes.last - lastArrival).Seconds(), TimerResetsPerNodeHour: float64(r.nodes.resets) / hours,

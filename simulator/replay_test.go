@@ -48,7 +48,7 @@ func TestReplay(t *testing.T) {
 	for name, tc := range cases {
 		for _, policy := range Packers() {
 			t.Run(name+"/"+policy, func(t *testing.T) {
-				packer, err := NewPacker(policy, small.Capacity, rand.New(rand.NewPCG(1, 1)))
+				packer, err := NewPacker(policy, PackerOptions{Seed: 1})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -93,7 +93,7 @@ func TestFigures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		packer, err := NewPacker(policy, capacity, rand.New(rand.NewPCG(3, 3)))
+		packer, err := NewPacker(policy, PackerOptions{Seed: 3})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,18 +133,59 @@ func TestReadCSV(t *testing.T) {
 		t.Errorf("jobs (-want +got):\n%s", diff)
 	}
 	for text, want := range map[string]string{
-		"":                      "no jobs",
-		"start,seconds,class\n": "no jobs",
-		"1,2\n":                 "line 1: 2 fields",
-		"1,2,a\nnoon,2,a\n":     `line 2: start is "noon"`,
-		"1,-2,a\n":              `line 1: seconds is "-2"`,
-		"1,NaN,a\n":             `line 1: seconds is "NaN"`,
-		"1,2,a,x\n":             `line 1: milliCPU is "x"`,
-		"1,2,a,1,-1\n":          `line 1: memoryMiB is "-1"`,
-		"1,2,\"a\n":             "line",
+		"":                                         "no jobs",
+		"start,seconds,class\n":                    "no jobs",
+		"1,2\n":                                    "line 1: 2 fields",
+		"time,duration\n2026-03-02 09:00,30\n":     `line 1: column "time" is not known`,
+		"start,seconds\n1,2\n":                     `line 1: column "class" is missing`,
+		"start,seconds,start\n1,2,a\n":             `line 1: column "start" is there twice`,
+		"start,seconds,class\n1,2,a,b\n":           "line 2: 4 fields",
+		"start,seconds,class\n1,2,\n":              "line 2: class is empty",
+		"start,seconds,class\n1,,a\n":              `line 2: seconds is ""`,
+		"start,seconds,class\n,2,a\n":              `line 2: start is ""`,
+		"3/2/2026 09:00,1,a\n":                     "may have the day or the month first",
+		"13/2/2026 9:00,1,a\n2/13/2026 9:00,1,a\n": "the day first in some lines",
+		"\xff\xfes\x00":                            "UTF-16",
+		"2026-02-30 09:00,1,a\n":                   `start is "2026-02-30 09:00"`,
+		"1,2,a\nnoon,2,a\n":                        `line 2: start is "noon"`,
+		"1,-2,a\n":                                 `line 1: seconds is "-2"`,
+		"1,NaN,a\n":                                `line 1: seconds is "NaN"`,
+		"1,2,a,x\n":                                `line 1: milliCPU is "x"`,
+		"1,2,a,1,-1\n":                             `line 1: memoryMiB is "-1"`,
+		"1,2,\"a\n":                                "line",
 	} {
 		if _, err := ReadCSV(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want one with %q", text, err, want)
+		}
+	}
+}
+
+// What spreadsheets make of a trace says the same.
+func TestReadCSVOfSpreadsheets(t *testing.T) {
+	zone, err := time.LoadLocation("Europe/Prague")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Trace{time.Date(2026, 3, 14, 9, 0, 0, 0, zone).UTC(), []Job{
+		{Run: 30500 * time.Millisecond, Class: "x", Requests: requests(500, 2048)},
+		{Start: 90 * time.Second, Run: 2 * time.Second, Class: "y", Requests: requests(1000, 2048)},
+	}}
+	for name, text := range map[string]string{
+		"byte order mark":           "\ufeffstart,seconds,class,milliCPU\n2026-03-14 09:00,30.5,x,500\n2026-03-14 09:01:30,2,y,\n",
+		"names in another case":     "Start,Seconds,Class,MilliCPU\r\n2026-03-14T09:00:00,30.5,x,500\r\n2026-03-14T08:01:30Z,2,y\r\n",
+		"columns in another order":  "class , milliCPU,Start,seconds\nx,500,2026-03-14T08:00:00Z,30.5\ny,,2026-03-14T09:01:30+01:00,2\n",
+		"semicolons":                "\ufeffStart;Seconds;Class;MilliCPU\n14.03.2026 09:00;30,5;x;500\n14.3.2026 09:01:30;2;y;\n",
+		"tabs":                      "Start\tSeconds\tClass\tMilliCPU\n2026-03-14 09:00\t30.5\tx\t500\n2026-03-14 09:01:30\t2\ty\n",
+		"the day first":             "start,seconds,class,milliCPU\n14/03/2026 9:00,30.5,x,500\n14/03/2026 9:01:30,2,y,\n",
+		"the month first":           "start,seconds,class,milliCPU\n3/14/2026 9:00:00 AM,30.5,x,500\n3/14/2026 9:01:30 am,2,y,\n",
+		"empty rows and fields":     "start,seconds,class,milliCPU,,\n\n2026-03-14 09:00,30.5,x,500,,\n,,,,,\n2026-03-14 09:01:30,2,y,,,\n",
+		"no header, quoted, padded": "\"2026-03-14 09:00\", 30.5 , x ,500\n2026-03-14 09:01:30.0,2,y\n",
+	} {
+		got, err := ReadCSVIn(strings.NewReader(text), zone)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 // Seen is what can be seen of a queue at an instant.
 type Seen struct {
+	// Class of the queue's messages; empty where there is one queue for all.
+	Class                            string
 	Ready, Consumers, Unacknowledged int64
 	// Statistic is ready and unacknowledged as the management API says: up to five seconds old.
 	Statistic int64
@@ -63,7 +65,7 @@ func WithCron(s Scaler, triggers ...*keda.Cron) Scaler {
 	})
 }
 
-// Static is a pool of a fixed size.
-func Static(replicas int64) Scaler {
-	return ScalerFunc(func(time.Time, Seen) (int64, sizing.Constraint) { return replicas, sizing.Floor })
+// Static are pools of fixed sizes, one for each class of messages that has a queue.
+func Static(replicas map[string]int64) Scaler {
+	return ScalerFunc(func(_ time.Time, seen Seen) (int64, sizing.Constraint) { return replicas[seen.Class], sizing.Floor })
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	schedulerv1 "github.com/ebbtide-dev/ebbtide/api/scheduler/v1"
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
@@ -29,11 +30,17 @@ type System struct {
 	Worker        Worker
 	// Pod is what a pod requests; zero: the most that any message of its queue does.
 	Pod packing.Amounts
-	// Packer is one of Packers.
-	Packer string
-	Nodes  Nodes
-	Faults Faults
-	Seed   uint64
+	// Statements is one of Predictions, how a pod states the run time of the message that it will find, if messages are taken in their order;
+	// empty: not at all. Workers that go on state nothing, as nobody knows what they will find.
+	Statements string
+	// Packer is one of Packers, and DrainPack are the arguments of the plugin.
+	Packer    string
+	DrainPack schedulerv1.DrainPackArgs
+	Nodes     Nodes
+	Faults    Faults
+	// Seed of all that is left to chance. What is drawn for a worker, a node or a message depends on the seed and its number alone, so two
+	// systems with one seed draw the same for the same worker.
+	Seed uint64
 }
 
 // Worker is how jobs go about their work.
@@ -54,6 +61,8 @@ type Worker struct {
 // Nodes is how nodes come and go: as Karpenter does it, or else as cluster-autoscaler does.
 type Nodes struct {
 	Shapes []Shape
+	// Limits of a NodePool: no node is made that would bring the sizes of all nodes above them. Resources of which they say 0 have none.
+	Limits packing.Amounts
 	// Boot is from the decision to make a node until it takes pods.
 	Boot Distribution
 	// Delay is from a node's last pod until it is removed; any pod starts it anew.
@@ -97,7 +106,7 @@ func Defaults() System {
 		},
 		Packer: "drainpack",
 		Nodes: Nodes{
-			Shapes: []Shape{{Name: "16x", Capacity: packing.Amounts{15890, 60 << 30, 0, 110}, Price: 0.768}},
+			Shapes: []Shape{NewShape("16x", packing.Amounts{16000, 64 << 30, 0, 110}, DefaultOverhead, 0.768)},
 			Boot:   Range{35 * time.Second, 60 * time.Second}, BatchIdle: time.Second, BatchMax: 10 * time.Second, Delay: Range{45 * time.Second, 45 * time.Second},
 		},
 	}
@@ -115,8 +124,7 @@ func (s System) Run(messages []Job) (Outcome, error) {
 	if err := s.check(messages); err != nil {
 		return Outcome{}, err
 	}
-	random := rand.New(rand.NewPCG(s.Seed, 1))
-	packer, err := NewPacker(s.Packer, s.Nodes.Shapes[0].Capacity, rand.New(rand.NewPCG(s.Seed, 2)))
+	packer, err := NewPacker(s.Packer, PackerOptions{Seed: s.Seed, Args: s.DrainPack})
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -125,10 +133,14 @@ func (s System) Run(messages []Job) (Outcome, error) {
 			return Outcome{}, err
 		}
 	}
-	messages = slices.Clone(messages)
+	if s.Statements == "" {
+		messages = slices.Clone(messages)
+	} else if messages, err = State(messages, s.Statements, rand.New(rand.NewPCG(s.Seed, 1))); err != nil {
+		return Outcome{}, err
+	}
 	slices.SortStableFunc(messages, func(a, b Job) int { return int(a.Start - b.Start) })
 	r := &run{
-		System: s, messages: messages, random: random, nodes: nodes{packer: packer}, started: make([]bool, len(messages)),
+		System: s, messages: messages, chance: newChance(s.Seed), nodes: nodes{packer: packer}, deliveries: make([]int, len(messages)),
 		series: newSeries(messages[len(messages)-1].Start + settleFor),
 	}
 	r.makeQueues()
@@ -157,6 +169,10 @@ func (s System) check(messages []Job) error {
 	case !(s.Faults.Crashes >= 0 && s.Faults.Crashes < 1):
 		return fmt.Errorf("faults.crashes is %v, want from 0 to less than 1", s.Faults.Crashes)
 	}
+	within := func(shape Shape) bool { return (&run{System: s}).allowed(shape) }
+	if !slices.ContainsFunc(s.Nodes.Shapes, within) {
+		return fmt.Errorf("nodes.limits are %v, and no node is so small", s.Nodes.Limits)
+	}
 	for i := range messages {
 		fits := func(shape Shape) bool { return shape.Capacity.Fit(messages[i].Requests) && shape.Capacity.Fit(s.Pod) }
 		if !slices.ContainsFunc(s.Nodes.Shapes, fits) {
@@ -170,7 +186,7 @@ func (s System) check(messages []Job) error {
 type run struct {
 	System
 	messages []Job
-	random   *rand.Rand
+	chance   chance
 	nodes    nodes
 	queues   []*messageQueue
 	of       []int // queue of each message
@@ -188,11 +204,13 @@ type run struct {
 	lastScan  time.Duration // at which cluster-autoscaler removed nodes, and how many
 	removed   int
 
-	started              []bool
+	deliveries           []int // of each message
 	settled              int
 	waits                []time.Duration
 	empty, crashed, lost int
-	busyTime, podTime    time.Duration
+	busySeconds          float64
+	podSeconds           float64
+	capacity             packing.Amounts // of all nodes, as limits count it
 	intervals            []lowerbound.Interval
 	backlog, busy        int64
 	gauges               [gauges]float64
@@ -206,19 +224,21 @@ type messageQueue struct {
 	idle    queue[idleWorker]
 	// Workers that consume, and those that are busy; unfinished jobs, and those without a running pod.
 	consumers, busy, unfinished, pending int64
+	coming                               int64 // workers that will consume, and have not yet
 	statistic                            int64 // ready and unacknowledged, as of the last tick of 5 s
 }
 
 type worker struct {
 	id      int
 	queue   *messageQueue
+	job     Job // what its pod is
 	node    *Node
 	bound   time.Duration
 	message int // the last one
 	handled int
 	epoch   int // what was foreseen before is void
 	// Its pod runs; it waits for a message, works on one, took one ever; it is gone.
-	running, idle, working, took, gone bool
+	running, consumed, idle, working, took, gone bool
 }
 
 // idleWorker waits for a message.
@@ -344,8 +364,8 @@ func (r *run) advance(at time.Duration) {
 		r.gauges[gaugeBacklog], r.gauges[gaugePods], r.gauges[gaugeBusy] = float64(r.backlog), float64(len(r.workers)), float64(r.busy)
 		r.gauges[gaugeNodes], r.gauges[gaugePrice] = float64(r.nodes.alive), r.nodes.price
 		r.series.add(r.now, at, &r.gauges)
-		r.busyTime += time.Duration(r.busy) * (at - r.now)
-		r.podTime += time.Duration(len(r.workers)) * (at - r.now)
+		r.busySeconds += float64(r.busy) * (at - r.now).Seconds()
+		r.podSeconds += float64(len(r.workers)) * (at - r.now).Seconds()
 		r.now = at
 	}
 }
@@ -378,13 +398,13 @@ func (r *run) begin(w *worker, message int) {
 	w.epoch++
 	w.queue.busy++
 	r.busy++
-	if !r.started[message] {
-		r.started[message] = true
+	random := r.chance.of(drawCrash, message, r.deliveries[message])
+	if r.deliveries[message]++; r.deliveries[message] == 1 {
 		r.waits = append(r.waits, r.now-r.messages[message].Start)
 	}
 	run := r.messages[message].Run
-	if r.Faults.Crashes > 0 && r.random.Float64() < r.Faults.Crashes {
-		r.foresee(time.Duration(r.random.Float64()*float64(run)), scanCrashes, w, nil)
+	if r.Faults.Crashes > 0 && random.Float64() < r.Faults.Crashes {
+		r.foresee(time.Duration(random.Float64()*float64(run)), scanCrashes, w, nil)
 		return
 	}
 	r.foresee(run, scanEnds, w, nil)
@@ -418,9 +438,11 @@ func (r *run) handle(h happening) {
 	case podRuns:
 		h.worker.running = true
 		h.worker.queue.pending--
-		r.foresee(r.Worker.Connect.Draw(r.random), workerConsumes, h.worker, nil)
+		r.foresee(r.Worker.Connect.Draw(r.chance.of(drawConnect, h.worker.id, 0)), workerConsumes, h.worker, nil)
 	case workerConsumes:
 		h.worker.queue.consumers++
+		h.worker.queue.coming--
+		h.worker.consumed = true
 		h.worker.epoch++
 		r.take(h.worker)
 	case scanEnds:
@@ -473,7 +495,7 @@ func (r *run) leave(w *worker) {
 	w.idle = false
 	w.epoch++
 	w.queue.consumers--
-	r.foresee(r.Worker.Leave.Draw(r.random), jobFinishes, w, nil)
+	r.foresee(r.Worker.Leave.Draw(r.chance.of(drawLeave, w.id, 0)), jobFinishes, w, nil)
 }
 
 // finish ends a job and its pod.
@@ -490,9 +512,10 @@ func (r *run) finish(w *worker) {
 
 func (r *run) unbind(w *worker) {
 	r.intervals = append(r.intervals, lowerbound.Interval{
-		Start: Epoch.Add(w.bound), End: Epoch.Add(r.now), Requests: w.queue.job.Requests[:],
+		Start: Epoch.Add(w.bound), End: Epoch.Add(r.now), Requests: w.job.Requests[:],
 	})
-	r.nodes.end(w.id, &w.queue.job, r.now-w.bound, r.now, w.node)
+	w.node.on = slices.DeleteFunc(w.node.on, func(x *worker) bool { return x == w })
+	r.nodes.end(w.id, &w.job, r.now-w.bound, r.now, w.node)
 	if w.node.Pods == 0 {
 		r.emptied(w.node)
 	}
@@ -500,7 +523,7 @@ func (r *run) unbind(w *worker) {
 
 // emptied foresees the end of a node without pods, unless it is used again before.
 func (r *run) emptied(node *Node) {
-	r.foresee(r.untilScan(r.Nodes.Delay.Draw(r.random)), nodeGoes, nil, node)
+	r.foresee(r.untilScan(r.Nodes.Delay.Draw(r.chance.of(drawDelay, node.id, node.uses))), nodeGoes, nil, node)
 }
 
 // untilScan is how long it is until something that is due in a while is seen.
@@ -528,7 +551,16 @@ func (r *run) spent(node *Node) {
 		}
 		r.removed++
 	}
+	r.remove(node)
+}
+
+// remove takes a node away; pods that wait for its share of the limits are looked at again.
+func (r *run) remove(node *Node) {
+	r.capacity = r.capacity.Minus(node.Shape.size())
 	r.nodes.remove(node, r.now)
+	if r.Nodes.Limits != (packing.Amounts{}) {
+		r.schedule()
+	}
 }
 
 // die ends a worker at once; its message is delivered again.
@@ -543,6 +575,9 @@ func (r *run) die(w *worker) {
 	case !w.running:
 		q.pending--
 	}
+	if !w.consumed {
+		q.coming--
+	}
 	w.idle = false
 	r.finish(w)
 	if working {
@@ -556,20 +591,14 @@ func (r *run) lose(node *Node) {
 		return
 	}
 	r.lost++
-	var on []*worker
-	for _, w := range r.workers {
-		if w.node == node {
-			on = append(on, w)
-		}
-	}
-	slices.SortFunc(on, func(a, b *worker) int { return a.id - b.id })
+	on := slices.Clone(node.on)
 	for _, w := range on {
 		r.unbind(w)
 	}
 	if !node.Ready {
 		r.booting = slices.DeleteFunc(r.booting, func(n *Node) bool { return n == node })
 	}
-	r.nodes.remove(node, r.now)
+	r.remove(node)
 	for _, w := range on {
 		r.die(w)
 	}
@@ -581,14 +610,18 @@ func (r *run) poll() {
 	clear(r.gauges[gaugeConstraints:])
 	for _, q := range r.queues {
 		replicas, by := r.Scaler.Target(r.Origin.Add(r.now), Seen{
-			Ready: int64(len(q.waiting)), Consumers: q.consumers, Unacknowledged: q.busy, Statistic: q.statistic,
+			Class: q.job.Class, Ready: int64(len(q.waiting)), Consumers: q.consumers, Unacknowledged: q.busy, Statistic: q.statistic,
 		})
 		r.gauges[gaugeTarget] += float64(replicas)
 		r.gauges[gaugeConstraints+slices.Index(sizing.Constraints[:], by)] += 1 / float64(len(r.queues))
 		create := r.Strategy.Create(replicas, keda.Jobs{Unfinished: q.unfinished, Pending: q.pending, Max: r.MaxJobs})
 		for range create {
-			w := &worker{id: r.nextID, queue: q}
+			w := &worker{id: r.nextID, queue: q, job: q.job}
+			if q.coming < int64(len(q.waiting)) && r.Worker.MaxMessages == 1 {
+				w.job.Stated = r.messages[q.waiting[q.coming]].Stated
+			}
 			r.nextID++
+			q.coming++
 			r.workers[w.id] = w
 			q.unfinished++
 			q.pending++
@@ -607,7 +640,7 @@ func (r *run) schedule() {
 	left := r.unbound[:0]
 	var refused []packing.Amounts // requests for which there is no room
 	for _, w := range r.unbound {
-		job := &w.queue.job
+		job := &w.job
 		if !slices.Contains(refused, job.Requests) {
 			if node := r.nodes.packer.Place(w.id, job, r.now, r.nodes.ready); node != nil {
 				r.bind(w, node)
@@ -630,8 +663,9 @@ func (r *run) bind(w *worker, node *Node) {
 		r.nodes.resets++
 	}
 	w.node, w.bound = node, r.now
-	r.nodes.bind(w.id, &w.queue.job, r.now, node)
-	r.foresee(r.Worker.Boot.Draw(r.random), podRuns, w, nil)
+	node.on = append(node.on, w)
+	r.nodes.bind(w.id, &w.job, r.now, node)
+	r.foresee(r.Worker.Boot.Draw(r.chance.of(drawBoot, w.id, 0)), podRuns, w, nil)
 }
 
 // closeBatch makes nodes for the pods that wait and have no place on one that is starting.
@@ -646,6 +680,11 @@ func (r *run) closeBatch() {
 		return
 	}
 	r.batchFrom = -1
+	r.make(r.cheapest())
+}
+
+// cheapest are nodes for the pods that wait: what is packed into one of the largest shape gets the cheapest that holds it.
+func (r *run) cheapest() []Shape {
 	shapes, used := r.firstFit(r.largest())
 	for i, used := range used {
 		for _, s := range r.Nodes.Shapes {
@@ -654,9 +693,10 @@ func (r *run) closeBatch() {
 			}
 		}
 	}
-	r.make(shapes)
+	return shapes
 }
 
+// largest shape that there is.
 func (r *run) largest() Shape {
 	return slices.MaxFunc(r.Nodes.Shapes, func(a, b Shape) int { return int(a.Capacity[0] - b.Capacity[0]) })
 }
@@ -666,7 +706,7 @@ func (r *run) leastWaste() []Shape {
 	var best []Shape
 	least := math.Inf(1)
 	for _, s := range r.Nodes.Shapes {
-		if slices.ContainsFunc(r.unbound, func(w *worker) bool { return !s.Capacity.Fit(w.queue.job.Requests) }) {
+		if slices.ContainsFunc(r.unbound, func(w *worker) bool { return !s.Capacity.Fit(w.job.Requests) }) {
 			continue
 		}
 		shapes, used := r.firstFit(s)
@@ -693,7 +733,7 @@ func (r *run) firstFit(shape Shape) (shapes []Shape, used []packing.Amounts) {
 	}
 	first, last := 0, packing.Amounts{} // bins before the first have no room for what was placed last
 	for _, w := range r.unbound {
-		requests := w.queue.job.Requests
+		requests := w.job.Requests
 		if requests != last {
 			first, last = 0, requests
 		}
@@ -712,15 +752,45 @@ func (r *run) firstFit(shape Shape) (shapes []Shape, used []packing.Amounts) {
 	return shapes, used
 }
 
-// make makes nodes.
+// make makes nodes, as far as the limits allow.
 func (r *run) make(shapes []Shape) {
 	for _, shape := range shapes {
+		if !r.allowed(shape) {
+			smaller, ok := r.largestAllowed()
+			if !ok {
+				return
+			}
+			shape = smaller
+		}
 		node := r.nodes.add(shape, r.now)
+		r.capacity = r.capacity.Plus(shape.size())
 		r.lastAdd = r.now
 		r.booting = append(r.booting, node)
-		r.foresee(r.Nodes.Boot.Draw(r.random), nodeStarts, nil, node)
+		r.foresee(r.Nodes.Boot.Draw(r.chance.of(drawNode, node.id, 0)), nodeStarts, nil, node)
 		if r.Faults.NodeLossPerHour > 0 {
-			r.foresee(seconds(3600*r.random.ExpFloat64()/r.Faults.NodeLossPerHour), nodeIsLost, nil, node)
+			r.foresee(seconds(3600*r.chance.of(drawLoss, node.id, 0).ExpFloat64()/r.Faults.NodeLossPerHour), nodeIsLost, nil, node)
 		}
 	}
+}
+
+// largestAllowed is the largest shape that the limits have room for and that holds a pod that waits.
+func (r *run) largestAllowed() (largest Shape, found bool) {
+	for _, s := range r.Nodes.Shapes {
+		holds := func(w *worker) bool { return s.Capacity.Fit(w.job.Requests) }
+		if r.allowed(s) && (!found || s.Capacity[0] > largest.Capacity[0]) && slices.ContainsFunc(r.unbound, holds) {
+			largest, found = s, true
+		}
+	}
+	return largest, found
+}
+
+// allowed is true when the limits have room for a node of a shape.
+func (r *run) allowed(shape Shape) bool {
+	total := r.capacity.Plus(shape.size())
+	for d, limit := range r.Nodes.Limits {
+		if limit > 0 && total[d] > limit {
+			return false
+		}
+	}
+	return true
 }

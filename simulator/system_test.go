@@ -252,7 +252,7 @@ func TestPeers(t *testing.T) {
 	if accurate.EmptyJobs < 20 {
 		t.Errorf("accurate: %d jobs found no message, want many", accurate.EmptyJobs)
 	}
-	static := play(Static(20), "")
+	static := play(Static(map[string]int64{"": 20}), "")
 	if static.PodHours < 19*float64(len(static.Series.Pods))*static.Series.StepSeconds/3600*0.8 {
 		t.Errorf("a static pool of 20 makes %.0f pod-hours", static.PodHours)
 	}
@@ -285,13 +285,147 @@ func TestSystemChecks(t *testing.T) {
 		"faults.crashes is 1": func(s *System) { s.Faults.Crashes = 1 },
 		`packer "x"`:          func(s *System) { s.Packer = "x" },
 		"no node is so large": func(s *System) { s.Nodes.Shapes[0].Capacity[0] = 10 },
+		"no node is so small": func(s *System) { s.Nodes.Limits = packing.Amounts{15_999} },
+		"predictions \"x\"":   func(s *System) { s.Statements = "x" },
 	} {
 		s := Defaults()
-		s.Scaler = Static(1)
+		s.Scaler = Static(map[string]int64{"": 1})
 		change(&s)
 		if _, err := s.Run(message); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
+	}
+}
+
+// A pool has its size over all queues, and its pod-hours are those of its workers, however long they stay.
+func TestStaticPool(t *testing.T) {
+	messages := scans(200, 5)
+	s := Defaults()
+	s.Scaler, s.QueuePerClass, s.Worker.MaxMessages, s.Worker.IdleTimeout = Static(map[string]int64{"c0": 3, "c1": 2, "c2": 1}), true, 0, 365*24*time.Hour
+	out, err := s.Run(messages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Jobs != 6 || out.Unserved > 0 {
+		t.Errorf("%d jobs for a pool of 6, %d unserved", out.Jobs, out.Unserved)
+	}
+	// 1,500 workers for 100 days: more hours than a Duration holds.
+	const days = 100
+	s.QueuePerClass, s.Scaler, s.Worker.IdleTimeout, s.PollEvery = false, Static(map[string]int64{"": 1500}), math.MaxInt64/2, 24*time.Hour
+	out, err = s.Run([]Job{messages[0], {Start: days * 24 * time.Hour, Run: time.Second, Requests: requests(1000, 2048)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 1500 * days * 24.0; out.PodHours < 0.99*want || out.PodHours > 1.01*want || out.IdlePodHours > out.PodHours {
+		t.Errorf("%.0f pod-hours, %.0f of them idle, want about %.0f", out.PodHours, out.IdlePodHours, want)
+	}
+}
+
+// What is drawn for a worker or a node does not depend on how many others there are: one more message early on changes little later.
+func TestRunsStayPaired(t *testing.T) {
+	play := func(messages []Job) Outcome {
+		s := Defaults()
+		s.Scaler, s.Seed = ours(t), 7
+		out, err := s.Run(messages)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	// Far apart, so that nothing but chance ties them: message n is worker n's.
+	var messages []Job
+	for i := range 50 {
+		messages = append(messages, Job{Start: time.Duration(i) * time.Hour, Run: time.Minute, Requests: requests(1000, 1024)})
+	}
+	base := play(messages)
+	messages[3].Run = 10 * time.Minute // its end, its leave and its node's removal are drawn later
+	other := play(messages)
+	if base.Wait != other.Wait {
+		t.Errorf("waits %+v, and %+v when one message takes longer", base.Wait, other.Wait)
+	}
+	c := newChance(1)
+	first := c.of(drawBoot, 4, 0).Uint64()
+	c.of(drawBoot, 5, 0)
+	if again := c.of(drawBoot, 4, 0).Uint64(); again != first {
+		t.Error("a draw depends on those before it")
+	}
+	if c.of(drawBoot, 4, 1).Uint64() == first || c.of(drawNode, 4, 0).Uint64() == first {
+		t.Error("two draws are one")
+	}
+}
+
+// The stock scheduler with MostAllocated fills the larger nodes too: with nodes of three sizes it does about as well as first fit.
+func TestMostAllocatedOnMixedShapes(t *testing.T) {
+	play := func(packer string) Outcome {
+		s := Defaults()
+		s.Scaler, s.Packer = ours(t), packer
+		s.Nodes.Shapes = nil
+		for _, cores := range []int64{4, 8, 16} {
+			size := packing.Amounts{1000 * cores, 4 * cores << 30, 0, 110}
+			s.Nodes.Shapes = append(s.Nodes.Shapes, NewShape(fmt.Sprint(cores), size, DefaultOverhead, 0.048*float64(cores)))
+		}
+		out, err := s.Run(scans(3000, 2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	most, first := play("most-allocated"), play("first-fit")
+	if most.Cost > 1.1*first.Cost || most.Wait.P95 > 1.2*first.Wait.P95 {
+		t.Errorf("MostAllocated costs %.2f with a p95 wait of %.0f s, first fit %.2f with %.0f s", most.Cost, most.Wait.P95, first.Cost, first.Wait.P95)
+	}
+}
+
+// A NodePool's limits count whole nodes; what does not fit waits, and is done all the same.
+func TestLimits(t *testing.T) {
+	s := Defaults()
+	s.Scaler = ours(t)
+	free, err := s.Run(scans(600, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if free.PeakNodes < 3 {
+		t.Fatalf("the load needs %d nodes only", free.PeakNodes)
+	}
+	for limit, want := range map[int64]int{16_000: 1, 47_999: 2, 48_000: 3} {
+		s.Nodes.Limits = packing.Amounts{limit}
+		out, err := s.Run(scans(600, 3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out.PeakNodes != want || out.Unserved > 0 || out.Wait.P95 < free.Wait.P95 {
+			t.Errorf("limit of %dm: %d nodes, want %d; %d unserved; p95 wait %.0f s, %.0f s without", limit, out.PeakNodes, want, out.Unserved, out.Wait.P95, free.Wait.P95)
+		}
+	}
+	// A smaller shape is taken where the largest is beyond the limits.
+	s.Nodes.Limits = packing.Amounts{20_000}
+	s.Nodes.Shapes = append(s.Nodes.Shapes, NewShape("4x", packing.Amounts{4000, 16 << 30, 0, 110}, DefaultOverhead, 0.192))
+	out, err := s.Run(scans(600, 3))
+	if err != nil || out.PeakNodes < 2 || out.Unserved > 0 {
+		t.Errorf("%d nodes of 16 and 4 CPUs within 20, %d unserved, %v", out.PeakNodes, out.Unserved, err)
+	}
+}
+
+// Statements reach the packer: with exact ones DrainPack needs fewer node-hours than with noisy ones or without any, on a load of one class
+// that tells nothing else.
+func TestStatements(t *testing.T) {
+	play := func(statements string) float64 {
+		random := rand.New(rand.NewPCG(8, 8))
+		var messages []Job
+		for at := time.Duration(0); at < 12*time.Hour; at += seconds(random.ExpFloat64() * 15) {
+			messages = append(messages, Job{Start: at, Run: seconds(60 * math.Exp(1.8*random.NormFloat64())), Class: "scan", Requests: requests(2000, 2048)})
+		}
+		s := Defaults()
+		s.Scaler, s.Statements, s.PollEvery = ours(t), statements, 5*time.Second
+		out, err := s.Run(messages)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.NodeHours
+	}
+	exact, noisy, absent := play("exact"), play("noisy"), play("absent")
+	if !(exact < 0.99*absent && exact < 0.99*noisy) {
+		t.Errorf("node-hours: %.2f with exact statements, %.2f with noisy ones, %.2f with none", exact, noisy, absent)
 	}
 }
 

@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -47,13 +48,31 @@ func (t Trace) After(at time.Time) Trace {
 	return Trace{at, jobs}
 }
 
-// ReadCSV reads a trace of start,seconds,class[,milliCPU,memoryMiB], with or without a header; start in RFC 3339 or seconds.
-// An error names the line and the field.
-func ReadCSV(from io.Reader) (Trace, error) {
-	reader := csv.NewReader(from)
-	reader.FieldsPerRecord, reader.TrimLeadingSpace = -1, true
+// columns of a trace in CSV; the first three must be there.
+var columns = []string{"start", "seconds", "class", "milliCPU", "memoryMiB"}
+
+const wantColumns = "start,seconds,class[,milliCPU,memoryMiB]"
+
+// ReadCSV is ReadCSVIn with instants in UTC where they name no zone.
+func ReadCSV(from io.Reader) (Trace, error) { return ReadCSVIn(from, time.UTC) }
+
+// ReadCSVIn reads a trace of start,seconds,class[,milliCPU,memoryMiB]. Start is an instant in RFC 3339, a number of seconds, or a date with
+// a time as spreadsheets write them, in the zone. With a header, whose names may be in any case, columns may come in any order. Spreadsheets'
+// byte order marks, semicolons or tabs between fields, decimal commas and empty rows are read too. An error names the line, the field and
+// what was wanted.
+func ReadCSVIn(from io.Reader, zone *time.Location) (Trace, error) {
+	text := bufio.NewReader(from)
+	switch mark, _ := text.Peek(3); {
+	case bytes.HasPrefix(mark, []byte("\xef\xbb\xbf")):
+		_, _ = text.Discard(3) // they were there just now
+	case bytes.HasPrefix(mark, []byte("\xff\xfe")), bytes.HasPrefix(mark, []byte("\xfe\xff")):
+		return Trace{}, errors.New("line 1: the text is UTF-16, want UTF-8: save it as \"CSV UTF-8\"")
+	}
+	reader := csv.NewReader(text)
+	reader.FieldsPerRecord, reader.TrimLeadingSpace, reader.Comma = -1, true, separator(text)
+	p := csvParser{zone: zone, fields: []int{0, 1, 2, 3, 4}, decimalComma: reader.Comma != ','}
 	var jobs []Job
-	for {
+	for first := true; ; {
 		record, err := reader.Read()
 		if errors.Is(err, io.EOF) {
 			break
@@ -61,53 +80,199 @@ func ReadCSV(from io.Reader) (Trace, error) {
 		if err != nil {
 			return Trace{}, err
 		}
-		line, _ := reader.FieldPos(0)
-		if line == 1 && record[0] == "start" {
+		if strings.Join(record, "") == "" {
 			continue
 		}
-		job, err := parseJob(record)
+		line, _ := reader.FieldPos(0)
+		if first && isHeader(record) {
+			if err := p.header(record); err != nil {
+				return Trace{}, fmt.Errorf("line %d: %w", line, err)
+			}
+			first = false
+			continue
+		}
+		first = false
+		job, err := p.job(record)
 		if err != nil {
 			return Trace{}, fmt.Errorf("line %d: %w", line, err)
 		}
 		jobs = append(jobs, job)
 	}
 	if len(jobs) == 0 {
-		return Trace{}, errors.New("the trace has no jobs: want lines of start,seconds,class[,milliCPU,memoryMiB]")
+		return Trace{}, errors.New("the trace has no jobs: want lines of " + wantColumns)
+	}
+	if err := p.dates.settle(jobs); err != nil {
+		return Trace{}, err
 	}
 	return newTrace(jobs), nil
 }
 
-func parseJob(record []string) (Job, error) {
-	if len(record) < 3 || len(record) > 5 {
-		return Job{}, fmt.Errorf("%d fields, want start,seconds,class[,milliCPU,memoryMiB]", len(record))
-	}
-	start, err := parseStart(record[0])
-	if err != nil {
-		return Job{}, err
-	}
-	run, err := strconv.ParseFloat(record[1], 64)
-	if err != nil || !(run >= 0 && run <= 1e9) {
-		return Job{}, fmt.Errorf("seconds is %q, want a number from 0 to 1e9", record[1])
-	}
-	amounts := [2]int64{defaultMilliCPU, defaultMiB}
-	for i, field := range record[3:] {
-		name := [...]string{"milliCPU", "memoryMiB"}[i]
-		if amounts[i], err = strconv.ParseInt(field, 10, 40); err != nil || amounts[i] < 0 {
-			return Job{}, fmt.Errorf("%s is %q, want a whole number of at least 0", name, field)
+// separator of fields: what the first line has, a comma else.
+func separator(text *bufio.Reader) rune {
+	begin, _ := text.Peek(text.Size())
+	line, _, _ := bytes.Cut(begin, []byte("\n"))
+	for _, other := range ";\t" {
+		if bytes.ContainsRune(line, other) && (other == '\t' || !bytes.ContainsRune(line, ',') || bytes.Count(line, []byte(";")) >= 2) {
+			return other
 		}
 	}
-	return Job{Start: start, Run: seconds(run), Class: record[2], Requests: requests(amounts[0], amounts[1])}, nil
+	return ','
 }
 
-func parseStart(text string) (time.Duration, error) {
-	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		return t.Sub(Epoch), nil
+// isHeader is true for a first line that holds names instead of a job.
+func isHeader(record []string) bool {
+	return !slices.ContainsFunc(record, func(field string) bool { return strings.ContainsAny(field, "0123456789") })
+}
+
+// csvParser reads jobs.
+type csvParser struct {
+	zone         *time.Location
+	fields       []int // of each column; -1 for none
+	width        int   // of the header; 0: there is none
+	decimalComma bool
+	dates        dates
+}
+
+func (p *csvParser) header(record []string) error {
+	p.width, p.fields = len(record), []int{-1, -1, -1, -1, -1}
+	for i, name := range record {
+		name = strings.TrimSpace(name)
+		at := slices.IndexFunc(columns, func(column string) bool { return strings.EqualFold(column, name) })
+		switch {
+		case name == "":
+		case at < 0:
+			return fmt.Errorf("column %q is not known, want a header of %s", name, wantColumns)
+		case p.fields[at] >= 0:
+			return fmt.Errorf("column %q is there twice", name)
+		default:
+			p.fields[at] = i
+		}
 	}
-	s, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(math.Abs(s) < 9e9) {
-		return 0, fmt.Errorf("start is %q, want an instant in RFC 3339 (2026-03-02T09:00:00Z) or seconds", text)
+	for i, column := range columns[:3] {
+		if p.fields[i] < 0 {
+			return fmt.Errorf("column %q is missing, want a header of %s", column, wantColumns)
+		}
 	}
-	return seconds(s), nil
+	return nil
+}
+
+func (p *csvParser) job(record []string) (Job, error) {
+	for p.width == 0 && len(record) > 5 && record[len(record)-1] == "" || p.width > 0 && len(record) > p.width && record[len(record)-1] == "" {
+		record = record[:len(record)-1] // spreadsheets fill rows up
+	}
+	if p.width > 0 && len(record) > p.width || p.width == 0 && (len(record) < 3 || len(record) > 5) {
+		return Job{}, fmt.Errorf("%d fields, want %s", len(record), wantColumns)
+	}
+	field := func(column int) string {
+		if i := p.fields[column]; i >= 0 && i < len(record) {
+			return strings.TrimSpace(record[i])
+		}
+		return ""
+	}
+	number := func(column int) (float64, error) {
+		text := field(column)
+		if p.decimalComma {
+			text = strings.Replace(text, ",", ".", 1)
+		}
+		return strconv.ParseFloat(text, 64)
+	}
+	job := Job{Class: field(2)}
+	var err error
+	if job.Start, err = p.start(field(0)); err != nil {
+		return job, err
+	}
+	run, err := number(1)
+	if err != nil || !(run >= 0 && run <= 1e9) {
+		return job, fmt.Errorf("seconds is %q, want a number from 0 to 1e9", field(1))
+	}
+	if job.Class == "" {
+		return job, errors.New("class is empty, want a name: scan, if there is one kind")
+	}
+	amounts := [2]int64{defaultMilliCPU, defaultMiB}
+	for i := range amounts {
+		if text := field(3 + i); text != "" {
+			if amounts[i], err = strconv.ParseInt(text, 10, 40); err != nil || amounts[i] < 0 {
+				return job, fmt.Errorf("%s is %q, want a whole number of at least 0", columns[3+i], text)
+			}
+		}
+	}
+	job.Run, job.Requests = seconds(run), requests(amounts[0], amounts[1])
+	return job, nil
+}
+
+// layouts of dates without a zone of which the order of day and month is sure. time.Parse takes fractions of seconds with any of them.
+var layouts = []string{"2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006/1/2 15:04:05", "2006/1/2 15:04", "2.1.2006 15:04:05", "2.1.2006 15:04"}
+
+// start of a job. Dates with slashes are settled when all are seen.
+func (p *csvParser) start(text string) (time.Duration, error) {
+	if s, err := strconv.ParseFloat(text, 64); err == nil {
+		if !(math.Abs(s) < 9e9) {
+			return 0, fmt.Errorf("start is %q, want less than 9e9 seconds", text)
+		}
+		p.dates.add(nil)
+		return seconds(s), nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05Z07:00"} {
+		if t, err := time.Parse(layout, strings.ToUpper(text)); err == nil {
+			p.dates.add(nil)
+			return t.Sub(Epoch), nil
+		}
+	}
+	for _, layout := range layouts {
+		if t, err := time.ParseInLocation(layout, text, p.zone); err == nil {
+			p.dates.add(nil)
+			return t.Sub(Epoch), nil
+		}
+	}
+	var readings [2]time.Time // day first, month first
+	var ok bool
+	for _, clock := range []string{"15:04:05", "15:04", "3:04:05 PM", "3:04 PM"} {
+		for i, day := range []string{"2/1/2006 ", "1/2/2006 "} {
+			if t, err := time.ParseInLocation(day+clock, strings.ToUpper(text), p.zone); err == nil {
+				readings[i], ok = t, true
+			}
+		}
+	}
+	if !ok {
+		return 0, fmt.Errorf("start is %q, want an instant in RFC 3339 (2026-03-02T09:00:00Z), a date with a time (2026-03-02 09:00) or seconds", text)
+	}
+	p.dates.add(&readings)
+	return 0, nil
+}
+
+// dates that may be read with the day first or with the month first: all of a trace are read alike.
+type dates struct {
+	readings []*[2]time.Time // of each job; nil where there is no doubt
+	doubtful bool
+}
+
+func (d *dates) add(readings *[2]time.Time) {
+	d.readings = append(d.readings, readings)
+	d.doubtful = d.doubtful || readings != nil
+}
+
+// settle sets the starts of the jobs that were in doubt.
+func (d *dates) settle(jobs []Job) error {
+	if !d.doubtful {
+		return nil
+	}
+	var possible [2]bool
+	for order := range possible {
+		possible[order] = !slices.ContainsFunc(d.readings, func(r *[2]time.Time) bool { return r != nil && r[order].IsZero() })
+	}
+	if possible[0] == possible[1] {
+		what := "may have the day or the month first"
+		if !possible[0] {
+			what = "have the day first in some lines and the month first in others"
+		}
+		return fmt.Errorf("start: dates with slashes %s: write them as 2026-03-02 09:00", what)
+	}
+	for i, r := range d.readings {
+		if r != nil {
+			jobs[i].Start = r[map[bool]int{true: 0, false: 1}[possible[0]]].Sub(Epoch)
+		}
+	}
+	return nil
 }
 
 // ReadSWF reads a trace in the Standard Workload Format of the Parallel Workloads Archive: a job's submit time, its run time, the

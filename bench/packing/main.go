@@ -143,7 +143,7 @@ func replay(f *Figure, load func(*rand.Rand) []simulator.Job, ties uint64) error
 	if err != nil {
 		return err
 	}
-	packer, err := simulator.NewPacker(f.Policy, capacity, rand.New(rand.NewPCG(f.Seed, ties)))
+	packer, err := simulator.NewPacker(f.Policy, simulator.PackerOptions{Seed: f.Seed + ties<<32})
 	if err != nil {
 		return err
 	}

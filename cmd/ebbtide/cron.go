@@ -3,8 +3,12 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
+	"k8s.io/utils/ptr"
+
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 )
@@ -12,46 +16,91 @@ import (
 // weekdays as cron and calendars name them.
 var weekdays = []string{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"}
 
-// cronTriggers are KEDA's cron triggers for a policy's floors, as people write them: the period's days at its start and at its end. A
-// period that crosses midnight gets the fault that those have. Periods of days of the month, exceptions, holidays and lead times can't be
-// written as such triggers and are left out.
+// cronTriggers are KEDA's cron triggers for a policy's floors, as a careful user writes them: such a trigger is on where its end comes next
+// before its start, so a window that ends on the day after it starts must end on the days after. Lead times start it earlier; a reserve of
+// idle replicas, which they cannot keep, is a floor where it is the larger one; a floor of the default holds at all times. Periods of days of
+// the month, exceptions and holidays can't be written as such triggers and are left out.
 func cronTriggers(p *policy.Policy) ([]*keda.Cron, error) {
-	var triggers []*keda.Cron
 	c := p.Spec().Calendar
 	if c == nil {
 		return nil, nil
 	}
-	for _, period := range c.Periods {
-		days, ok := cronDays(period.Days)
-		if period.Limits.MinReplicas == nil || *period.Limits.MinReplicas == 0 || !ok {
-			continue
+	var triggers []*keda.Cron
+	add := func(name string, limits v1alpha1.Limits, days []int, from, to int) error {
+		floor := max(ptr.Deref(limits.MinReplicas, 0), ptr.Deref(limits.IdleReplicas, 0))
+		if floor == 0 {
+			return nil
 		}
-		from, to := period.From, period.To
-		if from == "" {
-			from = "00:00"
-		}
-		if to == "" || to == "24:00" {
-			to = "23:59"
-		}
-		expression := func(clock string) string {
-			hour, minute, _ := strings.Cut(clock, ":")
-			return fmt.Sprintf("%s %s * * %s", minute, hour, days)
-		}
-		trigger, err := keda.NewCron(p.TimeZone, expression(from), expression(to), int64(*period.Limits.MinReplicas))
+		trigger, err := keda.NewCron(p.TimeZone, cronAt(days, from), cronAt(days, to), int64(floor))
 		if err != nil {
-			return nil, fmt.Errorf("period %s as a cron trigger: %w", period.Name, err)
+			return fmt.Errorf("%s as a cron trigger: %w", name, err)
 		}
 		triggers = append(triggers, trigger)
+		return nil
+	}
+	const day = 24 * 60
+	if err := add("default", c.Default, allDays, 0, day); err != nil {
+		return nil, err
+	}
+	for _, period := range c.Periods {
+		days, ok := cronDays(period.Days)
+		if !ok {
+			continue
+		}
+		from, to := minutes(period.From, 0), minutes(period.To, day)
+		if to <= from {
+			to += day
+		}
+		if period.LeadTime != nil {
+			from -= int(period.LeadTime.Minutes())
+		}
+		if to-from >= day && len(days) == len(allDays) {
+			from, to = 0, day
+		}
+		if err := add("period "+period.Name, period.Limits, days, from, to); err != nil {
+			return nil, err
+		}
 	}
 	return triggers, nil
 }
 
-// cronDays are a period's weekdays in cron's form; false when it has other days.
-func cronDays(days []string) (string, bool) {
-	if len(days) == 0 {
-		return "*", true
+var allDays = []int{0, 1, 2, 3, 4, 5, 6}
+
+// minutes of a clock time since midnight.
+func minutes(clock string, none int) int {
+	hour, minute, ok := strings.Cut(clock, ":")
+	if !ok {
+		return none
 	}
-	var found []string
+	h, _ := strconv.Atoi(hour) // a policy's clock times are valid
+	m, _ := strconv.Atoi(minute)
+	return 60*h + m
+}
+
+// cronAt is a cron expression for so many minutes after midnight of weekdays, which may be on the days before or after.
+func cronAt(days []int, minute int) string {
+	const day = 24 * 60
+	shift := 0
+	for ; minute < 0; minute += day {
+		shift--
+	}
+	for ; minute >= day; minute -= day {
+		shift++
+	}
+	var on []string
+	for _, d := range days {
+		on = append(on, strconv.Itoa((d+shift+7*7)%7))
+	}
+	slices.Sort(on)
+	return fmt.Sprintf("%d %d * * %s", minute%60, minute/60, strings.Join(on, ","))
+}
+
+// cronDays are a period's weekdays as cron numbers them; false when it has other days.
+func cronDays(days []string) ([]int, bool) {
+	if len(days) == 0 {
+		return allDays, true
+	}
+	var found []int
 	for _, text := range days {
 		first, last, isRange := strings.Cut(text, "-")
 		from := weekday(first)
@@ -60,17 +109,17 @@ func cronDays(days []string) (string, bool) {
 			to = weekday(last)
 		}
 		if from < 0 || to < 0 {
-			return "", false
+			return nil, false
 		}
 		for d := from; ; d = (d + 1) % 7 {
-			found = append(found, fmt.Sprint(d))
+			found = append(found, d)
 			if d == to {
 				break
 			}
 		}
 	}
 	slices.Sort(found)
-	return strings.Join(slices.Compact(found), ","), true
+	return slices.Compact(found), true
 }
 
 // weekday by its name, in full or of three letters; -1 for none.

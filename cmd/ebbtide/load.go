@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func (l *loadFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&l.trace, "trace", "", "recorded load: a CSV of start,seconds,class[,milliCPU,memoryMiB], or a .swf of the Parallel Workloads Archive; - for standard input")
 	flags.StringVar(&l.generate, "generate", "", "made-up load instead: weeks=4,perDay=2000, with the rhythm of weekdays, bursts and heavy tails")
-	flags.StringVar(&l.zone, "time-zone", "UTC", "zone in which generated days begin")
+	flags.StringVar(&l.zone, "time-zone", "UTC", "zone of dates in --trace that name none, and in which generated days begin")
 	flags.Uint64Var(&l.seed, "seed", 1, "of all that is left to chance; the same seed gives the same result")
 	flags.StringVar(&l.prometheus, "prometheus", "", "address of a Prometheus, http://localhost:9090 say, to ask --query from --from until --to")
 	flags.StringVar(&l.query, "query", "sum(ebbtide_backlog_ready_messages + ebbtide_backlog_in_flight_messages)", "PromQL for how many messages wait or are worked on: RabbitMQ's exporter has rabbitmq_queue_messages")
@@ -58,7 +59,11 @@ func (l *loadFlags) read(ctx context.Context) (simulator.Trace, error) {
 		defer file.Close()
 		from = file
 	}
-	read := simulator.ReadCSV
+	zone, err := calendar.LoadZone(l.zone)
+	if err != nil {
+		return simulator.Trace{}, fmt.Errorf("--time-zone: %w", err)
+	}
+	read := func(from io.Reader) (simulator.Trace, error) { return simulator.ReadCSVIn(from, zone) }
 	if filepath.Ext(l.trace) == ".swf" {
 		read = simulator.ReadSWF
 	}

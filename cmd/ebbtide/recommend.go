@@ -203,7 +203,7 @@ func printBacktest(cmd *cobra.Command, trials []recommend.Trial) error {
 	t := newTable(w)
 	t.row("", "WAIT P50", "P95", "POD-HOURS", "IDLE", "NODE-HOURS", "COST")
 	for _, r := range trials {
-		t.row(r.Name, waited(r.Wait.P50), waited(r.Wait.P95), number(r.PodHours), number(r.IdlePodHours), number(r.NodeHours), number(r.Cost))
+		t.row(r.Name, waited(r.Wait.P50), waited(r.Wait.P95), number(r.PodHours, 1), number(r.IdlePodHours, 1), number(r.NodeHours, 1), number(r.Cost, 1))
 	}
 	return t.w.Flush()
 }

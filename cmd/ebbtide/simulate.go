@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ebbtide-dev/ebbtide/internal/keda"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/simulator"
@@ -117,7 +117,11 @@ func (f *trialFlags) run(
 	if err := play(trials, trace, f.runs, shown); err != nil {
 		return err
 	}
-	markFront(trials)
+	if few := tooFew(trials); few == "" {
+		markFront(trials)
+	} else if *f.out != "table" {
+		fmt.Fprintln(cmd.ErrOrStderr(), few)
+	}
 	if f.report != "" {
 		zone, err := calendar.LoadZone(f.load.zone)
 		if err != nil {
@@ -143,6 +147,8 @@ func play(trials []trial, trace simulator.Trace, runs uint, shown *progress) err
 	var work errgroup.Group
 	work.SetLimit(runtime.GOMAXPROCS(0))
 	var done atomic.Int64
+	total := uint(len(trials)) * runs
+	shown.say("0 of %d played", total)
 	defer shown.done()
 	for i := range trials {
 		t := &trials[i]
@@ -159,7 +165,7 @@ func play(trials []trial, trace simulator.Trace, runs uint, shown *progress) err
 					out.Series = simulator.Series{} // only the first is shown
 				}
 				t.runs[run] = out
-				shown.say("%d of %d played", done.Add(1), uint(len(trials))*runs)
+				shown.say("%d of %d played", done.Add(1), total)
 				return nil
 			})
 		}
@@ -214,37 +220,101 @@ func markFront(trials []trial) {
 	}
 }
 
+// fewMessages is how many messages a comparison needs: of fewer than a hundred the p95 wait is that of a handful.
+const fewMessages = 100
+
+// Widths of the table of trials, so that it fits a terminal of 120 columns.
+const (
+	nameWidth  = 39
+	frontWidth = 9
+)
+
 func printTrials(t *table, trials []trial) {
-	t.row("CONFIGURATION", "WAIT P50", "P95", "P99", "JOBS/MSG", "EMPTY", "POD-H", "IDLE", "NODE-H", "BOUND", "PEAK", "COST", "FRONT")
-	for _, r := range trials {
+	row := func(number any, cells ...any) {
+		if len(trials) > 1 { // numbers are there to say what ties
+			cells = slices.Concat([]any{number}, cells)
+		}
+		t.row(cells...)
+	}
+	row("#", "CONFIGURATION", "WAIT P50", "MEAN", "P95", "JOBS", "EMPTY", "IDLE", "NODE-H", "PEAK", "COST", "FRONT")
+	var notes []string
+	for i, r := range trials {
 		front := ""
 		if r.Front && len(trials) > 1 {
 			front = "*"
-			if len(r.TiesWith) > 0 {
-				front += " ties with " + strings.Join(r.TiesWith, "; ")
+			if ties := tied(trials, r.TiesWith); ties != "" {
+				if front = "* = " + ties; len(front) > frontWidth {
+					front = "* ="
+					notes = append(notes, fmt.Sprintf("%d ties with %s.", i+1, ties))
+				}
 			}
 		}
-		name := r.Name
 		if r.Unserved > 0 {
-			name += fmt.Sprintf(" (%d unserved)", r.Unserved)
+			notes = append(notes, fmt.Sprintf("%d left %d of %d messages undone a week after the last one.", i+1, r.Unserved, r.Messages))
 		}
-		t.row(name, waited(r.Wait.P50), waited(r.Wait.P95), waited(r.Wait.P99), fmt.Sprintf("%.3f", float64(r.Jobs)/float64(r.Messages)),
-			percent(r.EmptyJobs, r.Jobs), number(r.PodHours), percent(int(r.IdlePodHours*1000), int(r.PodHours*1000)), number(r.NodeHours),
-			fmt.Sprintf("x%.2f", r.RatioToBound), r.PeakNodes, number(r.Cost), front)
+		row(i+1, shortened(r.Name), waited(r.Wait.P50), waited(r.Wait.Mean), waited(r.Wait.P95), number(float64(r.Jobs)/float64(r.Messages), 2),
+			percent(r.EmptyJobs, r.Jobs), percent(int(r.IdlePodHours*1000), int(r.PodHours*1000)), number(r.NodeHours, 1), r.PeakNodes,
+			number(r.Cost, 1), front)
+	}
+	for _, note := range notes {
+		t.line("%s", note)
+	}
+	if few := tooFew(trials); few != "" {
+		t.line("%s", few)
 	}
 }
 
-// waited is seconds as a duration, to a tenth.
+// tooFew says that a comparison is of too few messages to tell anything; empty when it is not.
+func tooFew(trials []trial) string {
+	if len(trials) < 2 || trials[0].Messages >= fewMessages {
+		return ""
+	}
+	count := fmt.Sprintf("%d messages are", trials[0].Messages)
+	if trials[0].Messages == 1 {
+		count = "1 message is"
+	}
+	return fmt.Sprintf("%s too few to tell configurations apart: nothing is marked. Want at least %d.", count, fewMessages)
+}
+
+// tied are the numbers of trials by their names.
+func tied(trials []trial, names []string) string {
+	var numbers []string
+	for i, r := range trials {
+		if slices.Contains(names, r.Name) {
+			numbers = append(numbers, strconv.Itoa(i+1))
+		}
+	}
+	return strings.Join(numbers, ",")
+}
+
+// shortened is a name that fits its column: names of policies may be long, and differ at both ends.
+func shortened(name string) string {
+	text := []rune(strings.Replace(name, "keda rabbitmq", "keda", 1))
+	if len(text) <= nameWidth {
+		return string(text)
+	}
+	return string(text[:nameWidth/2]) + "…" + string(text[len(text)-nameWidth/2+1:])
+}
+
+// waited is seconds as a duration: to a tenth below a minute, to seconds below an hour.
 func waited(seconds float64) string {
-	return time.Duration(seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	default:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
 }
 
-// number of three digits at least.
-func number(v float64) string {
+// number of three digits at least, with so many decimals when it is small.
+func number(v float64, decimals int) string {
 	if v < 100 {
-		return fmt.Sprintf("%.1f", v)
+		return strconv.FormatFloat(v, 'f', decimals, 64)
 	}
-	return fmt.Sprintf("%.0f", v)
+	return strconv.FormatFloat(v, 'f', 0, 64)
 }
 
 func (f *trialFlags) write(trials []trial, zone *time.Location) (err error) {
@@ -262,106 +332,4 @@ func (f *trialFlags) write(trials []trial, zone *time.Location) (err error) {
 		runs[i] = report.Run{Name: t.Name, Ours: t.Ours, Front: t.Front, Outcome: t.Outcome}
 	}
 	return report.Write(file, runs, zone)
-}
-
-func compareCommand() *cobra.Command {
-	var f trialFlags
-	cmd := &cobra.Command{
-		Use:   "compare",
-		Short: "Play a load on a policy and on what people run today, side by side",
-		Long: `Plays a load on KEDA's own rabbitmq trigger (over AMQP and over HTTP, strategies default and accurate, and beside cron triggers of the
-policy's floors), on a pool of a fixed size, on Ebbtide without a calendar, and on Ebbtide with the stock scheduler, with MostAllocated and with DrainPack. Those marked
-in the last column are on the front: no other has a shorter p95 wait without more node-hours, or fewer node-hours without a longer wait,
-by more than 1% and by more than luck; those that differ less in both tie. Luck is two standard errors of the difference over --runs seeds.`,
-		Example: `  ebbtide compare --trace month.csv -f policy.yaml
-  ebbtide compare --generate weeks=4,perDay=2000 --report compare.html -o json`,
-		Args: cobra.NoArgs,
-	}
-	f.add(cmd, 5)
-	static := cmd.Flags().Int64("static", 0, "size of the fixed pool; default: what 99% of the time is enough for all messages at once")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return f.run(cmd, func(system simulator.System, trace simulator.Trace, policies []*policy.Policy) ([]trial, error) {
-			pool := *static
-			if pool == 0 {
-				pool = concurrency(trace, 0.99)
-			}
-			return comparison(system, policies, pool)
-		})
-	}
-	return cmd
-}
-
-// comparison is a load's trials.
-func comparison(system simulator.System, policies []*policy.Policy, pool int64) ([]trial, error) {
-	var trials []trial
-	add := func(name string, ours bool, change func(*simulator.System)) {
-		s := system
-		s.Packer = "spread"
-		change(&s)
-		trials = append(trials, trial{Name: name, System: s, Ours: ours})
-	}
-	accurate, err := keda.NewStrategy("accurate")
-	if err != nil {
-		return nil, err
-	}
-	add(fmt.Sprintf("static pool of %d", pool), false, func(s *simulator.System) {
-		s.Scaler, s.Worker.MaxMessages, s.Worker.IdleTimeout = simulator.Static(pool), 0, 365*24*time.Hour
-	})
-	add("keda rabbitmq AMQP, default", false, func(s *simulator.System) { s.Scaler = simulator.RabbitMQ(false) })
-	add("keda rabbitmq HTTP, default", false, func(s *simulator.System) { s.Scaler = simulator.RabbitMQ(true) })
-	add("keda rabbitmq AMQP, accurate", false, func(s *simulator.System) { s.Scaler, s.Strategy = simulator.RabbitMQ(false), accurate })
-	if reactive, err := reactivePolicy(); err != nil {
-		return nil, err
-	} else if !slices.ContainsFunc(policies, func(p *policy.Policy) bool { return p.Name == reactive.Name }) {
-		add("ebbtide reactive, DrainPack", true, func(s *simulator.System) {
-			s.Scaler, s.Packer = simulator.Ebbtide(reactive.Calendar, reactive.Target), "drainpack"
-		})
-	}
-	for _, p := range policies {
-		triggers, err := cronTriggers(p)
-		if err != nil {
-			return nil, fmt.Errorf("policy %s: %w", p.Name, err)
-		}
-		if len(triggers) > 0 {
-			add("keda rabbitmq HTTP + cron of "+p.Name.Name, false, func(s *simulator.System) {
-				s.Scaler = simulator.WithCron(simulator.RabbitMQ(true), triggers...)
-			})
-		}
-		ours := simulator.Ebbtide(p.Calendar, p.Target)
-		name := "ebbtide " + p.Name.Name
-		add(name+", stock scheduler", true, func(s *simulator.System) { s.Scaler = ours })
-		add(name+", MostAllocated", true, func(s *simulator.System) { s.Scaler, s.Packer = ours, "most-allocated" })
-		add(name+", DrainPack", true, func(s *simulator.System) { s.Scaler, s.Packer = ours, "drainpack" })
-		add(name+", DrainPack, workers go on", true, func(s *simulator.System) {
-			s.Scaler, s.Packer, s.Worker.MaxMessages, s.Worker.IdleTimeout, s.Worker.OldestFirst = ours, "drainpack", 0, 30*time.Second, true
-		})
-	}
-	return trials, nil
-}
-
-// concurrency is how many messages are worked on at once for a share of the time, when none has to wait. Time without any is left out.
-func concurrency(trace simulator.Trace, share float64) int64 {
-	type change struct {
-		at    time.Duration
-		delta int
-	}
-	var changes []change
-	for _, job := range trace.Jobs {
-		changes = append(changes, change{job.Start, 1}, change{job.Start + job.Run, -1})
-	}
-	slices.SortFunc(changes, func(a, b change) int { return int(a.at - b.at) })
-	spent, running, total := map[int]time.Duration{}, 0, time.Duration(0)
-	for i, c := range changes {
-		running += c.delta
-		if i+1 < len(changes) && running > 0 {
-			spent[running] += changes[i+1].at - c.at
-			total += changes[i+1].at - c.at
-		}
-	}
-	below := time.Duration(0)
-	for n := 1; ; n++ {
-		if below += spent[n]; float64(below) >= share*float64(total) {
-			return int64(n)
-		}
-	}
 }

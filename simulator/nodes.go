@@ -43,14 +43,16 @@ type Node struct {
 	Free    packing.Amounts
 	Pods    int
 	// Ready nodes take pods; others are still starting.
-	Ready   bool
-	removed bool
-	id      int             // nodes are numbered in the order of creation
-	uses    int             // pods that it had
-	empty   time.Duration   // since when, while it has no pods
-	changed time.Duration   // when a pod came or went last
-	scored  packing.Amounts // what its pods count for in the stock scheduler's score
-	on      []*worker       // in the order of binding; a Replay's jobs are not workers
+	Ready    bool
+	removed  bool
+	id       int             // nodes are numbered in the order of creation
+	uses     int             // pods that it had
+	empty    time.Duration   // since when, while it has no pods
+	changed  time.Duration   // when a pod came or went last
+	scored   packing.Amounts // what its pods count for in the stock scheduler's score
+	draining time.Duration   // since when; -1 when it does not
+	worked   time.Duration   // when a worker on it had work last
+	on       []*worker       // in the order of binding; a Replay's jobs are not workers
 }
 
 // nodes are those that there are, and what they cost so far.
@@ -67,7 +69,7 @@ type nodes struct {
 
 // add makes a node that takes no pods before start.
 func (n *nodes) add(shape Shape, now time.Duration) *Node {
-	node := &Node{Name: fmt.Sprintf("node-%07d", n.created), id: n.created, Shape: shape, Created: now, Free: shape.Capacity, empty: now}
+	node := &Node{Name: fmt.Sprintf("node-%07d", n.created), id: n.created, Shape: shape, Created: now, Free: shape.Capacity, empty: now, draining: -1}
 	n.created++
 	n.alive++
 	n.price += shape.Price

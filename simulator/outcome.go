@@ -33,6 +33,8 @@ type Outcome struct {
 	Cost         float64 `json:"cost"`
 	// TimerResetsPerNodeHour counts pods that were put on an empty node that would have been removed.
 	TimerResetsPerNodeHour float64 `json:"timerResetsPerNodeHour"`
+	// Drains of a run with Rules.
+	Drains Drains `json:"drains,omitzero"`
 	// Series of the run, in steps of StepSeconds.
 	Series Series `json:"series,omitzero"`
 }
@@ -89,7 +91,7 @@ func (r *run) outcome() Outcome {
 	return Outcome{
 		Messages: len(r.messages), Unserved: len(r.messages) - r.settled, Jobs: r.nextID, EmptyJobs: r.empty, Crashes: r.crashed,
 		LostNodes: r.lost, Wait: waits, PodHours: r.podSeconds / 3600, IdlePodHours: (r.podSeconds - r.busySeconds) / 3600,
-		NodeHours: hours, RatioToBound: ratio(hours*3600, bound), PeakNodes: r.nodes.peak, Cost: r.nodes.cost,
+		NodeHours: hours, RatioToBound: ratio(hours*3600, bound), PeakNodes: r.nodes.peak, Cost: r.nodes.cost, Drains: r.rules.count,
 		TimerResetsPerNodeHour: ratio(float64(r.nodes.resets), hours), Series: series,
 	}
 }
@@ -101,6 +103,9 @@ func Mean(outcomes []Outcome) Outcome {
 		func(o *Outcome) *int { return &o.Unserved }, func(o *Outcome) *int { return &o.Jobs },
 		func(o *Outcome) *int { return &o.EmptyJobs }, func(o *Outcome) *int { return &o.Crashes },
 		func(o *Outcome) *int { return &o.LostNodes }, func(o *Outcome) *int { return &o.PeakNodes },
+		func(o *Outcome) *int { return &o.Drains.Begun }, func(o *Outcome) *int { return &o.Drains.Finished },
+		func(o *Outcome) *int { return &o.Drains.Stopped }, func(o *Outcome) *int { return &o.Drains.Yields },
+		func(o *Outcome) *int { return &o.Drains.Left },
 	} {
 		*count(&mean) = int(math.Round(meanOf(outcomes, func(o *Outcome) float64 { return float64(*count(o)) })))
 	}

@@ -6,11 +6,14 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	schedulerv1 "github.com/ebbtide-dev/ebbtide/api/scheduler/v1"
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/draining"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lifetime"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
@@ -37,7 +40,9 @@ type System struct {
 	Packer    string
 	DrainPack schedulerv1.DrainPackArgs
 	Nodes     Nodes
-	Faults    Faults
+	// Rules by which workers stay, give way and leave nodes that drain; nil: none.
+	Rules  *Rules
+	Faults Faults
 	// Seed of all that is left to chance. What is drawn for a worker, a node or a message depends on the seed and its number alone, so two
 	// systems with one seed draw the same for the same worker.
 	Seed uint64
@@ -141,7 +146,8 @@ func (s System) Run(messages []Job) (Outcome, error) {
 	slices.SortStableFunc(messages, func(a, b Job) int { return int(a.Start - b.Start) })
 	r := &run{
 		System: s, messages: messages, chance: newChance(s.Seed), nodes: nodes{packer: packer}, deliveries: make([]int, len(messages)),
-		series: newSeries(messages[len(messages)-1].Start + settleFor),
+		series: newSeries(messages[len(messages)-1].Start + settleFor), byName: map[string]*worker{},
+		rules: rules{times: lifetime.New(lifetime.Options{})},
 	}
 	r.makeQueues()
 	r.play()
@@ -187,6 +193,8 @@ type run struct {
 	System
 	messages []Job
 	chance   chance
+	rules    rules
+	byName   map[string]*worker // those that are idle or busy, with Rules
 	nodes    nodes
 	queues   []*messageQueue
 	of       []int // queue of each message
@@ -238,7 +246,15 @@ type worker struct {
 	handled int
 	epoch   int // what was foreseen before is void
 	// Its pod runs; it waits for a message, works on one, took one ever; it is gone.
-	running, consumed, idle, working, took, gone bool
+	running, consumed, idle, working, took, leaving, told, gone bool
+
+	name       string        // its number, with Rules
+	begun      time.Duration // its last scan
+	idleSince  time.Duration
+	promised   time.Duration // until when it is promised room
+	expected   time.Duration // how much longer it works, as of expectedAt, on the message expectedOf
+	expectedAt time.Duration
+	expectedOf int
 }
 
 // idleWorker waits for a message.
@@ -271,6 +287,7 @@ const (
 	jobFinishes
 	workerConsumes
 	workerGivesUp
+	workerYields
 	nodeStarts
 	nodeIsLost
 	batchCloses
@@ -327,8 +344,12 @@ func (r *run) makeQueues() {
 func (r *run) play() {
 	next, last := 0, r.messages[len(r.messages)-1].Start
 	poll, tick := time.Duration(0), time.Second // statistics are rarely as new as a poll
+	look := time.Duration(math.MaxInt64)
+	if r.Rules != nil && r.Rules.Every > 0 {
+		look = r.Rules.Every
+	}
 	for {
-		at := min(poll, tick)
+		at := min(poll, tick, look)
 		if len(r.happen) > 0 {
 			at = min(at, r.happen[0].at)
 		}
@@ -346,6 +367,9 @@ func (r *run) play() {
 		case next < len(r.messages) && r.messages[next].Start == at:
 			r.arrive(next)
 			next++
+		case look == at:
+			r.look()
+			look += r.Rules.Every
 		case tick == at:
 			for _, q := range r.queues {
 				q.statistic = int64(len(q.waiting)) + q.busy
@@ -394,7 +418,7 @@ func (r *run) deliver(q *messageQueue, message int, again bool) {
 
 // begin starts a scan.
 func (r *run) begin(w *worker, message int) {
-	w.message, w.working, w.idle, w.took = message, true, false, true
+	w.message, w.working, w.idle, w.took, w.begun = message, true, false, true, r.now
 	w.epoch++
 	w.queue.busy++
 	r.busy++
@@ -420,13 +444,17 @@ func (r *run) take(w *worker) {
 		r.begin(w, message)
 		return
 	}
-	w.idle = true
+	w.idle, w.idleSince = true, r.now
 	w.epoch++
 	key := r.now
 	if r.Worker.OldestFirst {
 		key = w.bound
 	}
 	q.idle.push(idleWorker{key, w, w.epoch})
+	if r.Rules != nil && r.Rules.Stay != (draining.Stay{}) {
+		r.foresee(r.idleFor(w), workerGivesUp, w, nil)
+		return
+	}
 	r.foresee(r.Worker.IdleTimeout, workerGivesUp, w, nil)
 }
 
@@ -449,12 +477,24 @@ func (r *run) handle(h happening) {
 		w := h.worker
 		r.stopWorking(w)
 		r.settled++
-		if w.handled++; w.handled == r.Worker.MaxMessages || r.Worker.MaxLifetime > 0 && r.now-w.bound >= r.Worker.MaxLifetime {
+		if r.Rules != nil {
+			r.rules.times.Finished(r.messages[w.message].Class, 0, r.now-w.begun, Epoch.Add(r.now), true)
+		}
+		told := w.node.draining >= 0 && r.now-w.node.draining >= r.answer()
+		if w.handled++; told || w.handled == r.Worker.MaxMessages || r.Worker.MaxLifetime > 0 && r.now-w.bound >= r.Worker.MaxLifetime {
 			r.leave(w)
 		} else {
 			r.take(w)
 		}
 	case workerGivesUp:
+		if r.Rules != nil && r.Rules.Stay != (draining.Stay{}) {
+			if left := r.idleFor(h.worker); left > 0 {
+				r.foresee(left, workerGivesUp, h.worker, nil)
+				return
+			}
+		}
+		r.leave(h.worker)
+	case workerYields:
 		r.leave(h.worker)
 	case jobFinishes:
 		r.finish(h.worker)
@@ -467,6 +507,7 @@ func (r *run) handle(h happening) {
 		}
 		r.booting = slices.DeleteFunc(r.booting, func(n *Node) bool { return n == h.node })
 		r.nodes.start(h.node, r.now)
+		r.rules.stale = true
 		r.emptied(h.node)
 		r.schedule()
 	case nodeGoes:
@@ -482,6 +523,7 @@ func (r *run) handle(h happening) {
 
 func (r *run) stopWorking(w *worker) {
 	w.working = false
+	w.node.worked = r.now
 	w.epoch++
 	w.queue.busy--
 	r.busy--
@@ -492,7 +534,7 @@ func (r *run) leave(w *worker) {
 	if !w.took {
 		r.empty++
 	}
-	w.idle = false
+	w.idle, w.leaving, w.told = false, true, false
 	w.epoch++
 	w.queue.consumers--
 	r.foresee(r.Worker.Leave.Draw(r.chance.of(drawLeave, w.id, 0)), jobFinishes, w, nil)
@@ -502,6 +544,7 @@ func (r *run) leave(w *worker) {
 func (r *run) finish(w *worker) {
 	w.gone = true
 	delete(r.workers, w.id)
+	delete(r.byName, w.name)
 	w.queue.unfinished--
 	if w.node == nil || w.node.removed {
 		return
@@ -557,6 +600,11 @@ func (r *run) spent(node *Node) {
 // remove takes a node away; pods that wait for its share of the limits are looked at again.
 func (r *run) remove(node *Node) {
 	r.capacity = r.capacity.Minus(node.Shape.size())
+	r.rules.stale = true
+	if node.draining >= 0 {
+		r.rules.count.Finished++
+		r.forgetDrain(node)
+	}
 	r.nodes.remove(node, r.now)
 	if r.Nodes.Limits != (packing.Amounts{}) {
 		r.schedule()
@@ -570,7 +618,7 @@ func (r *run) die(w *worker) {
 		r.stopWorking(w)
 	}
 	switch {
-	case working || w.idle:
+	case working || w.idle || w.told:
 		q.consumers--
 	case !w.running:
 		q.pending--
@@ -622,6 +670,10 @@ func (r *run) poll() {
 			}
 			r.nextID++
 			q.coming++
+			if r.Rules != nil {
+				w.name = strconv.Itoa(w.id)
+				r.byName[w.name] = w
+			}
 			r.workers[w.id] = w
 			q.unfinished++
 			q.pending++
@@ -642,7 +694,7 @@ func (r *run) schedule() {
 	for _, w := range r.unbound {
 		job := &w.job
 		if !slices.Contains(refused, job.Requests) {
-			if node := r.nodes.packer.Place(w.id, job, r.now, r.nodes.ready); node != nil {
+			if node := r.place(w); node != nil {
 				r.bind(w, node)
 				continue
 			}
@@ -652,6 +704,9 @@ func (r *run) schedule() {
 	}
 	clear(r.unbound[len(left):])
 	r.unbound = left
+	if len(left) > 0 && r.Rules != nil && r.Rules.GiveWay {
+		r.giveWay()
+	}
 	if len(left) > 0 && r.batchFrom < 0 {
 		r.batchFrom = r.now
 		r.foresee(r.untilScan(r.Nodes.BatchIdle), batchCloses, nil, nil)
@@ -680,7 +735,22 @@ func (r *run) closeBatch() {
 		return
 	}
 	r.batchFrom = -1
+	now, later := r.toMake()
+	all := r.unbound
+	r.unbound = now
 	r.make(r.cheapest())
+	if r.unbound = all; later {
+		r.batchFrom = r.now
+		r.foresee(r.Rules.Promise, batchCloses, nil, nil)
+	}
+}
+
+// answer is how long a worker takes to do what it is told.
+func (r *run) answer() time.Duration {
+	if r.Rules == nil {
+		return 0
+	}
+	return r.Rules.Answer
 }
 
 // cheapest are nodes for the pods that wait: what is packed into one of the largest shape gets the cheapest that holds it.

@@ -37,7 +37,7 @@ differ less in both tie. Luck is two standard errors of the difference over --ru
 			if err != nil {
 				return nil, err
 			}
-			return comparison(system, policies, pools, f.system.idleTimeoutGiven())
+			return comparison(system, policies, pools, f.system.idleTimeoutGiven(), f.rules)
 		})
 	}
 	return cmd
@@ -46,8 +46,8 @@ differ less in both tie. Luck is two standard errors of the difference over --ru
 // peersIdleFor is the idle timeout of KEDA's rows without a floor: a job that finds no message should not stay.
 const peersIdleFor = 5 * time.Second
 
-// comparison is a load's trials.
-func comparison(system simulator.System, policies []*policy.Policy, pools map[string]int64, idleTimeoutGiven bool) ([]trial, error) {
+// comparison is a load's trials; those with rules are there when they are wanted.
+func comparison(system simulator.System, policies []*policy.Policy, pools map[string]int64, idleTimeoutGiven, rules bool) ([]trial, error) {
 	var trials []trial
 	add := func(name string, ours bool, change func(*simulator.System)) {
 		s := system
@@ -113,6 +113,12 @@ func comparison(system simulator.System, policies []*policy.Policy, pools map[st
 		add(name+", DrainPack, go on", true, func(s *simulator.System) {
 			s.Scaler, s.Packer, s.Worker.MaxMessages, s.Worker.IdleTimeout, s.Worker.OldestFirst = ours, "drainpack", 0, 30*time.Second, true
 		})
+		if rules {
+			add(name+", DrainPack, rules", true, func(s *simulator.System) {
+				s.Scaler, s.Packer = ours, "drainpack"
+				followRules(s)
+			})
+		}
 	}
 	return trials, nil
 }

@@ -204,6 +204,12 @@ func TestSimulate(t *testing.T) {
 	if again := must(t, "simulate", "--trace", trace, "-f", fileOf(t, "p.yaml", testPolicy)); again != got {
 		t.Errorf("another result:\n%s", again)
 	}
+	if text := must(t, "simulate", "--trace", trace, "--rules", "-o", "json"); !strings.Contains(text, `"jobs": 2`) {
+		t.Errorf("with rules: %s", text)
+	}
+	if text := must(t, "compare", "--trace", trace, "--rules", "--runs", "1"); strings.Count(text, ", rules ") != 1 {
+		t.Errorf("no row with rules: %s", text)
+	}
 	if text := must(t, "simulate", "--trace", trace, "-o", "json", "--series"); !strings.Contains(text, `"backlog": [`) {
 		t.Error("no series")
 	}

@@ -44,6 +44,7 @@ type trialFlags struct {
 	out      *output
 	report   string
 	series   bool
+	rules    bool
 	runs     uint
 }
 
@@ -54,6 +55,7 @@ func (f *trialFlags) add(cmd *cobra.Command, runs uint) {
 	f.policies = policyFlag(cmd, "YAML file with ScalingPolicies; repeat for several. Default: one that only reacts")
 	f.out = outputFlag(cmd)
 	cmd.Flags().StringVar(&f.report, "report", "", "write a page with plots to this HTML file")
+	cmd.Flags().BoolVar(&f.rules, "rules", false, "workers go on, stay while their node works, give way to pods without room and leave nodes that drain")
 	cmd.Flags().BoolVar(&f.series, "series", false, "print the series of the first runs with -o json or yaml")
 	cmd.Flags().UintVar(&f.runs, "runs", runs, "play everything with so many seeds, from --seed on; what is printed are means")
 }
@@ -77,7 +79,9 @@ packing are the code that runs in the cluster.`,
 	packer := cmd.Flags().String("packer", "drainpack", "how pods are packed: "+fmt.Sprint(simulator.Packers()))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return f.run(cmd, func(system simulator.System, _ simulator.Trace, policies []*policy.Policy) ([]trial, error) {
-			system.Packer = *packer
+			if system.Packer = *packer; f.rules {
+				followRules(&system)
+			}
 			var trials []trial
 			for _, p := range policies {
 				system.Scaler = simulator.Ebbtide(p.Calendar, p.Target)
@@ -87,6 +91,11 @@ packing are the code that runs in the cluster.`,
 		})
 	}
 	return cmd
+}
+
+// followRules makes workers go on by the rules of package draining.
+func followRules(s *simulator.System) {
+	s.Worker.MaxMessages, s.Worker.OldestFirst, s.Rules = 0, true, simulator.ThreeRules()
 }
 
 // run makes trials of the flags, plays them and prints what came of them.
@@ -225,7 +234,7 @@ const fewMessages = 100
 
 // Widths of the table of trials, so that it fits a terminal of 120 columns.
 const (
-	nameWidth  = 39
+	nameWidth  = 42
 	frontWidth = 9
 )
 
@@ -309,12 +318,16 @@ func waited(seconds float64) string {
 	}
 }
 
-// number of three digits at least, with so many decimals when it is small.
+// number of three digits at least and six at most, with so many decimals when it is small.
 func number(v float64, decimals int) string {
-	if v < 100 {
+	switch {
+	case v < 100:
 		return strconv.FormatFloat(v, 'f', decimals, 64)
+	case v < 1e5:
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	default:
+		return strconv.FormatFloat(v/1000, 'f', 0, 64) + "k"
 	}
-	return strconv.FormatFloat(v, 'f', 0, 64)
 }
 
 func (f *trialFlags) write(trials []trial, zone *time.Location) (err error) {

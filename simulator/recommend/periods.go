@@ -1,8 +1,11 @@
 package recommend
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/utils/ptr"
@@ -12,12 +15,79 @@ import (
 
 // group of days that have the same periods.
 type group struct {
-	name, days string
-	from, to   int // weekdays from Monday on, both included
+	name string
+	days []int // weekdays, Monday being 0
 }
 
-// groups: people work from Monday to Friday.
-var groups = []group{{"weekday", "Mon-Fri", 0, 4}, {"weekend", "Sat-Sun", 5, 6}}
+// leastContrast is how many times as much work there must be on busy days as on quiet ones for them to be told apart.
+const leastContrast = 1.5
+
+// groups are the days on which people work, whichever those are, and the others: the split by which the days of a group differ least. One
+// group where all days are about alike.
+func (p *profile) groups() []group {
+	var busy [7]float64 // the square root, as many differ more than few
+	days := []int{0, 1, 2, 3, 4, 5, 6}
+	for d := range busy {
+		var sum float64
+		for i := range 96 {
+			sum += mean(p[d*96+i])
+		}
+		busy[d] = math.Sqrt(sum)
+	}
+	slices.SortStableFunc(days, func(a, b int) int { return cmp.Compare(busy[b], busy[a]) })
+	spread := func(days []int) (center, squares float64) {
+		for _, d := range days {
+			center += busy[d] / float64(len(days))
+		}
+		for _, d := range days {
+			squares += (busy[d] - center) * (busy[d] - center)
+		}
+		return center, squares
+	}
+	split, least := 0, math.Inf(1)
+	for n := 1; n < len(days); n++ {
+		_, a := spread(days[:n])
+		_, b := spread(days[n:])
+		if a+b < least {
+			split, least = n, a+b
+		}
+	}
+	high, _ := spread(days[:split])
+	low, _ := spread(days[split:])
+	if high*high <= leastContrast*low*low {
+		return []group{{"day", []int{0, 1, 2, 3, 4, 5, 6}}}
+	}
+	slices.Sort(days[:split])
+	slices.Sort(days[split:])
+	return []group{{"weekday", days[:split]}, {"weekend", days[split:]}}
+}
+
+var dayNames = [...]string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
+
+// names of the days, as a calendar has them: runs of three and more, which may go over Sunday, as ranges.
+func (g *group) names() []string {
+	if len(g.days) == len(dayNames) {
+		return nil // all days
+	}
+	on := func(d int) bool { return slices.Contains(g.days, (d+7)%7) }
+	var names []string
+	for _, d := range g.days {
+		if on(d - 1) {
+			continue
+		}
+		last := d
+		for on(last + 1) {
+			last++
+		}
+		switch first, end := dayNames[d], dayNames[last%7]; last - d {
+		case 0:
+			names = append(names, first)
+		default:
+			names = append(names, first+"-"+end)
+		}
+	}
+	return names
+}
 
 // segment of a day with one floor: quarters of an hour from, and to but not including.
 type segment struct {
@@ -26,13 +96,13 @@ type segment struct {
 }
 
 // calendarOf makes periods of the floors of a week: few for each group of days, so that a person can read them.
-func calendarOf(floors [quarters]int32, o Options) *v1alpha1.Calendar {
+func calendarOf(floors [quarters]int32, groups []group, o Options) *v1alpha1.Calendar {
 	c := &v1alpha1.Calendar{TimeZone: o.Zone.String()}
 	for _, g := range groups {
 		var day [96]int32
 		for i := range day {
 			var values []int32
-			for d := g.from; d <= g.to; d++ {
+			for _, d := range g.days {
 				values = append(values, floors[d*96+i])
 			}
 			slices.Sort(values)
@@ -41,7 +111,7 @@ func calendarOf(floors [quarters]int32, o Options) *v1alpha1.Calendar {
 		for n, s := range segments(day) {
 			if s.floor > 0 {
 				c.Periods = append(c.Periods, v1alpha1.Period{
-					Name: fmt.Sprintf("%s-%d", g.name, n+1), Days: []string{g.days}, From: clock(s.from), To: clock(s.to),
+					Name: fmt.Sprintf("%s-%d", g.name, n+1), Days: g.names(), From: clock(s.from), To: clock(s.to),
 					Limits: v1alpha1.Limits{MinReplicas: ptr.To(s.floor)},
 				})
 			}
@@ -88,18 +158,18 @@ func segments(day [96]int32) []segment {
 }
 
 // describe says of each period what the demand in it is.
-func describe(c *v1alpha1.Calendar, p *profile) []Floor {
+func describe(c *v1alpha1.Calendar, p *profile, groups []group) []Floor {
 	var floors []Floor
 	for _, period := range c.Periods {
 		var g group
 		for _, candidate := range groups {
-			if candidate.days == period.Days[0] {
+			if strings.HasPrefix(period.Name, candidate.name+"-") {
 				g = candidate
 			}
 		}
 		from, to := index(period.From), index(period.To)
 		var values []float64
-		for d := g.from; d <= g.to; d++ {
+		for _, d := range g.days {
 			for i := from; i < to; i++ {
 				values = append(values, p[d*96+i]...)
 			}

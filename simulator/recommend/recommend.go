@@ -99,12 +99,13 @@ func Learn(trace simulator.Trace, o Options) (Result, error) {
 		return r, fmt.Errorf("%w: what the first %.1f weeks say of an hour of the week correlates by %.2f with the rest, and %.1f is wanted; "+
 			"a calendar would cost pod-hours and help nobody", errNoRhythm, r.LearnedWeeks, r.Rhythm, leastRhythm)
 	}
-	chosen, err := choose(learned, o, func(q float64) *v1alpha1.Calendar { return calendarOf(profile.floors(q, o.MaxReplicas), o) }, quantiles)
+	groups := profile.groups()
+	chosen, err := choose(learned, o, func(q float64) *v1alpha1.Calendar { return calendarOf(profile.floors(q, o.MaxReplicas), groups, o) }, quantiles)
 	if err != nil {
 		return r, err
 	}
 	r.Calendar, r.Quantile, r.Met = chosen.calendar, chosen.level, chosen.met
-	r.Floors = describe(r.Calendar, profile)
+	r.Floors = describe(r.Calendar, profile, groups)
 	static, err := samePrice(learned, o, chosen.podHours)
 	if err != nil {
 		return r, err

@@ -2,7 +2,9 @@ package recommend
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,6 +121,33 @@ func TestDemand(t *testing.T) {
 	for i, s := range got {
 		if s.demand != want[i] || !s.at.Equal(origin.Truncate(quarter).Add(time.Duration(i)*quarter)) {
 			t.Errorf("quarter %d: %v, want %v", i, s, want[i])
+		}
+	}
+}
+
+// The days on which people work are found, whichever those are.
+func TestGroups(t *testing.T) {
+	for name, tc := range map[string]struct {
+		busy map[time.Weekday]float64
+		want string
+	}{
+		"Monday to Friday":       {map[time.Weekday]float64{1: 10, 2: 12, 3: 9, 4: 11, 5: 8, 6: 0.5, 0: 0.2}, "[weekday [Mon-Fri]] [weekend [Sat-Sun]]"},
+		"Sunday to Thursday":     {map[time.Weekday]float64{0: 10, 1: 12, 2: 9, 3: 11, 4: 8, 5: 0, 6: 1}, "[weekday [Sun-Thu]] [weekend [Fri-Sat]]"},
+		"Tuesday and Friday off": {map[time.Weekday]float64{1: 9, 3: 9, 4: 9, 6: 9, 0: 9}, "[weekday [Wed-Thu Sat-Mon]] [weekend [Tue Fri]]"},
+		"one day only":           {map[time.Weekday]float64{3: 9}, "[weekday [Wed]] [weekend [Thu-Tue]]"},
+		"all alike":              {map[time.Weekday]float64{0: 10, 1: 12, 2: 9, 3: 11, 4: 8, 5: 9, 6: 10}, "[day []]"},
+		"nothing":                {nil, "[day []]"},
+	} {
+		var samples []sample
+		for at := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC); at.Before(time.Date(2026, 3, 16, 0, 0, 0, 0, time.UTC)); at = at.Add(quarter) {
+			samples = append(samples, sample{at, tc.busy[at.Weekday()]})
+		}
+		var got []string
+		for _, g := range newProfile(samples, nil).groups() {
+			got = append(got, fmt.Sprint([]any{g.name, g.names()}))
+		}
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%s: %s, want %s", name, strings.Join(got, " "), tc.want)
 		}
 	}
 }

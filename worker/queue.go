@@ -22,6 +22,8 @@ type Message struct {
 	Queued time.Time
 	// Attempt is 1 when the message is delivered for the first time. An attempt counts however it ended, be it with a killed worker.
 	Attempt int
+	// Claimed attempts are those of Attempt that the message's own header says, which anybody can write.
+	Claimed int
 	// LastReason is why the attempt before this one failed, where that is known.
 	LastReason string
 	// Held ends, with the cause, when the message is no longer this worker's: the broker will give it to another.

@@ -201,6 +201,9 @@ func (s *session) run(ctx context.Context, message *Message, order order, out *o
 	if s.config.MaxAttempts > 0 && message.Attempt > s.config.MaxAttempts {
 		o := outcome{verdict: Fail, finished: time.Now(), reason: fmt.Sprintf("attempt %d of %d ended without an answer: its worker was killed, "+
 			"perhaps for want of memory, or lost the broker", s.config.MaxAttempts, s.config.MaxAttempts)}
+		if message.Claimed >= s.config.MaxAttempts { // as no worker with this limit sends one again
+			o.reason = fmt.Sprintf("the message says of itself that it has had %d attempts, of %d", message.Claimed, s.config.MaxAttempts)
+		}
 		if message.LastReason != "" {
 			o.reason += "; an attempt before: " + message.LastReason
 		}

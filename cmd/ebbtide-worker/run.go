@@ -119,7 +119,7 @@ func command(begin time.Time, secrets secret.Values) *cobra.Command {
 	flags.StringVar(&q.LargerQueue, "larger-queue", "", "queue of workers with more memory, for messages that end as --on ENDING=larger says")
 	flags.DurationVar(&q.ConnectTimeout, "connect-timeout", time.Minute, "how long to try to reach the broker")
 	cmd.AddCommand(kafkaCommand(begin, secrets), sourceCommand(secrets), enginesCommand(), installCommand(), pauseCommand(),
-		submitCommand(secrets), topologyCommand(secrets))
+		submitCommand(secrets), topologyCommand(secrets), deadCommand(secrets, time.Now))
 	return cmd
 }
 

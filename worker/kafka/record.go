@@ -65,7 +65,8 @@ func message(record *kgo.Record) *worker.Message {
 	if m.Key = worker.Identity(m.ID, worker.MaxIDBytes); m.Key == "" {
 		m.Key = fmt.Sprintf("%s/%d/%d", record.Topic, record.Partition, record.Offset)
 	}
-	m.Attempt += attempts(m.Headers[attemptHeader])
+	m.Claimed = attempts(m.Headers[attemptHeader])
+	m.Attempt += m.Claimed
 	m.LastReason = m.Headers[reasonHeader]
 	if queued, err := time.Parse(time.RFC3339Nano, m.Headers[queuedHeader]); err == nil {
 		m.Queued = queued

@@ -220,10 +220,15 @@ func (q *queue) message(delivery *amqp.Delivery) *worker.Message {
 	m := &worker.Message{
 		ID: delivery.MessageId, CorrelationID: delivery.CorrelationId, ContentType: delivery.ContentType,
 		RoutingKey: routingKey(delivery), Headers: map[string]string{}, HeaderBytes: headerBytes(delivery.Headers), Body: delivery.Body,
-		Queued: delivery.Timestamp, Attempt: 1 + attempts(delivery), Held: q.held,
+		Queued: delivery.Timestamp, Claimed: number(delivery.Headers[attemptHeader]), Held: q.held,
 	}
 	if m.Key = worker.Identity(m.ID, worker.MaxIDBytes); m.Key == "" {
 		m.Key = hash(q.config.Queue, delivery)
+	}
+	m.Attempt = 1 + m.Claimed
+	if delivery.Redelivered {
+		// The queue says how often it has delivered the message since it was sent last. At first it may be the producer who says so.
+		m.Attempt += max(number(delivery.Headers["x-delivery-count"]), number(delivery.Headers["x-acquired-count"]))
 	}
 	m.LastReason, _ = delivery.Headers[reasonHeader].(string)
 	for name, value := range delivery.Headers {
@@ -252,11 +257,6 @@ func hash(queue string, delivery *amqp.Delivery) string {
 	fmt.Fprintf(h, "%q %q %q %d\n", queue, routingKey(delivery), delivery.CorrelationId, delivery.Timestamp.Unix())
 	h.Write(delivery.Body)
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
-}
-
-// attempts before this one: those that sent the message to a retry queue, and those of which the queue says how often it has delivered it.
-func attempts(delivery *amqp.Delivery) int {
-	return number(delivery.Headers[attemptHeader]) + max(number(delivery.Headers["x-delivery-count"]), number(delivery.Headers["x-acquired-count"]))
 }
 
 // number is a count in a header. A producer may write anything there.

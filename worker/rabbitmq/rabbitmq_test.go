@@ -29,9 +29,9 @@ type bench struct {
 	channel *amqp.Channel
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T, config ...string) *bench {
 	t.Helper()
-	b := &bench{broker: e2e.StartForTest(t)}
+	b := &bench{broker: e2e.StartForTest(t, config...)}
 	connection, err := amqp.Dial(b.broker.AMQPURL("/"))
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebbtide-dev/ebbtide/internal/secret"
+	"github.com/ebbtide-dev/ebbtide/worker/dead"
+	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
+)
+
+const deadLong = `dead looks at the messages that failed, which are in a queue of their own, and sends them again.
+
+While it runs it holds what it has read, and nobody else can have it. On a quorum queue each look counts as a delivery: RabbitMQ 4 drops a
+message after 20 of them unless the queue has the policy delivery-limit: -1.`
+
+// deadOptions are what all of its commands are told.
+type deadOptions struct {
+	queue, reason, output string
+	keys                  []string
+	newerThan, olderThan  time.Duration
+	limit                 int
+	connectTimeout        time.Duration
+}
+
+func deadCommand(secrets secret.Values, now func() time.Time) *cobra.Command {
+	var o deadOptions
+	parent := &cobra.Command{Use: "dead", Short: "List, show and replay messages that failed", Long: deadLong}
+	list := &cobra.Command{
+		Use: "list --queue QUEUE", Short: "List messages that failed, the oldest first", Args: cobra.NoArgs,
+		Example: "  ebbtide-worker dead list --queue scans.dead --reason 'out of memory' -o json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.each(cmd.Context(), secrets, now(), func(_ *rabbitmq.DeadLetters, l dead.Letter) error { return o.print(cmd.OutOrStdout(), l) })
+		},
+	}
+	show := &cobra.Command{
+		Use: "show --queue QUEUE KEY", Short: "Show a message that failed, with its body and its result", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.keys = args
+			found := false
+			err := o.each(cmd.Context(), secrets, now(), func(_ *rabbitmq.DeadLetters, l dead.Letter) error {
+				found = true
+				return showLetter(cmd.OutOrStdout(), l, o.output)
+			})
+			if err == nil && !found {
+				err = fmt.Errorf("queue %q has no message with key %q", o.queue, args[0])
+			}
+			return err
+		},
+	}
+	var exchange, routingKey string
+	var really, incomplete bool
+	replay := &cobra.Command{
+		Use:   "replay --queue QUEUE --exchange EXCHANGE [--yes]",
+		Short: "Send messages that failed again",
+		Long: `replay sends messages again as their producers sent them, with their attempts counted anew, and takes each out of the queue once another
+queue has it: a second replay does not find it. Without --yes it says what it would do, and does nothing.
+
+A message that lost headers or its body to its reason, because both were too long together, is left alone without --incomplete.`,
+		Example: "  ebbtide-worker dead replay --queue scans.dead --exchange scans --reason 'licence server' --newer-than 2h --yes",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if exchange == "" && routingKey == "" {
+				return errors.New("--exchange: say where to, or the queue with --routing-key alone")
+			}
+			sent, skipped := 0, 0
+			err := o.each(cmd.Context(), secrets, now(), func(letters *rabbitmq.DeadLetters, l dead.Letter) error {
+				if l.Dropped != "" && !incomplete {
+					skipped++
+					return nil
+				}
+				if err := o.print(cmd.OutOrStdout(), l); err != nil {
+					return err
+				}
+				if really {
+					if err := letters.Replay(cmd.Context(), exchange, routingKey); err != nil {
+						return fmt.Errorf("replay %q, after %d others: %w", l.Key, sent, err)
+					}
+				}
+				sent++
+				return nil
+			})
+			did := "would be sent again; --yes does it"
+			if really {
+				did = "sent again"
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d messages %s, %d that are not whole were left\n", sent, did, skipped)
+			return err
+		},
+	}
+	replay.Flags().StringVar(&exchange, "exchange", "", "exchange to send to; default: the broker's own, where --routing-key names a queue")
+	replay.Flags().StringVar(&routingKey, "routing-key", "", "routing key to send with; default: each message's own")
+	replay.Flags().BoolVar(&really, "yes", false, "do it")
+	replay.Flags().BoolVar(&incomplete, "incomplete", false, "those too that lost a part to their reason")
+	for _, one := range []*cobra.Command{list, show, replay} {
+		o.addFlags(one)
+		parent.AddCommand(one)
+	}
+	return parent
+}
+
+// addFlags adds the flags that all of its commands have.
+func (o *deadOptions) addFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&o.queue, "queue", "", "queue of dead letters (required)")
+	flags.StringVar(&o.reason, "reason", "", "only those whose reason matches this regular expression")
+	flags.StringSliceVar(&o.keys, "key", nil, "only those with these keys, the ids of the messages")
+	flags.DurationVar(&o.newerThan, "newer-than", 0, "only those that failed within this time")
+	flags.DurationVar(&o.olderThan, "older-than", 0, "only those that failed longer ago than this")
+	flags.IntVar(&o.limit, "limit", 0, "look at no more than so many of those; 0: all")
+	flags.StringVarP(&o.output, "output", "o", "text", "text or json, an object a line")
+	flags.DurationVar(&o.connectTimeout, "connect-timeout", 10*time.Second, "how long to try to reach the broker")
+	if err := cmd.MarkFlagRequired("queue"); err != nil {
+		panic(err) // there is no such flag
+	}
+}
+
+// each calls visit with the letters that are asked for.
+func (o *deadOptions) each(ctx context.Context, secrets secret.Values, now time.Time, visit func(*rabbitmq.DeadLetters, dead.Letter) error) error {
+	filter := dead.Filter{Keys: o.keys}
+	if o.output != "text" && o.output != "json" {
+		return fmt.Errorf("--output %q: must be text or json", o.output)
+	}
+	if o.reason != "" {
+		var err error
+		if filter.Reason, err = regexp.Compile(o.reason); err != nil {
+			return fmt.Errorf("--reason: %w", err)
+		}
+	}
+	if o.newerThan > 0 {
+		filter.Since = now.Add(-o.newerThan)
+	}
+	if o.olderThan > 0 {
+		filter.Until = now.Add(-o.olderThan)
+	}
+	letters, err := rabbitmq.OpenDeadLetters(secrets[rabbitmq.URIVariable], o.queue, o.connectTimeout)
+	if err != nil {
+		return err
+	}
+	seen := 0
+	err = letters.Each(ctx, func(l dead.Letter) (bool, error) {
+		if !filter.Match(l) {
+			return true, nil
+		}
+		seen++
+		return o.limit == 0 || seen < o.limit, visit(letters, l)
+	})
+	return errors.Join(err, letters.Close())
+}
+
+// print writes a letter on a line. What a producer wrote is quoted, so that it can't write to the terminal.
+func (o *deadOptions) print(out io.Writer, l dead.Letter) error {
+	if o.output == "json" {
+		return json.NewEncoder(out).Encode(l)
+	}
+	died := "-"
+	if !l.Died.IsZero() {
+		died = l.Died.Format(time.RFC3339)
+	}
+	reason, _, _ := strings.Cut(l.Reason, "\n")
+	_, err := fmt.Fprintf(out, "%-20s  %q  %d bytes  %q\n", died, l.Key, l.Bytes, reason)
+	return err
+}
+
+// showLetter writes all of a letter: in text the body comes last, as it is.
+func showLetter(out io.Writer, l dead.Letter, form string) error {
+	if form == "json" {
+		return json.NewEncoder(out).Encode(struct {
+			dead.Letter
+			Body   []byte `json:"body"`
+			Result string `json:"result"`
+		}{l, l.Body, l.Result})
+	}
+	fmt.Fprintf(out, "key     %q\nreason  %q\n", l.Key, l.Reason)
+	for name, value := range l.Headers {
+		fmt.Fprintf(out, "header  %q = %q\n", name, value)
+	}
+	fmt.Fprintf(out, "result  %s\n\n", l.Result)
+	_, err := out.Write(l.Body)
+	return err
+}

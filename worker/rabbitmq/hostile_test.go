@@ -1,0 +1,188 @@
+package rabbitmq_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/ebbtide-dev/ebbtide/worker"
+)
+
+// hostile are messages that a producer may send, each of which once kept itself from being settled.
+func hostile() map[string]amqp.Publishing {
+	long := func(n int) string { return strings.Repeat("a", n) }
+	random := rand.New(rand.NewPCG(1, 2))
+	messages := map[string]amqp.Publishing{
+		"90 KB in a header":           {Headers: amqp.Table{"x": long(90_000)}},
+		"headers that fill a frame":   {Headers: amqp.Table{"x": long(65_000), "y": long(65_000)}},
+		"headers at the limit":        {Headers: amqp.Table{"x": long(65_000)}},
+		"many headers":                {Headers: amqp.Table{}},
+		"engines without end":         {Headers: amqp.Table{"ebbtide-engines": strings.Repeat("a,", 20_000)}},
+		"engines that are no names":   {Headers: amqp.Table{"ebbtide-engines": "\xff,<>"}},
+		"a timeout that is none":      {Headers: amqp.Table{"ebbtide-scan-timeout": "soon"}},
+		"an id that is no text":       {MessageId: "\xff\x00"},
+		"an id of 255 bytes":          {MessageId: long(255), CorrelationId: "\xfe" + long(254)},
+		"a date beyond dates":         {Timestamp: time.Unix(1<<55, 0)},
+		"counts of the worker's":      {Headers: amqp.Table{"ebbtide-attempt": int64(-1 << 62), "x-delivery-count": int64(-9)}},
+		"counts that overflow":        {Headers: amqp.Table{"ebbtide-attempt": int64(1<<63 - 1)}},
+		"a copy for its own queue":    {Headers: amqp.Table{"CC": []any{"scans"}}},
+		"deaths that it never died":   {Headers: amqp.Table{"x-death": []any{amqp.Table{"queue": "scans", "reason": "expired", "count": int64(9)}}}},
+		"every type":                  {Headers: amqp.Table{"a": nil, "b": []any{int8(1), amqp.Table{"c": amqp.Decimal{Scale: 1}}}, "d": []byte{0, 255}, "e": time.Unix(0, 0), "f": float32(1)}},
+		"a header's name that is odd": {Headers: amqp.Table{"=\x00\n\xff": "x"}},
+		"the worker's own headers":    {Headers: amqp.Table{"ebbtide-reason": long(60_000), "ebbtide-routing-key": long(300), "ebbtide-result": []byte{1}}},
+		"every property":              {ContentType: long(255), ContentEncoding: long(255), ReplyTo: long(255), Type: long(255), AppId: long(255), Headers: amqp.Table{"x": long(60_000)}},
+	}
+	for i := range 300 {
+		messages["many headers"].Headers[fmt.Sprint("h", i)] = "x"
+	}
+	text := func(n int) string {
+		b := make([]byte, random.IntN(n))
+		for i := range b {
+			b[i] = byte(random.Uint32())
+		}
+		return string(b)
+	}
+	for i := range 30 {
+		m := amqp.Publishing{MessageId: text(256), CorrelationId: text(256), ContentType: text(256), Timestamp: time.Unix(random.Int64(), 0), Headers: amqp.Table{}}
+		for range random.IntN(20) {
+			name := []string{text(128), "ebbtide-engines", "ebbtide-attempt", "ebbtide-scan-timeout", "x-delivery-count"}[random.IntN(5)]
+			m.Headers[name] = []any{text(1 << random.IntN(15)), random.Int64(), int32(random.Uint32()), text(9), nil}[random.IntN(5)]
+		}
+		messages[fmt.Sprint("arbitrary ", i)] = m
+	}
+	return messages
+}
+
+// Whatever is in a message, it ends within its attempts, and the message behind it is processed, however commands end.
+func TestIntegrationEveryMessageEnds(t *testing.T) {
+	b := newBench(t)
+	for _, script := range []string{"cat", "exit 75", "printf '\\001\\377\\\"' >&2; head -c 3000 /dev/zero >&2; exit 3"} {
+		t.Run(script, func(t *testing.T) {
+			b.declare(t)
+			messages := hostile()
+			for name, m := range messages {
+				m.Body = []byte(name)
+				if m.MessageId == "" {
+					m.MessageId = name
+				}
+				confirmation, err := b.channel.PublishWithDeferredConfirm("", "scans", true, false, m)
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				confirmation.Wait()
+			}
+			b.publish(t, "victim")
+			j := b.job("sh", "-c", script)
+			j.MaxMessages, j.MaxAttempts, j.IdleTimeout = 0, 2, 3*time.Second
+			j.RetryDelays = []time.Duration{200 * time.Millisecond}
+			j.ResultLimit = 16 << 10
+			got, err := j.run(t.Context())
+			if err != nil || got.Ended != "idle" {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			b.await(t, "scans", 0, 0)
+			if want := len(messages) + 1; got.Succeeded+got.DeadLettered != want {
+				t.Errorf("%+v, want %d ends", got, want)
+			}
+			ended := map[string]string{}
+			for range got.DeadLettered {
+				dead := b.take(t, "dead")
+				reason, _ := dead.Headers["ebbtide-reason"].(string)
+				if ended[string(dead.Body)] = reason; reason == "" || strings.Contains(reason, "worker was killed") && !strings.HasPrefix(string(dead.Body), "arbitrary") {
+					t.Errorf("%s: reason %q", dead.Body, reason)
+				}
+			}
+			for range got.Succeeded + got.DeadLettered {
+				b.result(t)
+			}
+			for name, want := range map[string]string{
+				"90 KB in a header":      "its headers have 9000",
+				"engines without end":    "header ebbtide-engines names 20001 engines: at most 64",
+				"a timeout that is none": "want a duration over 0, such as 90s",
+			} {
+				if !strings.Contains(ended[name], want) && !strings.Contains(ended[name], "its headers have") {
+					t.Errorf("%s: reason %q, want one with %q", name, ended[name], want)
+				}
+			}
+			if script == "cat" && got.Succeeded < 10 {
+				t.Errorf("%+v: hardly anything was scanned", got)
+			}
+		})
+	}
+}
+
+// Attempts are apart by a delay that grows, others are not held up meanwhile, and the dead letter says what the last one said.
+func TestIntegrationRetryDelays(t *testing.T) {
+	b := newBench(t)
+	b.declare(t)
+	b.publish(t, "one")
+	begin := time.Now()
+	j := b.job("sh", "-c", `[ $EBBTIDE_MESSAGE_ID = id-two ] && exit 0; echo "licence server down at $EBBTIDE_ROUTING_KEY $EBBTIDE_DELIVERY_COUNT" >&2; exit 75`)
+	j.MaxMessages, j.MaxAttempts, j.IdleTimeout = 4, 3, 20*time.Second
+	j.RetryDelays = []time.Duration{time.Second, 3 * time.Second}
+	time.AfterFunc(500*time.Millisecond, func() { b.publish(t, "two") })
+	got, err := j.run(t.Context())
+	if want := (worker.Summary{Messages: 4, Succeeded: 1, Retried: 2, DeadLettered: 1, Ended: "messages"}); err != nil || got != want {
+		t.Fatalf("%+v, %v; want %+v", got, err, want)
+	}
+	if took := time.Since(begin); took < 4*time.Second || took > 15*time.Second {
+		t.Errorf("three attempts took %s, want 4 s and a little", took)
+	}
+	dead := b.take(t, "dead")
+	if reason := dead.Headers["ebbtide-reason"]; reason !=
+		"the command exited with 75, which asks for another attempt: licence server down at scans 2; it was attempt 3 of 3" {
+		t.Errorf("reason %q", reason)
+	}
+	if dead.MessageId != "id-one" || dead.RoutingKey != "scans" || dead.Headers["x-death"] != nil || dead.Headers["ebbtide-attempt"] != nil {
+		t.Errorf("dead letter %q, routing key %q, headers %v", dead.MessageId, dead.RoutingKey, dead.Headers)
+	}
+}
+
+// A message whose command needs more memory goes to those who have it, once.
+func TestIntegrationLarger(t *testing.T) {
+	b := newBench(t)
+	b.declare(t)
+	if _, err := b.channel.QueueDeclare("large", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, "one")
+	j := b.job("sh", "-c", "exit 9")
+	j.Endings.Codes[9], j.queue.LargerQueue = worker.Larger, "large"
+	if got, err := j.run(t.Context()); err != nil || got.Retried != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	large := b.job("sh", "-c", "exit 9")
+	large.Endings.Codes[9], large.queue.LargerQueue, large.queue.Queue = worker.Larger, "large", "large"
+	if got, err := large.run(t.Context()); err != nil || got.DeadLettered != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if dead := b.take(t, "dead"); dead.Headers["ebbtide-reason"] != "the command exited with 9; no workers with more memory are set" {
+		t.Errorf("dead letter %v", dead.Headers)
+	}
+}
+
+// A scan that is longer than the broker's consumer_timeout runs to its end, once: this broker does not know x-consumer-timeout.
+func TestIntegrationConsumerTimeout(t *testing.T) {
+	b := newBench(t, "consumer_timeout = 2000")
+	b.declare(t)
+	// How often channels look; a minute otherwise.
+	if err := b.broker.Control(t.Context(), "eval", "application:set_env(rabbit, channel_tick_interval, 1000)."); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, "long", "after")
+	starts := t.TempDir() + "/starts"
+	j := b.job("sh", "-c", "echo x >> "+starts+"; sleep 5; wc -l < "+starts)
+	j.MaxAttempts, j.MaxMessages = 3, 1
+	got, err := j.run(t.Context())
+	if want := (worker.Summary{Messages: 1, Succeeded: 1, Ended: "messages"}); err != nil || got != want {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	if r := b.result(t); strings.TrimSpace(r.GetText()) != "1" || r.GetKey() != "id-long" {
+		t.Errorf("result %v: want one start", r)
+	}
+	b.await(t, "scans", 1, 0)
+}

@@ -162,6 +162,9 @@ func checkPolicy(t *testing.T, p *v1alpha1.ScalingPolicy) error {
 	folder := t.TempDir()
 	if c := p.Spec.Calendar; c != nil && c.Holidays != nil {
 		c.Holidays.ICS = v1alpha1.ValueSource{File: "holidays.ics"}
+		for i := range c.AdditionalHolidays {
+			c.AdditionalHolidays[i].ICS = v1alpha1.ValueSource{File: "holidays.ics"}
+		}
 		const ics = "BEGIN:VCALENDAR\r\nBEGIN:VEVENT\r\nSUMMARY:a day\r\nDTSTART;VALUE=DATE:20261228\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
 		if err := os.WriteFile(filepath.Join(folder, "holidays.ics"), []byte(ics), 0o600); err != nil {
 			return err

@@ -388,59 +388,119 @@ type Calendar struct {
 	// +kubebuilder:default=UTC
 	// +optional
 	TimeZone string `json:"timeZone,omitempty"`
+	// Weekend are the weekdays that are no business days. Default: Sat and Sun.
+	// +kubebuilder:validation:MaxItems=6
+	// +kubebuilder:validation:items:MaxLength=9
+	// +optional
+	Weekend []string `json:"weekend,omitempty"`
 	// Default limits hold outside every period.
 	// +optional
 	Default Limits `json:"default,omitempty"`
-	// Periods of the week or month. Where several overlap, floors and idle reserves take the maximum and caps the minimum.
+	// Periods of the week, month or year. Where several overlap, floors and idle reserves take the maximum and caps the
+	// minimum.
 	// +kubebuilder:validation:MaxItems=64
 	// +optional
 	Periods []Period `json:"periods,omitempty"`
-	// Exceptions are dates on which one period's limits hold all day, whatever the weekday.
+	// Exceptions are dates on which something else holds, whatever the weekday. Where several share a date the first in
+	// the list holds.
 	// +kubebuilder:validation:MaxItems=128
 	// +optional
 	Exceptions []Exception `json:"exceptions,omitempty"`
 	// Holidays are the dates of an iCalendar file. They are no business days either.
 	// +optional
 	Holidays *Holidays `json:"holidays,omitempty"`
+	// AdditionalHolidays are those of more files, or of other events of the same one. On a date that several name the
+	// first holds, and holidays before all of these.
+	// +kubebuilder:validation:MaxItems=15
+	// +optional
+	AdditionalHolidays []Holidays `json:"additionalHolidays,omitempty"`
 }
 
-// Holidays are dates on which one period's limits hold all day.
+// Holidays are dates of an iCalendar file, on which something else holds in place of the periods that start on them: set
+// one of use, limits and sameAs, or periods, or one of the first and periods.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.use) != has(self.limits)",message="set either use or limits"
+// +kubebuilder:validation:XValidation:rule="[has(self.use), has(self.limits), has(self.sameAs)].filter(set, set).size() == 1 || has(self.periods) && !has(self.use) && !has(self.limits) && !has(self.sameAs)",message="set either use, limits or sameAs, or periods"
 type Holidays struct {
 	// ICS is an iCalendar file (RFC 5545). Every date that one of its events touches is a holiday; recurrences count,
 	// cancelled events do not.
 	ICS ValueSource `json:"ics"`
-	// Use names the period whose limits hold. Set either use or limits.
+	// Only chooses events of the file. Default: all.
+	// +optional
+	Only *HolidayFilter `json:"only,omitempty"`
+	// Except leaves events out. Default: none.
+	// +optional
+	Except *HolidayFilter `json:"except,omitempty"`
+	// Strict refuses a file with an event that is not understood. By default that event is skipped, and the condition
+	// HolidaysRead says why.
+	// +optional
+	Strict bool `json:"strict,omitempty"`
+	// Use names the period whose limits hold all day.
 	// +kubebuilder:validation:MaxLength=63
 	// +optional
 	Use string `json:"use,omitempty"`
-	// Limits that hold. Set either use or limits.
+	// Limits that hold all day.
 	// +optional
 	Limits *Limits `json:"limits,omitempty"`
+	// SameAs is the weekday whose periods hold (Sun), or usual for the day's own.
+	// +kubebuilder:validation:MaxLength=9
+	// +optional
+	SameAs string `json:"sameAs,omitempty"`
+	// Periods are hours of these dates. They beat all else; at other hours sameAs, use or limits hold, or else the
+	// default limits.
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	Periods []SpecialHours `json:"periods,omitempty"`
 }
 
-// Period is a part of the week, or of the month, with limits of its own.
+// HolidayFilter chooses events of an iCalendar file. An event must match each field that is set. Case does not matter.
+type HolidayFilter struct {
+	// Categories of which an event must have one (CATEGORIES).
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=100
+	// +optional
+	Categories []string `json:"categories,omitempty"`
+	// Summaries of which an event's (SUMMARY) must contain one.
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=100
+	// +optional
+	Summaries []string `json:"summaries,omitempty"`
+	// Transparency chooses events that show as busy (Opaque) or as free (Transparent).
+	// +kubebuilder:validation:Enum=Opaque;Transparent
+	// +optional
+	Transparency string `json:"transparency,omitempty"`
+}
+
+// Period is a part of the week, month or year, with limits of its own.
 type Period struct {
 	// Name of the period, unique in the calendar.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
 	// Days on which the period starts, any of: a weekday (Mon or Monday); a range of them (Mon-Fri; it may wrap: Fri-Mon);
-	// a day of the month (day 15); first, second, third, fourth, fifth or last followed by a weekday (first Monday), by
-	// day (last day) or by business day (last business day), which is one from Monday to Friday that is no holiday.
-	// Empty: every day.
+	// days of the month (day 15, day 1-5); first, second, third, fourth, fifth or last followed by a weekday (first
+	// Monday), by day (last day) or by business day (last business day); days before the last (last day -2, last business
+	// day -1); business day for each of them, which is a day of neither the weekend nor the holidays; a date, or dates,
+	// with or without a year (2026-12-24, 12-24, 12-24 to 12-31). Case does not matter. Empty: every day.
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=32
 	// +optional
 	Days []string `json:"days,omitempty"`
+	// Months of those days: Mar, or Nov-Feb. Empty: all.
+	// +kubebuilder:validation:MaxItems=12
+	// +kubebuilder:validation:items:MaxLength=20
+	// +optional
+	Months []string `json:"months,omitempty"`
+	// Weeks of those days. Unset: all.
+	// +optional
+	Weeks *Weeks `json:"weeks,omitempty"`
 	// From is the local time HH:MM at which the period starts. Default: 00:00.
 	// +kubebuilder:validation:Pattern=`^([01][0-9]|2[0-3]):[0-5][0-9]$`
 	// +optional
 	From string `json:"from,omitempty"`
-	// To is the local time HH:MM at which it ends, 24:00 included. Earlier than from: it ends on the next day.
-	// Default: 24:00.
-	// +kubebuilder:validation:Pattern=`^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$`
+	// To is the local time HH:MM at which it ends, 24:00 included. At or before from: on the next day. On a later day:
+	// "06:00 +2" is two days after the start; "Mon 06:00" is the Monday after it, where days name one weekday. Default:
+	// 24:00.
+	// +kubebuilder:validation:Pattern=`^([A-Za-z]{3,9} )?(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)( \+([1-9]|[12][0-9]|3[01]))?$`
 	// +optional
 	To string `json:"to,omitempty"`
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="must be from 0s to 24h"
@@ -451,12 +511,51 @@ type Period struct {
 	Limits Limits `json:"limits"`
 }
 
-// Exception is a range of dates on which a period's limits hold all day.
+// Weeks are every nth week, from Monday to Sunday.
+type Weeks struct {
+	// Every is n: 2 for every other week.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=52
+	Every int32 `json:"every"`
+	// From is a date (2026-01-05) in one of them, from which they are counted in both directions.
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$`
+	From string `json:"from"`
+}
+
+// SpecialHours are hours of an exception or of a holiday.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.use) != has(self.limits)",message="set either use or limits"
+type SpecialHours struct {
+	// From is the local time HH:MM at which they start. Default: 00:00.
+	// +kubebuilder:validation:Pattern=`^([01][0-9]|2[0-3]):[0-5][0-9]$`
+	// +optional
+	From string `json:"from,omitempty"`
+	// To is when they end, as of a period. Default: 24:00.
+	// +kubebuilder:validation:Pattern=`^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)( \+([1-9]|[12][0-9]|3[01]))?$`
+	// +optional
+	To string `json:"to,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="must be from 0s to 24h"
+	// LeadTime starts them this much earlier.
+	// +optional
+	LeadTime *metav1.Duration `json:"leadTime,omitempty"`
+	// Use names the period whose limits hold. Set either use or limits.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Use string `json:"use,omitempty"`
+	// Limits that hold. Set either use or limits.
+	// +optional
+	Limits *Limits `json:"limits,omitempty"`
+}
+
+// Exception is a range of dates on which something else holds in place of the periods that start on them: set one of use,
+// limits and sameAs, or periods, or one of the first and periods. Where exceptions share dates the first in the list holds;
+// one that never holds is refused.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.use), has(self.limits), has(self.sameAs)].filter(set, set).size() == 1 || has(self.periods) && !has(self.use) && !has(self.limits) && !has(self.sameAs)",message="set either use, limits or sameAs, or periods"
 type Exception struct {
 	// Name of the exception, shown in decisions.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
 	// From is the first date: 2026-12-24, or 12-24 for every year.
 	// +kubebuilder:validation:Pattern=`^([0-9]{4}-)?(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$`
@@ -465,13 +564,23 @@ type Exception struct {
 	// +kubebuilder:validation:Pattern=`^([0-9]{4}-)?(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$`
 	// +optional
 	To string `json:"to,omitempty"`
-	// Use names the period whose limits hold. Set either use or limits.
+	// Use names the period whose limits hold all day.
 	// +kubebuilder:validation:MaxLength=63
 	// +optional
 	Use string `json:"use,omitempty"`
-	// Limits that hold. Set either use or limits.
+	// Limits that hold all day.
 	// +optional
 	Limits *Limits `json:"limits,omitempty"`
+	// SameAs is the weekday whose periods hold (Fri), or usual for the day's own. With a weekday that is a business day
+	// these dates are business days too.
+	// +kubebuilder:validation:MaxLength=9
+	// +optional
+	SameAs string `json:"sameAs,omitempty"`
+	// Periods are hours of these dates. They beat all else; at other hours sameAs, use or limits hold, or else the
+	// default limits.
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	Periods []SpecialHours `json:"periods,omitempty"`
 }
 
 // Outage says what holds while the backlog can't be read.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -19,14 +20,18 @@ import (
 type explanation struct {
 	Policy string    `json:"policy"`
 	At     time.Time `json:"at"`
-	Limits limits    `json:"limits"`
-	Target int32     `json:"target"`
+	// Note says what a time was taken for that clocks skip or show twice.
+	Note   string `json:"note,omitempty"`
+	Limits limits `json:"limits"`
+	Target int32  `json:"target"`
 	// Demand is what the work asks for, limits aside; InFlight the messages that are worked on.
 	Demand      int64    `json:"demand"`
 	InFlight    int64    `json:"inFlight"`
 	Constraint  string   `json:"constraint"`
 	Reason      string   `json:"reason"`
 	NextChanges []change `json:"nextChanges"`
+	// Holidays are what each of the policy's files has.
+	Holidays []coverage `json:"holidays,omitempty"`
 }
 
 type limits struct {
@@ -99,11 +104,13 @@ how the week looks. It reads the policy's file and asks no broker and no cluster
 		}
 		explained := make([]explanation, len(policies))
 		for i, p := range policies {
-			now, err := instant("--at", at, p.TimeZone)
+			read, err := readInstant("--at", at, p.TimeZone)
 			if err != nil {
 				return err
 			}
+			now := read.Time
 			explained[i] = explain(p, now, seen, serviceTime, changes)
+			explained[i].Note = read.Note
 			if svg != "" {
 				if err := os.WriteFile(svg, []byte(report.Calendar(p.Calendar, monday(now))), 0o644); err != nil { //nolint:gosec // a picture for all
 					return fmt.Errorf("--svg: %w", err)
@@ -121,18 +128,24 @@ how the week looks. It reads the policy's file and asks no broker and no cluster
 
 // instant reads the value of a flag: now when it is empty.
 func instant(flag, text string, zone *time.Location) (time.Time, error) {
+	read, err := readInstant(flag, text, zone)
+	return read.Time, err
+}
+
+// readInstant is instant with what is to be said of it.
+func readInstant(flag, text string, zone *time.Location) (calendar.Reading, error) {
 	if text == "" {
-		return time.Now().In(zone).Truncate(time.Second), nil
+		return calendar.Reading{Time: time.Now().In(zone).Truncate(time.Second)}, nil
 	}
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		return t.In(zone), nil
+		return calendar.Reading{Time: t.In(zone)}, nil
 	}
-	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, text, zone); err == nil {
-			return t, nil
+	for _, layout := range []string{"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return calendar.ReadClock(zone, t), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%s %q: want an instant as 2026-11-27T18:55:00+01:00, or a local time as 2026-11-27T18:55", flag, text)
+	return calendar.Reading{}, fmt.Errorf("%s %q: want an instant as 2026-11-27T18:55:00+01:00, or a local time as 2026-11-27T18:55", flag, text)
 }
 
 func explain(p *policy.Policy, now time.Time, seen sizing.Observation, serviceTime time.Duration, changes int) explanation {
@@ -141,6 +154,9 @@ func explain(p *policy.Policy, now time.Time, seen sizing.Observation, serviceTi
 	e := explanation{
 		Policy: p.Name.String(), At: now, Limits: limitsOf(d.Limits), Target: d.Target, Demand: d.Demand, InFlight: d.InFlight,
 		Constraint: string(d.Constraint), Reason: d.Reason, NextChanges: []change{},
+	}
+	for _, file := range p.Calendar.Holidays() {
+		e.Holidays = append(e.Holidays, coverageOf(file, now))
 	}
 	for t := now; len(e.NextChanges) < changes; {
 		next, l, ok := p.Calendar.NextChange(t)
@@ -156,10 +172,21 @@ func explain(p *policy.Policy, now time.Time, seen sizing.Observation, serviceTi
 func printExplanation(t *table, e explanation, p *policy.Policy, colours bool) {
 	const layout = "Mon 2 Jan 2006 15:04 MST"
 	t.row("POLICY", e.Policy)
-	t.row("AT", e.At.Format(layout))
+	at := e.At.Format(layout)
+	if e.Note != "" {
+		at += ": " + e.Note
+	}
+	t.row("AT", at)
 	t.row("PERIOD", fmt.Sprintf("%s: %s", e.Limits.Period, e.Limits))
 	t.row("TARGET", fmt.Sprintf("%d (%s)", e.Target, e.Constraint))
 	t.row("WHY", e.Reason)
+	for i, h := range e.Holidays {
+		title := ""
+		if i == 0 {
+			title = "HOLIDAYS"
+		}
+		t.row(title, h)
+	}
 	for i, c := range e.NextChanges {
 		title := ""
 		if i == 0 {
@@ -173,25 +200,37 @@ func printExplanation(t *table, e explanation, p *policy.Policy, colours bool) {
 	}
 }
 
-// strip is the week of an instant, a row a day and a character for each half hour: floor and idle reserve as the height of a bar.
+// strip is the week of an instant, a row a day and a character for each half hour: floor and idle reserve as the height of a bar; and
+// where caps differ, a second picture of them.
 func strip(c *calendar.Calendar, now time.Time, colours bool) []string {
+	start := monday(now)
+	warm, highest := func(l calendar.Limits) int32 { return max(l.MinReplicas, l.IdleReplicas) }, int32(1)
+	limit, most, least := func(l calendar.Limits) int32 { return l.MaxReplicas }, int32(1), int32(math.MaxInt32)
+	for _, span := range c.Timeline(start, start.AddDate(0, 0, 7)) {
+		highest = max(highest, warm(span.Limits))
+		most, least = max(most, limit(span.Limits)), min(least, limit(span.Limits))
+	}
+	rows := picture(c, now, colours, fmt.Sprintf("warm replicas, up to %d", highest), highest, warm)
+	if least < most {
+		rows = append(rows, "")
+		rows = append(rows, picture(c, now, colours, fmt.Sprintf("cap, from %d to %d", least, most), most, limit)...)
+	}
+	return rows
+}
+
+func picture(c *calendar.Calendar, now time.Time, colours bool, title string, highest int32, height func(calendar.Limits) int32) []string {
 	const halfHours = 48
 	bars := []rune("·▁▂▃▄▅▆▇█")
 	start := monday(now)
-	warm := func(l calendar.Limits) int32 { return max(l.MinReplicas, l.IdleReplicas) }
-	highest := int32(1)
-	for _, span := range c.Timeline(start, start.AddDate(0, 0, 7)) {
-		highest = max(highest, warm(span.Limits))
-	}
-	rows := []string{fmt.Sprintf("WEEK  0     3     6     9     12    15    18    21      warm replicas, up to %d", highest)}
+	rows := []string{"WEEK  0     3     6     9     12    15    18    21      " + title}
 	for d := range 7 {
 		day := start.AddDate(0, 0, d)
 		var row strings.Builder
 		row.WriteString(day.Format("Mon") + "   ")
 		for h := range halfHours {
 			at := time.Date(day.Year(), day.Month(), day.Day(), h/2, h%2*30, 0, 0, day.Location())
-			level := int(warm(c.Limits(at))) * (len(bars) - 1)
-			bar := string(bars[(level+int(highest)-1)/int(highest)])
+			level := int64(height(c.Limits(at))) * int64(len(bars)-1)
+			bar := string(bars[(level+int64(highest)-1)/int64(highest)])
 			if isNow := !now.Before(at) && now.Before(at.Add(30*time.Minute)); isNow && colours {
 				bar = "\x1b[7m" + bar + "\x1b[0m"
 			}

@@ -87,7 +87,7 @@ spec:
 		"to":                         {`to: "19:00"`, `to: "24:30"`, "spec.calendar.periods[0].to", false},
 		"floor above cap":            {`maxReplicas: 40`, `maxReplicas: 4`, "minReplicas must not exceed maxReplicas", false},
 		"exception's date":           {`from: 12-24`, `from: 24-12`, "spec.calendar.exceptions[0].from", false},
-		"exception's use and limits": {`use: night`, `use: night, limits: {}`, "set either use or limits", false},
+		"exception's use and limits": {`use: night`, `use: night, limits: {}`, "set either use", false},
 		"no name":                    {`name: workday`, `name: ""`, "spec.calendar.periods[0].name", false},
 		"time zone":                  {`Europe/Prague`, `Prague`, "", true},
 		"day":                        {`[Mon-Fri]`, `[Mo]`, "", true},

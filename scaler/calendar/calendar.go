@@ -3,18 +3,22 @@
 // It is pure: no clock is read and nothing is done but arithmetic. Times of a calendar are wall-clock times in a named
 // zone; instants are absolute. Invariants:
 //
-//   - periods are half-open, so at every instant each period is either in force or not, and back-to-back periods
-//     neither overlap nor leave a gap;
+//   - periods are half-open, so at every instant each period is either in force or not;
 //   - a wall-clock time that a clock change skips means the instant of the change; one that happens twice means the
-//     first for a start and the second for an end, so that a change never loses or doubles a period;
-//   - an exception beats a holiday beats a period beats the default; where periods overlap, floors and idle reserves
-//     take the maximum and caps the minimum.
+//     first for a start and the second for an end, so that a change never loses or doubles a period. A period that
+//     starts where another ends starts at that end, so that back-to-back periods neither overlap nor leave a gap;
+//   - a period belongs, whole, to the day on which it starts: its lead time and its hours after midnight too. On a
+//     special day (an exception, or else a holiday) the periods that start on it are replaced;
+//   - what a period leaves out is the default's, what it states replaces it; where periods overlap, floors and idle
+//     reserves take the maximum and caps the minimum;
+//   - whatever an author writes, compiling it and every question take bounded work.
 //
 // Limits do not change but at a few instants of a day. Those of the day asked for last are kept, so that asking again
 // costs some nanoseconds.
 package calendar
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -38,32 +42,69 @@ const DefaultPeriod = "default"
 // Calendar is a compiled calendar, safe for concurrent use. Make one with New.
 type Calendar struct {
 	zone       *time.Location
+	weekend    [7]bool
 	ceiling    int32 // no cap goes beyond it
 	base       Limits
 	periods    []period
 	exceptions []exception
-	holidays   *Holidays // nil: none
-	onHoliday  Bounds
+	holidays   []holidayRule
+	reach      int  // on how many days after its own a period may still be in force
+	leads      bool // one starts before its own day
+	business   bool // business days matter
 
 	today  atomic.Pointer[spans]  // of the day that Limits was asked for last
 	change atomic.Pointer[change] // that NextChange found last
 }
 
-// period is one part of the week or month.
+// period is one part of the week, month or year.
 type period struct {
-	name     string
-	days     days // on which it starts
-	from, to int  // minutes after the midnight that the day starts with; to > from, past 1440 on the next day
-	lead     time.Duration
-	limits   Bounds
+	days days // on which it starts
+	hours
+	limits Limits
 }
 
-// exception is a range of dates, both included, with limits that hold all day.
+// hours of a day, in minutes after the midnight that it starts with; to > from, past 1440 on a later day.
+type hours struct {
+	from, to int
+	lead     time.Duration
+}
+
+// exception is a range of dates with a plan of its own.
 type exception struct {
-	name     string
-	from, to date
-	yearly   bool
-	limits   Bounds
+	dateRange
+	special
+}
+
+// holidayRule is a plan for the holidays of a file.
+type holidayRule struct {
+	days *Holidays
+	special
+}
+
+// special is what holds on a day in place of its periods.
+type special struct {
+	name    string // of an exception; a holiday has that of its day
+	allDay  *Limits
+	usual   bool // the day's own periods hold
+	sameAs  bool // a weekday's do
+	weekday time.Weekday
+	hours   []period
+}
+
+// rank says which of several things in force at an instant counts: the highest.
+type rank int
+
+const (
+	rankDay    rank = iota + 1 // a special day's limits, all day
+	rankPeriod                 // periods
+	rankHours                  // a special day's hours
+)
+
+// entry is in force at given hours of the day that it starts on.
+type entry struct {
+	hours
+	rank   rank
+	limits Limits
 }
 
 // Limits returns the limits in force at t.
@@ -73,43 +114,33 @@ func (c *Calendar) Limits(t time.Time) Limits {
 			return limits
 		}
 	}
-	day := dateOf(t.In(c.zone))
-	today := c.spansOf(day)
-	limits, ok := today.at(t)
-	if !ok { // clocks were put back over midnight: the date showed twice
-		today = c.spansOf(day.add(1))
-		if limits, ok = today.at(t); !ok {
-			return c.compute(t)
-		}
-	}
-	c.today.Store(today)
+	today := c.spansOf(&planner{c: c}, c.dayOf(t))
+	c.today.Store(&today)
+	limits, _ := today.at(t)
 	return limits
 }
 
-// compute works the limits at t out.
-func (c *Calendar) compute(t time.Time) Limits {
-	today := dateOf(t.In(c.zone))
-	for i := range c.exceptions {
-		if e := &c.exceptions[i]; e.holds(today) {
-			return c.limits(e.name, e.limits)
-		}
+// dayOf is the day that an instant belongs to: it starts at its last midnight.
+func (c *Calendar) dayOf(t time.Time) day {
+	d := dayIn(t.In(c.zone))
+	for t.Before(c.startOf(d)) {
+		d--
 	}
-	if name, is := c.holidays.on(today); is {
-		return c.limits(name, c.onHoliday)
+	for !t.Before(c.startOf(d + 1)) {
+		d++
 	}
-	limits, some := c.base, false
-	for i := range c.periods {
-		p := &c.periods[i]
-		if !c.inForce(p, t, today) {
-			continue
-		}
-		if !some {
-			limits, some = c.limits(p.name, p.limits), true
-			continue
-		}
-		limits = limits.and(c.limits(p.name, p.limits))
+	return d
+}
+
+func (c *Calendar) startOf(d day) time.Time { return wall(c.zone, d, 0, last) }
+
+// Holidays are those of each of the calendar's files.
+func (c *Calendar) Holidays() []*Holidays {
+	var files []*Holidays
+	for _, h := range c.holidays {
+		files = append(files, h.days)
 	}
-	return limits
+	return files
 }
 
 // Span is a time with constant limits: [From, To).
@@ -130,164 +161,215 @@ func (s spans) at(t time.Time) (Limits, bool) {
 	return Limits{}, false
 }
 
-// spansOf returns the spans between a day's first midnight and the next day's.
-func (c *Calendar) spansOf(day date) *spans {
-	instants := c.boundaries(day)
+// interval is an entry's, in instants.
+type interval struct {
+	from, to time.Time
+	rank     rank
+	limits   Limits
+}
+
+// spansOf returns the spans of a day; none of one that clocks skip.
+func (c *Calendar) spansOf(p *planner, d day) spans {
+	begin, end := c.startOf(d), c.startOf(d+1)
+	if !begin.Before(end) {
+		return nil
+	}
+	var active []interval
+	at := []time.Time{begin, end}
+	after := day(1) // where midnight comes twice, hours may start at the first
+	if c.leads {
+		after = 2 // a day may have been skipped
+	}
+	for on := d - day(c.reach) - 1; on <= d+after; on++ {
+		for _, e := range p.plan(on) {
+			i := c.interval(p, on, e)
+			if !i.from.Before(end) || !begin.Before(i.to) || !i.from.Before(i.to) {
+				continue
+			}
+			active = append(active, i)
+			for _, edge := range [2]time.Time{i.from, i.to} {
+				if edge.After(begin) && edge.Before(end) {
+					at = append(at, edge)
+				}
+			}
+		}
+	}
+	slices.SortFunc(at, time.Time.Compare)
 	var list spans
-	for i := range len(instants) - 1 {
-		from, to := instants[i], instants[i+1]
+	for i := range len(at) - 1 {
+		from, to := at[i], at[i+1]
 		if !from.Before(to) {
 			continue
 		}
-		limits := c.compute(from)
+		limits := c.merge(active, from)
 		if n := len(list); n > 0 && list[n-1].Limits == limits {
 			list[n-1].To = to
 			continue
 		}
 		list = append(list, Span{From: from, To: to, Limits: limits})
 	}
-	return &list
+	return list
 }
 
-// boundaries returns, in the order of time, the instants of a day at which limits may change: its start, where periods
-// begin and end that start on it, on the day before (overnight) or on the day after (lead time), where clocks change,
-// and last the next day's start.
-func (c *Calendar) boundaries(day date) []time.Time {
-	midnight, nextMidnight := wall(c.zone, day, 0, first), wall(c.zone, day.add(1), 0, first)
-	at := []time.Time{midnight, nextMidnight}
-	add := func(instant time.Time) {
-		if instant.After(midnight) && instant.Before(nextMidnight) {
-			at = append(at, instant)
-		}
-	}
-	// Where clocks are put back over midnight, a date ends twice.
-	add(wall(c.zone, day, 0, last))
-	if _, jump := midnight.In(c.zone).ZoneBounds(); !jump.IsZero() {
-		add(jump)
-	}
-	for i := range c.periods {
-		p := &c.periods[i]
-		for offset := -1; offset <= 1; offset++ {
-			if d := day.add(offset); p.days.include(d, c.holidays) {
-				start, end := p.bounds(d, c.zone)
-				add(start)
-				add(end)
-			}
-		}
-	}
-	slices.SortFunc(at, time.Time.Compare)
-	return at
-}
-
-// change is the next change after any instant of [from, at).
-type change struct {
-	from, at time.Time
-	limits   Limits
-	exists   bool // false: no change until at
-}
-
-// NextChange returns the first instant after t at which limits change, and the limits from then on; false when they do
-// not change within eight years.
-func (c *Calendar) NextChange(t time.Time) (time.Time, Limits, bool) {
-	known := c.change.Load()
-	if known == nil || t.Before(known.from) || !t.Before(known.at) {
-		known = c.findChange(t)
-		c.change.Store(known)
-	}
-	if !known.exists {
-		return time.Time{}, Limits{}, false
-	}
-	return known.at, known.limits, true
-}
-
-// findChange looks at every day of a cycle of the periods, and then only at those that exceptions and holidays touch:
-// what did not change in a whole cycle can't change without them.
-func (c *Calendar) findChange(t time.Time) *change {
-	now, day := c.Limits(t), dateOf(t.In(c.zone))
-	found := func(d date) *change {
-		day := *c.spansOf(d)
-		if len(day) == 0 { // clocks skipped it
-			day = *c.spansOf(d.add(1))
-		}
-		for _, span := range day {
-			if span.From.After(t) && span.Limits != now {
-				return &change{from: t, at: span.From, limits: span.Limits, exists: true}
-			}
-		}
-		return nil
-	}
-	horizon := day.add(searchDays)
-	if len(c.periods) > 0 {
-		for i := range c.cycleDays() {
-			if next := found(day.add(i)); next != nil {
-				return next
-			}
-		}
-	}
-	for _, d := range c.specialDays(day, horizon) {
-		if next := found(d); next != nil {
-			return next
-		}
-	}
-	return &change{from: t, at: wall(c.zone, horizon, 0, first)}
-}
-
-// searchDays is how far NextChange looks: two leap days can be eight years apart.
-const searchDays = 8*366 + 2
-
-// cycleDays is how long it takes until periods have been in force in every way that they can be: a week and a day, and
-// with days of the month the three months until a fifth weekday comes, and a day.
-func (c *Calendar) cycleDays() int {
-	for i := range c.periods {
-		if len(c.periods[i].days.monthly) > 0 {
-			return 94
-		}
-	}
-	return 8
-}
-
-// specialDays returns, in order and from a day before the first given one, the days on which an exception or a holiday
-// starts or has just ended.
-func (c *Calendar) specialDays(from, to date) []date {
-	var list []date
-	add := func(begin, end date) {
-		for _, d := range [2]date{begin, end.add(1)} {
-			if !d.before(from) && d.before(to) {
-				list = append(list, d)
-			}
-		}
-	}
-	for i := range c.exceptions {
-		e := &c.exceptions[i]
-		if !e.yearly {
-			add(e.from, e.to)
+// merge makes limits of what is in force at an instant.
+func (c *Calendar) merge(active []interval, t time.Time) Limits {
+	limits, highest := c.base, rank(0)
+	var names []string
+	for i := range active {
+		a := &active[i]
+		if t.Before(a.from) || !t.Before(a.to) || a.rank < highest {
 			continue
 		}
-		for year := from.year - 1; year <= to.year; year++ {
-			add(e.from.in(year), e.to.in(year))
+		if a.rank > highest {
+			highest, limits, names = a.rank, a.limits, []string{a.limits.Period}
+			continue
+		}
+		if !slices.Contains(names, a.limits.Period) {
+			names = append(names, a.limits.Period)
+		}
+		limits.MinReplicas = max(limits.MinReplicas, a.limits.MinReplicas)
+		limits.IdleReplicas = max(limits.IdleReplicas, a.limits.IdleReplicas)
+		limits.MaxReplicas = min(limits.MaxReplicas, a.limits.MaxReplicas)
+	}
+	if len(names) > 1 { // in the order of the calendar, whichever day they started on
+		slices.SortFunc(names, func(a, b string) int { return cmp.Compare(c.indexOf(a), c.indexOf(b)) })
+		limits.Period = strings.Join(names, "+")
+	}
+	return limits
+}
+
+func (c *Calendar) indexOf(name string) int {
+	return slices.IndexFunc(c.periods, func(p period) bool { return p.limits.Period == name })
+}
+
+// interval is when an entry of a day is in force.
+func (c *Calendar) interval(p *planner, d day, e entry) interval {
+	if e.rank == rankDay {
+		return interval{c.startOf(d), c.startOf(d + 1), e.rank, e.limits}
+	}
+	start := wall(c.zone, d, e.from, first)
+	if again := wall(c.zone, d, e.from, last); again.After(start) && p.endsAt(d, e.from) {
+		start = again
+	}
+	return interval{start.Add(-e.lead), wall(c.zone, d, e.to, last), e.rank, e.limits}
+}
+
+// planner works plans of days out, and keeps what it needs of a month for the next day.
+type planner struct {
+	c      *Calendar
+	months map[month]*monthPlan
+}
+
+// monthPlan has the days of a month on which each period starts, and those on which it starts whatever their weekday.
+type monthPlan struct{ starts, monthly []monthMask }
+
+// plan is what starts on a day.
+func (p *planner) plan(d day) []entry {
+	s, name := p.c.specialOn(d)
+	var list []entry
+	if s != nil && !s.usual && !s.sameAs {
+		all := p.c.base
+		if s.allDay != nil {
+			all = *s.allDay
+		}
+		all.Period = name
+		list = append(list, entry{hours{0, minutesOfDay, 0}, rankDay, all})
+	} else {
+		for i := range p.c.periods {
+			if period := &p.c.periods[i]; p.starts(i, d, s) {
+				list = append(list, entry{period.hours, rankPeriod, period.limits})
+			}
 		}
 	}
-	if c.holidays != nil {
-		for d := range c.holidays.names {
-			add(d, d)
+	if s != nil {
+		for i := range s.hours {
+			limits := s.hours[i].limits
+			limits.Period = name
+			list = append(list, entry{s.hours[i].hours, rankHours, limits})
 		}
 	}
-	slices.SortFunc(list, date.compare)
 	return list
 }
 
-// Timeline returns the spans that make up [from, to).
-func (c *Calendar) Timeline(from, to time.Time) []Span {
-	var list []Span
-	for at := from; at.Before(to); {
-		span := Span{From: at, To: to, Limits: c.Limits(at)}
-		if next, _, ok := c.NextChange(at); ok && next.Before(to) {
-			span.To = next
-		}
-		list = append(list, span)
-		at = span.To
+// starts reports whether a period starts on a day, or would if that were another weekday.
+func (p *planner) starts(i int, d day, s *special) bool {
+	year, m, n := d.civil()
+	plan := p.monthPlan(month{year, m})
+	if s == nil || !s.sameAs {
+		return plan.starts[i].has(n)
 	}
-	return list
+	days := &p.c.periods[i].days
+	return plan.monthly[i].has(n) || days.weekdays[s.weekday] && days.months[m] && days.inWeek(d)
+}
+
+func (p *planner) monthPlan(m month) *monthPlan {
+	if known := p.months[m]; known != nil {
+		return known
+	}
+	if p.months == nil || len(p.months) > 4 {
+		p.months = map[month]*monthPlan{}
+	}
+	plan := &monthPlan{starts: make([]monthMask, len(p.c.periods)), monthly: make([]monthMask, len(p.c.periods))}
+	business := monthMask(0)
+	if p.c.business {
+		business = p.c.businessDays(m)
+	}
+	for i := range p.c.periods {
+		plan.starts[i], plan.monthly[i] = p.c.periods[i].days.inMonth(m, business)
+	}
+	p.months[m] = plan
+	return plan
+}
+
+// endsAt reports whether something that is no special day's limits ends so many minutes after a day's midnight.
+func (p *planner) endsAt(d day, minutes int) bool {
+	for back := range p.c.reach + 1 {
+		for _, e := range p.plan(d - day(back)) {
+			if e.rank != rankDay && e.to == minutes+back*minutesOfDay {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// specialOn is what replaces a day's periods, and what it is called; nil if nothing does.
+func (c *Calendar) specialOn(d day) (*special, string) {
+	for i := range c.exceptions {
+		if e := &c.exceptions[i]; e.has(d) {
+			return &e.special, e.name
+		}
+	}
+	for i := range c.holidays {
+		if name, is := c.holidays[i].days.on(d); is {
+			return &c.holidays[i].special, name
+		}
+	}
+	return nil, ""
+}
+
+// businessDays are those of a month: weekdays that are neither of the weekend nor holidays. A day that is the same as a weekday
+// is a business day if that is one.
+func (c *Calendar) businessDays(m month) monthMask {
+	var mask monthMask
+	for n := range m.length() {
+		d := m.first() + day(n)
+		is := !c.weekend[d.weekday()] && !c.isHoliday(d)
+		if s, _ := c.specialOn(d); s != nil && s.sameAs {
+			is = !c.weekend[s.weekday]
+		}
+		if is {
+			mask |= 1 << (n + 1)
+		}
+	}
+	return mask
+}
+
+func (c *Calendar) isHoliday(d day) bool {
+	return slices.ContainsFunc(c.holidays, func(r holidayRule) bool {
+		_, is := r.days.on(d)
+		return is
+	})
 }
 
 // limits are those of bounds: what they leave out is the default's, and what they state replaces it. Only the ceiling
@@ -299,49 +381,4 @@ func (c *Calendar) limits(name string, b Bounds) Limits {
 		IdleReplicas: ptr.Deref(b.IdleReplicas, c.base.IdleReplicas),
 		MaxReplicas:  min(ptr.Deref(b.MaxReplicas, c.base.MaxReplicas), c.ceiling),
 	}
-}
-
-// and returns the limits of two periods that overlap.
-func (l Limits) and(other Limits) Limits {
-	return Limits{
-		Period:       strings.Join([]string{l.Period, other.Period}, "+"),
-		MinReplicas:  max(l.MinReplicas, other.MinReplicas),
-		IdleReplicas: max(l.IdleReplicas, other.IdleReplicas),
-		MaxReplicas:  min(l.MaxReplicas, other.MaxReplicas),
-	}
-}
-
-// inForce reports whether a period covers t, which lies on the local date today. A period that covers it starts on the
-// day before (overnight), on the day, or on the day after (lead time).
-func (c *Calendar) inForce(p *period, t time.Time, today date) bool {
-	for offset := -1; offset <= 1; offset++ {
-		if offset == 1 && p.lead == 0 {
-			continue
-		}
-		day := today.add(offset)
-		if !p.days.include(day, c.holidays) {
-			continue
-		}
-		if start, end := p.bounds(day, c.zone); !t.Before(start) && t.Before(end) {
-			return true
-		}
-	}
-	return false
-}
-
-// bounds are the instants between which the period that starts on a day is in force.
-func (p *period) bounds(day date, zone *time.Location) (start, end time.Time) {
-	return wall(zone, day, p.from, first).Add(-p.lead), wall(zone, day, p.to, last)
-}
-
-func (e *exception) holds(day date) bool {
-	if !e.yearly {
-		return !day.before(e.from) && !e.to.before(day)
-	}
-	// Without a year, months and days are compared; a range may wrap over New Year.
-	d, from, to := day.monthDay(), e.from.monthDay(), e.to.monthDay()
-	if from <= to {
-		return from <= d && d <= to
-	}
-	return d >= from || d <= to
 }

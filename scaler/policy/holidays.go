@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -10,41 +11,71 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 )
 
-// holidayFile is what a policy's iCalendar file says at the moment.
+// holidayFile is what a policy's iCalendar files say at the moment.
 type holidayFile struct {
-	text string
-	days *calendar.Holidays // nil where errs is not
+	text string               // of all of them
+	days []*calendar.Holidays // one a file; nil where it is not valid
 	errs field.ErrorList
 }
 
-// read resolves and reads the iCalendar file of a policy, or returns nil if it has none.
+// read resolves and reads the iCalendar files of a policy, or returns nil if it has none.
 func (f *parsedFiles) read(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) *holidayFile {
-	if p.Spec.Calendar == nil || p.Spec.Calendar.Holidays == nil {
+	if p.Spec.Calendar == nil {
 		return nil
 	}
-	source, path := &p.Spec.Calendar.Holidays.ICS, field.NewPath("spec", "calendar", "holidays", "ics")
-	if errs := v1alpha1.ValidateValueSource(source, path); len(errs) > 0 {
-		return &holidayFile{errs: errs}
+	files := holidayFiles(p.Spec.Calendar)
+	if len(files) == 0 {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	text, err := resolver.Resolve(ctx, p.Namespace, source)
+	read := &holidayFile{}
+	for i, file := range files {
+		at := field.NewPath("spec", "calendar", "holidays")
+		if file != p.Spec.Calendar.Holidays {
+			at = field.NewPath("spec", "calendar", "additionalHolidays").Index(i - (len(files) - len(p.Spec.Calendar.AdditionalHolidays)))
+		}
+		text, days, errs := f.readFile(ctx, p, file, at.Child("ics"), resolver)
+		read.text += text + "\x00"
+		read.days = append(read.days, days)
+		read.errs = append(read.errs, errs...)
+	}
+	return read
+}
+
+func (f *parsedFiles) readFile(
+	ctx context.Context, p *v1alpha1.ScalingPolicy, file *v1alpha1.Holidays, path *field.Path, resolver Resolver,
+) (string, *calendar.Holidays, field.ErrorList) {
+	if errs := v1alpha1.ValidateValueSource(&file.ICS, path); len(errs) > 0 {
+		return "", nil, errs
+	}
+	text, err := resolver.Resolve(ctx, p.Namespace, &file.ICS)
 	if err == nil {
 		var days *calendar.Holidays
 		if days, err = f.holidays(text, p.Spec.Calendar.TimeZone); err == nil {
-			return &holidayFile{text: text, days: days}
+			skipped := days.NotUnderstood()
+			if !file.Strict || len(skipped) == 0 {
+				return text, days, nil
+			}
+			err = fmt.Errorf("%s; without strict it would be skipped", skipped[0])
 		}
 	}
-	return &holidayFile{text: text, errs: field.ErrorList{field.Invalid(path, field.OmitValueType{}, err.Error())}}
+	return text, nil, field.ErrorList{field.Invalid(path, field.OmitValueType{}, err.Error())}
 }
 
 // parsedFiles keeps what was read of iCalendar files, as thousands of policies may share one.
 type parsedFiles struct {
-	mu    sync.Mutex
-	files map[fileInZone]*calendar.Holidays
+	mu    sync.Mutex // never held while a file is read
+	files map[fileInZone]*parsedFile
 }
 
 type fileInZone struct{ text, zone string }
+
+type parsedFile struct {
+	once sync.Once
+	days *calendar.Holidays
+	err  error
+}
 
 // maxParsed bounds what is kept; past it everything is read anew.
 const maxParsed = 64
@@ -54,19 +85,19 @@ func (f *parsedFiles) holidays(text, zoneName string) (*calendar.Holidays, error
 	if err != nil {
 		return nil, err
 	}
+	parsed := f.file(fileInZone{text, zoneName})
+	parsed.once.Do(func() { parsed.days, parsed.err = calendar.ParseHolidays(text, zone) })
+	return parsed.days, parsed.err
+}
+
+func (f *parsedFiles) file(key fileInZone) *parsedFile {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	file := fileInZone{text, zoneName}
-	if days := f.files[file]; days != nil {
-		return days, nil
+	if f.files[key] == nil {
+		if f.files == nil || len(f.files) >= maxParsed {
+			f.files = map[fileInZone]*parsedFile{}
+		}
+		f.files[key] = &parsedFile{}
 	}
-	days, err := calendar.ParseHolidays(text, zone)
-	if err != nil {
-		return nil, err
-	}
-	if f.files == nil || len(f.files) >= maxParsed {
-		f.files = map[fileInZone]*calendar.Holidays{}
-	}
-	f.files[file] = days
-	return days, nil
+	return f.files[key]
 }

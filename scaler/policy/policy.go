@@ -69,19 +69,30 @@ type Opener interface {
 	Open(spec *v1alpha1.ScalingPolicySpec, values backlog.Values) backlog.Source
 }
 
-// compile validates a policy, fills in defaults and compiles it. It does not change p. The source of an earlier version
-// goes on if it reads the same backlog.
-func (s *Store) compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile, resolver Resolver, old *Policy) (*Policy, error) {
+// prepared is a policy that was read and compiled, but for its source, or what is wrong with it.
+type prepared struct {
+	policy   *Policy
+	holidays *holidayFile
+	err      error
+}
+
+// prepare does what takes as long as a policy's author chooses, up to a bound: reading its holidays and compiling it.
+func (s *Store) prepare(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) prepared {
+	holidays := s.parsed.read(ctx, p, resolver)
 	policy, errs := compile(p, holidays)
 	if len(errs) > 0 {
-		return nil, fmt.Errorf("ScalingPolicy %s/%s: %w", p.Namespace, p.Name, errs.ToAggregate())
+		return prepared{holidays: holidays, err: fmt.Errorf("ScalingPolicy %s/%s: %w", p.Namespace, p.Name, errs.ToAggregate())}
 	}
+	return prepared{policy: policy, holidays: holidays}
+}
+
+// open opens the source of a policy. That of an earlier version stays if it reads the same backlog.
+func (s *Store) open(policy, old *Policy, resolver Resolver) {
 	if old != nil && sameBacklog(&old.spec, &policy.spec) {
 		policy.Source = old.Source
 	} else {
-		policy.Source = s.opener.Open(&policy.spec, valuesOf(p.Namespace, resolver))
+		policy.Source = s.opener.Open(&policy.spec, valuesOf(policy.Name.Namespace, resolver))
 	}
-	return policy, nil
 }
 
 // compile makes a policy without its source. Where there are errors, there is none.
@@ -89,7 +100,7 @@ func compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile) (*Policy, field.E
 	p = p.DeepCopy()
 	v1alpha1.SetDefaults(p)
 	errs := v1alpha1.Validate(p)
-	var days *calendar.Holidays
+	var days []*calendar.Holidays
 	if holidays != nil {
 		days, errs = holidays.days, append(errs, holidays.errs...)
 	}

@@ -20,7 +20,8 @@ type Store struct {
 	log      *slog.Logger
 	parsed   parsedFiles
 
-	// set is held while a policy is compiled and put in force, so that an older version never replaces a newer one.
+	// set is held while a policy is put in force, so that calls to the observer for one come one after the other. Nothing is read or
+	// compiled under it: what that takes is up to the policy's author.
 	set sync.Mutex
 
 	mu      sync.RWMutex
@@ -83,23 +84,25 @@ func (p *Policy) groupKey() types.NamespacedName {
 
 // Set puts a policy in force, or keeps the last good version when it does not compile.
 func (s *Store) Set(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) {
+	ready := s.prepare(ctx, p, resolver)
 	s.set.Lock()
 	defer s.set.Unlock()
-	s.put(ctx, p, resolver)
+	s.put(p, resolver, ready)
 }
 
 // put is Set with the lock held.
-func (s *Store) put(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) {
+func (s *Store) put(p *v1alpha1.ScalingPolicy, resolver Resolver, ready prepared) {
 	name := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
 	old, _, _ := s.Get(name)
-	holidays := s.parsed.read(ctx, p, resolver)
-	compiled, err := s.compile(p, holidays, resolver, old)
+	compiled, err := ready.policy, ready.err
 	inForce := compiled
 	if err != nil {
 		inForce = old
+	} else {
+		s.open(compiled, old, resolver)
 	}
 	s.mu.Lock()
-	s.entries[name] = entry{policy: inForce, err: err, newest: p, resolver: resolver, holidays: holidays}
+	s.entries[name] = entry{policy: inForce, err: err, newest: p, resolver: resolver, holidays: ready.holidays}
 	s.regroup(old, inForce)
 	s.mu.Unlock()
 	s.observer.Validated(name, err)
@@ -173,12 +176,13 @@ func (s *Store) refreshHolidays(ctx context.Context) {
 		if now := s.parsed.read(ctx, e.newest, e.resolver); now.text == e.holidays.text && (now.errs == nil) == (e.holidays.errs == nil) {
 			continue
 		}
+		ready := s.prepare(ctx, e.newest, e.resolver)
 		s.set.Lock()
 		s.mu.RLock()
 		same := s.entries[name].newest == e.newest // nothing newer came meanwhile
 		s.mu.RUnlock()
 		if same {
-			s.put(ctx, e.newest, e.resolver)
+			s.put(e.newest, e.resolver, ready)
 		}
 		s.set.Unlock()
 	}

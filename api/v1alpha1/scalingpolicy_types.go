@@ -430,8 +430,8 @@ type Holidays struct {
 	// Except leaves events out. Default: none.
 	// +optional
 	Except *HolidayFilter `json:"except,omitempty"`
-	// Strict refuses a file with an event that is not understood. By default that event is skipped, and the condition
-	// HolidaysRead says why.
+	// Strict refuses a file with an event that is not understood. By default that event is skipped, and
+	// ebbtide explain says why.
 	// +optional
 	Strict bool `json:"strict,omitempty"`
 	// Use names the period whose limits hold all day.

@@ -44,6 +44,7 @@ type ScalingPolicySpec struct {
 	// Backlog is where the waiting work is counted. Exactly one source must be set.
 	Backlog Backlog `json:"backlog"`
 	// Target turns the backlog into a number of replicas.
+	// +kubebuilder:default={}
 	// +optional
 	Target Target `json:"target,omitempty"`
 	// Calendar sets floors, idle reserves and caps by the time of the week. Without it only target.maxReplicas bounds
@@ -51,6 +52,7 @@ type ScalingPolicySpec struct {
 	// +optional
 	Calendar *Calendar `json:"calendar,omitempty"`
 	// Outage says what holds while the backlog can't be read.
+	// +kubebuilder:default={}
 	// +optional
 	Outage Outage `json:"outage,omitempty"`
 }
@@ -102,14 +104,20 @@ type RabbitMQBacklog struct {
 	// Credentials that it does not hold are those of uri.
 	// +optional
 	ManagementURI *ValueSource `json:"managementURI,omitempty"`
-	// Queue is the name of the queue. Set either queue or queues.
+	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 255",message="RabbitMQ's names have at most 255 bytes"
+	// Queue is the name of the queue, of at most 255 bytes. Set either queue or queues.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
 	// +optional
 	Queue string `json:"queue,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="self.all(name, size(bytes(name)) <= 255)",message="RabbitMQ's names have at most 255 bytes"
 	// Queues are names of queues whose messages and consumers are added up.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=255
+	// +kubebuilder:validation:items:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
 	// +listType=set
 	// +optional
 	Queues []string `json:"queues,omitempty"`
@@ -124,21 +132,33 @@ type RabbitMQBacklog struct {
 	OtherConsumers int32 `json:"otherConsumers,omitempty"`
 }
 
+// QueueNames are the queues of a source, whichever field names them.
+func (r *RabbitMQBacklog) QueueNames() []string {
+	if r.Queue != "" {
+		return []string{r.Queue}
+	}
+	return r.Queues
+}
+
 // KafkaBacklog counts what a consumer group has still to commit.
 type KafkaBacklog struct {
 	// Brokers to start from, host:port each.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=255
 	// +listType=set
 	Brokers []string `json:"brokers"`
 	// ConsumerGroup whose committed offsets count.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
 	ConsumerGroup string `json:"consumerGroup"`
 	// Topics whose lag is added up.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=249
+	// +kubebuilder:validation:items:Pattern=`^[a-zA-Z0-9._-]+$`
 	// +listType=set
 	Topics []string `json:"topics"`
 	// OnMissingOffset says where a group without a committed offset starts, as its consumers' auto.offset.reset does:
@@ -203,6 +223,9 @@ const (
 )
 
 // PrometheusBacklog is the value of an instant query.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.bearerToken) || !has(self.headers) || !self.headers.exists(h, h.name.lowerAscii() == 'authorization')",message="headers: Authorization is made of bearerToken"
+// +kubebuilder:validation:XValidation:rule="!has(self.headers) || self.headers.all(h, self.headers.exists_one(other, other.name.lowerAscii() == h.name.lowerAscii()))",message="headers: the case of a name does not make another header of it"
 type PrometheusBacklog struct {
 	// URL of the server, as for a data source: https://prometheus.example:9090. Credentials in it are used as basic
 	// authentication.
@@ -238,8 +261,11 @@ type PrometheusBacklog struct {
 
 // HTTPHeader is a header of requests.
 type HTTPHeader struct {
+	// +kubebuilder:validation:XValidation:rule="self.lowerAscii() != 'host'",message="Host is that of url"
 	// Name of the header. Host is not allowed, and Authorization only without bearerToken and without credentials in url.
-	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]{1,128}$`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]+$`
 	Name string `json:"name"`
 	// Value of the header.
 	Value ValueSource `json:"value"`
@@ -247,6 +273,7 @@ type HTTPHeader struct {
 
 // QueryParameter is a parameter of a URL.
 type QueryParameter struct {
+	// +kubebuilder:validation:XValidation:rule="!(self in ['query', 'time', 'timeout'])",message="query, time and timeout are the scaler's own"
 	// Name of the parameter: not query, time or timeout.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
@@ -282,16 +309,21 @@ type TLS struct {
 	// +optional
 	Key *ValueSource `json:"key,omitempty"`
 	// ServerName that the server's certificate must be for. Default: the host that is connected to.
+	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	ServerName string `json:"serverName,omitempty"`
 }
 
 // ValueSource is a value in place or a key of a Secret or ConfigMap in the policy's namespace. Exactly one must be set.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.value), has(self.secretKeyRef), has(self.configMapKeyRef)].exists_one(set, set)",message="set exactly one of value, secretKeyRef and configMapKeyRef"
+// +kubebuilder:validation:XValidation:rule="[has(self.value), has(self.secretKeyRef), has(self.configMapKeyRef), has(self.env), has(self.file)].exists_one(set, set)",message="set exactly one of value, secretKeyRef and configMapKeyRef"
 // +kubebuilder:validation:XValidation:rule="!has(self.env) && !has(self.file)",message="env and file are for policies read from files: use secretKeyRef"
+// +kubebuilder:validation:XValidation:rule="!has(self.secretKeyRef) || size(self.secretKeyRef.name) > 0 && size(self.secretKeyRef.key) > 0",message="secretKeyRef must name a Secret and a key of it"
+// +kubebuilder:validation:XValidation:rule="!has(self.configMapKeyRef) || size(self.configMapKeyRef.name) > 0 && size(self.configMapKeyRef.key) > 0",message="configMapKeyRef must name a ConfigMap and a key of it"
 type ValueSource struct {
-	// Value in place. Meant for values without credentials, and for policies read from files.
+	// Value in place, of at most 65,536 characters. Meant for values without credentials, and for policies read from files.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=65536
 	// +optional
 	Value string `json:"value,omitempty"`
 	// SecretKeyRef names a key of a Secret in the policy's namespace.
@@ -301,9 +333,13 @@ type ValueSource struct {
 	// +optional
 	ConfigMapKeyRef *corev1.ConfigMapKeySelector `json:"configMapKeyRef,omitempty"`
 	// Env names an environment variable of the scaler. Only policies read from files may use it.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	Env string `json:"env,omitempty"`
 	// File is a path, relative to the directory of policies. Only policies read from files may use it.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
 	// +optional
 	File string `json:"file,omitempty"`
 }
@@ -348,6 +384,7 @@ type MaxReplicasGroup struct {
 	// Name of the group. Policies of a namespace that name the same group share its cap.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
 	Name string `json:"name"`
 	// MaxReplicas of the whole group. Where its policies differ, the smallest counts.
 	// +kubebuilder:validation:Minimum=0
@@ -385,6 +422,7 @@ type Limits struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.holidays) || !has(self.holidays.use) || self.holidays.use == 'default' || has(self.periods) && self.periods.exists(p, p.name == self.holidays.use)",message="use of holidays must name a period of the calendar, or default"
 type Calendar struct {
 	// TimeZone is an IANA name such as Europe/Prague. All times of the calendar are wall-clock times in it. Default: UTC.
+	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:default=UTC
 	// +optional
 	TimeZone string `json:"timeZone,omitempty"`
@@ -475,6 +513,7 @@ type Period struct {
 	// Name of the period, unique in the calendar.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
 	Name string `json:"name"`
 	// Days on which the period starts, any of: a weekday (Mon or Monday); a range of them (Mon-Fri; it may wrap: Fri-Mon);
 	// days of the month (day 15, day 1-5); first, second, third, fourth, fifth or last followed by a weekday (first
@@ -556,6 +595,7 @@ type Exception struct {
 	// Name of the exception, shown in decisions.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
 	Name string `json:"name"`
 	// From is the first date: 2026-12-24, or 12-24 for every year.
 	// +kubebuilder:validation:Pattern=`^([0-9]{4}-)?(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$`
@@ -585,8 +625,9 @@ type Exception struct {
 
 // Outage says what holds while the backlog can't be read.
 type Outage struct {
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="must not be negative"
-	// HoldFor is how long the last observation stays in force. After it only the calendar speaks. Default: 5m.
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('8760h')",message="must be from 0s to 8760h"
+	// HoldFor is how long the last observation stays in force. After it only the calendar speaks. From 0s to 8760h; default: 5m.
+	// +kubebuilder:default="5m"
 	// +optional
 	HoldFor *metav1.Duration `json:"holdFor,omitempty"`
 }

@@ -238,7 +238,7 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		"no node is so large":           append([]string{"simulate", "--pod", "cpu=400,memory=1Gi"}, load...),
 		"must be one of table":          append([]string{"simulate", "-o", "xml"}, load...),
 		"--time-zone":                   append([]string{"simulate", "--time-zone", "Prague"}, load...),
-		":1: apiVersion":                append([]string{"simulate", "-f", fileOf(t, "p.yaml", "# ScalingPolicy\nkind: ScalingPolicy\n")}, load...),
+		":2: apiVersion":                append([]string{"simulate", "-f", fileOf(t, "p.yaml", "# ScalingPolicy\nkind: ScalingPolicy\n")}, load...),
 		"idleTimeout":                   append([]string{"simulate", "--idle-timeout", "0s"}, load...),
 		"history is too short":          append([]string{"recommend"}, load...),
 		"holds no ScalingPolicy":        {"explain", "-f", fileOf(t, "p.yaml", "kind: ConfigMap\n")},

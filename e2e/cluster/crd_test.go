@@ -4,14 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/validation/field"
-	"sigs.k8s.io/yaml"
-
-	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
@@ -106,7 +103,18 @@ spec:
 		"group":                      {`{maxReplicas: 50}`, `{maxReplicas: 50, maxReplicasGroup: {name: seats, maxReplicas: 20, weight: 2}}`, "", false},
 		"group's weight":             {`{maxReplicas: 50}`, `{maxReplicas: 50, maxReplicasGroup: {name: seats, maxReplicas: 20, weight: 1001}}`, "should be less than or equal to 1000", false},
 		"stabilisation":              {`{maxReplicas: 50}`, `{maxReplicas: 50, scaleInStabilization: 2h}`, "must be from 0s to 1h", false},
-		"holdFor":                    {`  calendar:`, "  outage: {holdFor: -1m}\n  calendar:", "must not be negative", false},
+		"holdFor":                    {`  calendar:`, "  outage: {holdFor: -1m}\n  calendar:", "must be from 0s to 8760h", false},
+		"65 queues":                  {`queue: scans`, `queues: [` + list("q%d", 65) + `]`, "must have at most 64 items", false},
+		"a queue of 300 characters":  {`queue: scans`, `queue: ` + strings.Repeat("q", 300), "spec.backlog.rabbitmq.queue", false},
+		"a queue of 260 bytes":       {`queue: scans`, `queue: ` + strings.Repeat("\u0436", 130), "at most 255 bytes", false},
+		"17 brokers":                 {`{rabbitmq: {uri: {secretKeyRef: {name: mq, key: uri}}, queue: scans}}`, `{kafka: {brokers: [` + list(`"k%d:9092"`, 17) + `], consumerGroup: scans, topics: [scans]}}`, "must have at most 16 items", false},
+		"65 periods":                 {`    exceptions:`, "    - " + strings.ReplaceAll(list("{name: p%d, limits: {}}", 63), "}, {", "}\n    - {") + "\n    exceptions:", "must have at most 64 items", false},
+		"explicit zero":              {`{maxReplicas: 50}`, `{messagesPerReplica: 0}`, "should be greater than or equal to 1", false},
+		"drainWithin of 1ns":         {`{maxReplicas: 50}`, `{drainWithin: 1ns, serviceTime: 1h}`, "must be from 1s to 168h", false},
+		"a newline in a name":        {`name: workday`, `name: "work\nday"`, "spec.calendar.periods[0].name", false},
+		"more than an int32":         {`{maxReplicas: 50}`, `{maxReplicas: 3000000000}`, "spec.target.maxReplicas", false},
+		"an unknown field":           {`{maxReplicas: 50}`, `{maxReplica: 50}`, "maxReplica", false},
+		"a value of 70,000":          {`uri: {secretKeyRef: {name: mq, key: uri}}`, `uri: {value: "` + strings.Repeat("x", 70000) + `"}`, "Too long", false},
 		"lead time":                  {`leadTime: 10m`, `leadTime: 25h`, "must be from 0s to 24h", false},
 		"holidays":                   {`    exceptions:`, "    holidays: {ics: {configMapKeyRef: {name: holidays, key: cz.ics}}, use: night}\n    exceptions:", "", false},
 		"holidays of no period":      {`    exceptions:`, "    holidays: {ics: {configMapKeyRef: {name: holidays, key: cz.ics}}, use: feast}\n    exceptions:", "use of holidays must name a period", false},
@@ -123,7 +131,7 @@ spec:
 			if (serverErr == nil) != (tc.want == "") || serverErr != nil && !strings.Contains(serverErr.Error(), tc.want) {
 				t.Errorf("the API server says %v, want %q", serverErr, tc.want)
 			}
-			scalerErr := validate(text)
+			scalerErr := validate(t, text)
 			if refuses := tc.want != "" || tc.only; (scalerErr != nil) != refuses {
 				t.Errorf("the scaler says %v, want that it refuses: %v", scalerErr, refuses)
 			}
@@ -131,17 +139,26 @@ spec:
 	}
 }
 
-// validate is what the scaler does with a policy.
-func validate(text string) error {
-	p := &v1alpha1.ScalingPolicy{}
-	if err := yaml.UnmarshalStrict([]byte(text), p); err != nil {
-		return err
+// list is numbered items.
+func list(item string, n int) string {
+	items := make([]string, n)
+	for i := range items {
+		items[i] = fmt.Sprintf(item, i)
 	}
-	v1alpha1.SetDefaults(p)
-	errs := v1alpha1.Validate(p)
-	_, more := policy.CompileCalendar(p.Spec.Calendar, nil, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
-	if errs = append(errs, more...); len(errs) > 0 {
-		return fmt.Errorf("%w", errs.ToAggregate())
-	}
-	return nil
+	return strings.Join(items, ", ")
 }
+
+// validate is what the scaler does with a policy of a file.
+func validate(t *testing.T, text string) error {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range map[string]string{"p.yaml": strings.ReplaceAll(text, "configMapKeyRef: {name: holidays, key: cz.ics}", "file: cz.ics"), "cz.ics": holidays} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := policy.ReadFile(t.Context(), filepath.Join(dir, "p.yaml"))
+	return err
+}
+
+const holidays = "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nBEGIN:VEVENT\r\nUID:1\r\nDTSTART;VALUE=DATE:20260501\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	corev1 "k8s.io/api/core/v1"
@@ -240,13 +239,4 @@ func (r *release) command(t *testing.T, container corev1.Container) *exec.Cmd {
 		cmd.Env = append(cmd.Env, variable.Name+"="+places.Replace(variable.Value))
 	}
 	return cmd
-}
-
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 30 s", what)
-		}
-	}
 }

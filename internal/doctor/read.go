@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -9,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
-	"sigs.k8s.io/yaml"
 
 	"github.com/ebbtide-dev/ebbtide/internal/yamldoc"
 )
@@ -18,14 +18,14 @@ import (
 func Parse(name string, text []byte) ([]Object, error) {
 	documents, err := yamldoc.Split(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, at(name, err)
 	}
 	var found []Object
 	for _, d := range documents {
 		source := fmt.Sprintf("%s:%d", name, d.Line)
-		content := map[string]any{}
-		if err := yaml.Unmarshal(d.Text, &content); err != nil {
-			return nil, fmt.Errorf("%s: %w", source, err)
+		content, err := d.Object()
+		if err != nil {
+			return nil, at(name, err)
 		}
 		object := Object{&unstructured.Unstructured{Object: content}, source}
 		switch {
@@ -39,6 +39,14 @@ func Parse(name string, text []byte) ([]Object, error) {
 		}
 	}
 	return found, nil
+}
+
+// at says in which file an error of its YAML is.
+func at(name string, err error) error {
+	if wrong := (*yamldoc.Error)(nil); errors.As(err, &wrong) {
+		return fmt.Errorf("%s:%d: %s", name, wrong.Line, wrong.Message)
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // Kinds that checks look at.

@@ -170,7 +170,7 @@ func TestLimit(t *testing.T) {
 		}
 		w.Header().Set("Content-Encoding", "gzip")
 		zip := gzip.NewWriter(w)
-		defer zip.Close()
+		defer func() { _ = zip.Close() }()
 		zeros := make([]byte, 1<<16)
 		for ; size > 0; size -= int64(len(zeros)) {
 			if _, err := zip.Write(zeros[:min(size, int64(len(zeros)))]); err != nil {
@@ -194,10 +194,10 @@ func TestLimit(t *testing.T) {
 
 func TestCause(t *testing.T) {
 	inner := errors.New("refused")
-	if got := Cause(fmt.Errorf("x: %w", &url.Error{Op: "Get", URL: "http://u:secret@h", Err: inner})); got != inner {
+	if got := Cause(fmt.Errorf("x: %w", &url.Error{Op: "Get", URL: "http://u:secret@h", Err: inner})); !errors.Is(got, inner) || got.Error() != inner.Error() {
 		t.Error(got)
 	}
-	if got := Cause(inner); got != inner {
+	if got := Cause(inner); !errors.Is(got, inner) {
 		t.Error(got)
 	}
 }

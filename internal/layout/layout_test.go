@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"scaler/calendar":       {},
 	"scaler/sizing":         {"scaler/calendar"},
 	"scaler/backlog":        {"api", "internal", "scaler/backlog", "scaler/sizing"},
-	"scaler/policy":         {"api", "internal", "scaler/backlog", "scaler/calendar", "scaler/sizing"},
+	"scaler/policy":         {"api", "internal", "manifests/crd", "scaler/backlog", "scaler/calendar", "scaler/sizing"},
 	"scaler/workload":       {"api", "scaler/policy", "worker/summary"},
 	"scaler/decision":       {"api", "internal", "proto", "scaler/backlog", "scaler/calendar", "scaler/policy", "scaler/sizing", "scaler/workload"},
 	"scaler/status":         {"api", "internal", "scaler/backlog", "scaler/calendar", "scaler/decision", "scaler/policy", "scaler/sizing"},

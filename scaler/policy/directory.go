@@ -1,26 +1,25 @@
 package policy
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 	"k8s.io/apimachinery/pkg/types"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	"sigs.k8s.io/yaml"
 
-	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/internal/yamldoc"
 )
 
 const (
@@ -28,25 +27,54 @@ const (
 	rescanEvery = 10 * time.Second
 	// settle is how long a burst of file events is gathered: an editor's save, a ConfigMap's swap of links.
 	settle = 100 * time.Millisecond
+	// quiet is how long a file that is written in place must be left alone before it is read: half of a file can be a valid policy. A
+	// file that is moved into place is whole, and read at once.
+	quiet = 2 * time.Second
+	// quietCut is that time for a file that looks as if it were cut off. Whoever wrote it may be slow, or may have failed.
+	quietCut = time.Minute
+	// maxFileBytes bounds one file, and maxFilesBytes all of them.
+	maxFileBytes  = 4 << 20
+	maxFilesBytes = 64 << 20
 )
 
 // Directory keeps a store in step with the YAML files of a directory.
 type Directory struct {
-	path  string
-	store *Store
-	log   *slog.Logger
-
-	texts    map[string][]byte               // each file as last read
-	seen     map[types.NamespacedName][]byte // each policy's document as last applied
-	faults   map[string]string               // each broken file's error as last logged
+	path     string
+	store    *Store
+	log      *slog.Logger
+	now      func() time.Time
 	resolver Resolver
+
+	files   map[string]*policyFile                  // by path
+	written map[string]bool                         // files that were seen to be written in place since they were read
+	waiting bool                                    // a file is not read yet because it may not be whole
+	inForce map[types.NamespacedName]fileDefinition // what each policy in the store was made of
+	faults  map[string]string                       // what was last logged of each file
+}
+
+// policyFile is a file as it was last read.
+type policyFile struct {
+	info    fs.FileInfo
+	text    []byte
+	defines []fileDefinition // of its last version that could be read
+	broken  error            // why its newest version can't be
+}
+
+// fileDefinition is a policy that a file defines.
+type fileDefinition struct {
+	name types.NamespacedName
+	path string
+	line int
+	text []byte // of its document
+	// object is what the text says; nil once it was put in force.
+	object map[string]any
 }
 
 // NewDirectory returns a feeder for the files *.yaml and *.yml of a directory.
 func NewDirectory(path string, store *Store, log *slog.Logger) *Directory {
 	return &Directory{
-		path: path, store: store, log: log, seen: map[types.NamespacedName][]byte{}, faults: map[string]string{},
-		resolver: environment{path},
+		path: path, store: store, log: log, now: time.Now, resolver: environment{path}, files: map[string]*policyFile{},
+		written: map[string]bool{}, inForce: map[types.NamespacedName]fileDefinition{}, faults: map[string]string{},
 	}
 }
 
@@ -64,125 +92,244 @@ func (d *Directory) Run(ctx context.Context, loaded func()) error {
 	loaded()
 	rescan := time.NewTicker(rescanEvery)
 	defer rescan.Stop()
+	gathered := time.NewTimer(settle)
+	defer gathered.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-rescan.C:
 			d.Load(ctx)
-		case <-watcher.Events:
-			time.Sleep(settle)
-			for len(watcher.Events) > 0 {
-				<-watcher.Events
-			}
+		case <-gathered.C:
 			d.Load(ctx)
+			if d.waiting {
+				gathered.Reset(quiet / 4)
+			}
+		case event := <-watcher.Events:
+			if event.Has(fsnotify.Write) {
+				d.written[event.Name] = true
+			}
+			gathered.Reset(settle)
 		case err := <-watcher.Errors:
 			d.log.Warn("watch of the policy directory; it is read again every "+rescanEvery.String(), "error", err)
 		}
 	}
 }
 
-// Load reads the directory once and applies what changed. A file that can't be read or parsed keeps its policies as
-// they were.
+// Load reads the directory once and applies what changed. The policies of a file that can't be read or parsed stay as they were.
 func (d *Directory) Load(ctx context.Context) {
-	files, err := os.ReadDir(d.path)
-	d.fault(d.path, err)
+	entries, err := os.ReadDir(d.path)
+	d.fault(d.path, err, "the policy directory can't be read; its policies stay as they were")
 	if err != nil {
 		return
 	}
-	texts, broken := map[string][]byte{}, false
-	for _, file := range files {
-		if extension := filepath.Ext(file.Name()); file.IsDir() || extension != ".yaml" && extension != ".yml" ||
-			strings.HasPrefix(file.Name(), ".") {
+	d.waiting = false
+	there, total := map[string]bool{}, 0
+	for _, entry := range entries {
+		extension := filepath.Ext(entry.Name())
+		if extension != ".yaml" && extension != ".yml" || strings.HasPrefix(entry.Name(), ".") {
 			continue
 		}
-		path := filepath.Join(d.path, file.Name())
-		if texts[path], err = os.ReadFile(path); err != nil {
-			d.fault(path, err)
-			delete(texts, path)
-			broken = true
+		path := filepath.Join(d.path, entry.Name())
+		there[path] = true
+		d.read(path, maxFilesBytes-total)
+		if file := d.files[path]; file != nil {
+			total += len(file.text)
+			d.fault(path, file.broken, "policy file is not valid; its policies stay as they were")
 		}
 	}
-	if !broken && maps.EqualFunc(texts, d.texts, bytes.Equal) {
+	maps.DeleteFunc(d.files, func(path string, _ *policyFile) bool { return !there[path] })
+	maps.DeleteFunc(d.written, func(path string, _ bool) bool { return !there[path] })
+	maps.DeleteFunc(d.faults, func(path, _ string) bool { return path != d.path && !there[strings.TrimSuffix(path, twice)] })
+	d.apply(ctx)
+}
+
+// read reads a file if it changed and is whole.
+func (d *Directory) read(path string, bound int) {
+	old := d.files[path]
+	text, info, err := readRegular(path, int64(min(maxFileBytes, bound)))
+	switch {
+	case err != nil && old == nil:
+		d.files[path] = &policyFile{broken: err}
+		return
+	case err != nil:
+		old.broken, old.text, old.info = err, nil, nil
+		return
+	case old != nil && old.info != nil && bytes.Equal(old.text, text):
+		old.info = info
 		return
 	}
-	d.texts = texts
-	found := map[types.NamespacedName][]byte{}
-	for _, path := range slices.Sorted(maps.Keys(texts)) {
-		err := d.apply(ctx, texts[path], found)
-		d.fault(path, err)
-		broken = broken || err != nil
+	inPlace := d.written[path] || old != nil && old.info != nil && os.SameFile(old.info, info)
+	wait := quiet
+	if old != nil && looksCut(text, old.text) {
+		wait = quietCut
 	}
-	if broken {
-		return // a policy that is not found may stand in the broken file
-	}
-	for name := range d.seen {
-		if _, still := found[name]; !still {
-			d.store.Delete(name)
-			delete(d.seen, name)
+	if age := d.now().Sub(info.ModTime()); inPlace && age >= 0 && age < wait {
+		d.waiting = true
+		if wait == quietCut && age > quiet {
+			d.fault(path, errors.New("it ends in the middle of a line, or where its last version went on"),
+				"policy file looks cut off; its policies stay as they were for a minute after it was last written")
 		}
+		return
 	}
+	delete(d.written, path)
+	file := &policyFile{info: info, text: text}
+	if file.defines, file.broken = definitions(path, text); file.broken != nil && old != nil {
+		file.defines = old.defines
+	}
+	d.files[path] = file
 }
 
-// apply puts a file's documents in force, and adds them to found.
-func (d *Directory) apply(ctx context.Context, text []byte, found map[types.NamespacedName][]byte) error {
-	var errs []error
-	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
-	for n := 1; ; n++ {
-		document, err := reader.Read()
-		if errors.Is(err, io.EOF) {
-			return errors.Join(errs...)
-		}
-		if err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		if len(bytes.TrimSpace(document)) == 0 {
-			continue
-		}
-		policy, err := parse(document)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("document %d: %w", n, err))
-			continue
-		}
-		name := types.NamespacedName{Namespace: policy.Namespace, Name: policy.Name}
-		if _, twice := found[name]; twice {
-			errs = append(errs, fmt.Errorf("document %d: ScalingPolicy %s is defined twice in the directory", n, name))
-			continue
-		}
-		found[name] = document
-		if !bytes.Equal(d.seen[name], document) {
-			d.seen[name] = slices.Clone(document)
-			d.store.Set(ctx, policy, d.resolver)
-		}
-	}
+// looksCut is true for text that ends in the middle of a line, or where the last version of the file went on.
+func looksCut(text, last []byte) bool {
+	return !bytes.HasSuffix(text, []byte("\n")) || len(text) < len(last) && bytes.HasPrefix(last, text)
 }
 
-// parse reads one policy. Unknown fields are errors: a misspelt limit must not vanish.
-func parse(document []byte) (*v1alpha1.ScalingPolicy, error) {
-	policy := &v1alpha1.ScalingPolicy{}
-	if err := yaml.UnmarshalStrict(document, policy); err != nil {
+// definitions are the policies of a file. It is read whole or not at all.
+func definitions(path string, text []byte) ([]fileDefinition, error) {
+	documents, err := yamldoc.Split(text)
+	if err != nil {
 		return nil, err
 	}
-	if policy.Kind != "ScalingPolicy" || policy.APIVersion != v1alpha1.GroupVersion.String() {
-		return nil, fmt.Errorf("apiVersion %q, kind %q: must be %s, ScalingPolicy", policy.APIVersion, policy.Kind, v1alpha1.GroupVersion)
+	var found []fileDefinition
+	for _, document := range documents {
+		object, err := document.Object()
+		if err != nil {
+			return nil, err
+		}
+		name, err := identify(object)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", document.Line, err)
+		}
+		found = append(found, fileDefinition{name, path, document.Line, document.Text, object})
 	}
-	if policy.Name == "" {
-		return nil, errors.New("metadata.name: name the policy")
-	}
-	if policy.Namespace == "" {
-		policy.Namespace = "default"
-	}
-	return policy, nil
+	return found, nil
 }
 
-// fault logs a file's error when it is new, and its end.
-func (d *Directory) fault(path string, err error) {
+// twice marks the fault of a file that defines a policy which another definition has in force.
+const twice = " (twice)"
+
+// apply puts in force what the files define. Where several define a policy, the definition in force stays.
+func (d *Directory) apply(ctx context.Context) {
+	found := map[types.NamespacedName][]fileDefinition{}
+	mentioned := map[string]bool{} // in files that can't be read: a policy may have moved there
+	for _, path := range slices.Sorted(maps.Keys(d.files)) {
+		file := d.files[path]
+		for _, definition := range file.defines {
+			found[definition.name] = append(found[definition.name], definition)
+		}
+		if file.broken != nil {
+			for word := range bytes.FieldsFuncSeq(file.text, func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-.", r) }) {
+				mentioned[string(word)] = true
+			}
+		}
+	}
+	repeated := map[string][]string{}
+	for name, candidates := range found {
+		chosen := candidates[0]
+		last, known := d.inForce[name]
+		if known {
+			chosen = candidates[best(candidates, last)]
+		}
+		for _, other := range candidates {
+			if other.path != chosen.path || other.line != chosen.line {
+				repeated[other.path] = append(repeated[other.path], fmt.Sprintf("line %d: ScalingPolicy %s is defined twice: %s:%d stays in force, and this one is ignored",
+					other.line, name, filepath.Base(chosen.path), chosen.line))
+			}
+		}
+		object := chosen.object
+		chosen.object = nil
+		d.inForce[name] = chosen
+		if known && bytes.Equal(last.text, chosen.text) {
+			continue
+		}
+		if object == nil { // another definition of it was in force meanwhile
+			var err error
+			if object, err = (yamldoc.Document{Text: chosen.text, Line: chosen.line}).Object(); err == nil {
+				_, err = identify(object)
+			}
+			if err != nil {
+				continue // it was read before
+			}
+		}
+		policy, errs := fileRules().complete(object)
+		d.store.set(ctx, name, &version{policy, errs, d.resolver})
+	}
+	for _, file := range d.files {
+		for i := range file.defines {
+			file.defines[i].object = nil
+		}
+	}
+	for path := range d.files {
+		slices.Sort(repeated[path])
+		var err error
+		if len(repeated[path]) > 0 {
+			err = errors.New(strings.Join(repeated[path], "; "))
+		}
+		d.fault(path+twice, err, "policy file defines a policy that is defined elsewhere")
+	}
+	for name := range d.inForce {
+		if _, still := found[name]; !still && !mentioned[name.Name] {
+			d.store.Delete(name)
+			delete(d.inForce, name)
+		}
+	}
+}
+
+// best is the candidate that is nearest to what is in force.
+func best(candidates []fileDefinition, last fileDefinition) int {
+	for _, same := range []func(fileDefinition) bool{
+		func(c fileDefinition) bool {
+			return c.path == last.path && bytes.Equal(c.text, last.text)
+		},
+		func(c fileDefinition) bool { return c.path == last.path },
+		func(c fileDefinition) bool { return bytes.Equal(c.text, last.text) },
+	} {
+		if i := slices.IndexFunc(candidates, same); i >= 0 {
+			return i
+		}
+	}
+	return 0
+}
+
+// fault logs an error of a file when it is new, and its end.
+func (d *Directory) fault(path string, err error, message string) {
 	switch was, had := d.faults[path]; {
 	case err == nil && had:
-		d.log.Info("policy file is good again", "file", path)
+		d.log.Info("policy file is good again", "file", strings.TrimSuffix(path, twice))
 		delete(d.faults, path)
 	case err != nil && was != err.Error():
-		d.log.Error("policy file is not valid; its policies stay as they were", "file", path, "error", err)
+		d.log.Error(message, "file", strings.TrimSuffix(path, twice), "error", err)
 		d.faults[path] = err.Error()
 	}
+}
+
+// readRegular reads a regular file of at most so many bytes. Anything else, a FIFO say, may never end.
+func readRegular(path string, bound int64) ([]byte, fs.FileInfo, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may have become a FIFO
+	if err != nil {
+		return nil, nil, err
+	}
+	defer file.Close()
+	if info, err = file.Stat(); err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	text, err := io.ReadAll(io.LimitReader(file, bound+1))
+	if err != nil {
+		return nil, nil, err
+	}
+	if int64(len(text)) > bound {
+		return nil, nil, fmt.Errorf("%s is too large: at most %d bytes are read of it", path, bound)
+	}
+	return text, info, nil
 }

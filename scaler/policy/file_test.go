@@ -12,7 +12,7 @@ func TestReadFile(t *testing.T) {
 	backlog := "  backlog:\n    rabbitmq:\n      uri: {env: URI}\n      queue: scans\n"
 	for name, tc := range map[string]struct{ text, want string }{
 		"a misspelt field": {
-			head + backlog + "  target: {maxReplicas: 5}\n  calender: {}\n", `:10: error unmarshaling`,
+			head + backlog + "  target: {maxReplicas: 5}\n  calender: {}\n", `:10: spec.calender: Forbidden: unknown field`,
 		},
 		"a bad value": {
 			head + backlog + "  target: {maxReplicas: 5}\n  calendar:\n    timeZone: Europe/Prague\n    periods:\n    - name: day\n      days: [Mon]\n" +

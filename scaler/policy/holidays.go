@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"sync"
 
@@ -13,7 +14,7 @@ import (
 
 // holidayFile is what a policy's iCalendar files say at the moment.
 type holidayFile struct {
-	text string               // of all of them
+	sum  [sha256.Size]byte    // of the texts of all of them
 	days []*calendar.Holidays // one a file; nil where it is not valid
 	errs field.ErrorList
 }
@@ -29,26 +30,24 @@ func (f *parsedFiles) read(ctx context.Context, p *v1alpha1.ScalingPolicy, resol
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	read := &holidayFile{}
+	read, sum := &holidayFile{}, sha256.New()
 	for i, file := range files {
 		at := field.NewPath("spec", "calendar", "holidays")
 		if file != p.Spec.Calendar.Holidays {
 			at = field.NewPath("spec", "calendar", "additionalHolidays").Index(i - (len(files) - len(p.Spec.Calendar.AdditionalHolidays)))
 		}
 		text, days, errs := f.readFile(ctx, p, file, at.Child("ics"), resolver)
-		read.text += text + "\x00"
+		fmt.Fprintf(sum, "%d\n%s", len(text), text)
 		read.days = append(read.days, days)
 		read.errs = append(read.errs, errs...)
 	}
+	sum.Sum(read.sum[:0])
 	return read
 }
 
 func (f *parsedFiles) readFile(
 	ctx context.Context, p *v1alpha1.ScalingPolicy, file *v1alpha1.Holidays, path *field.Path, resolver Resolver,
 ) (string, *calendar.Holidays, field.ErrorList) {
-	if errs := v1alpha1.ValidateValueSource(&file.ICS, path); len(errs) > 0 {
-		return "", nil, errs
-	}
 	text, err := resolver.Resolve(ctx, p.Namespace, &file.ICS)
 	if err == nil {
 		var days *calendar.Holidays
@@ -69,7 +68,10 @@ type parsedFiles struct {
 	files map[fileInZone]*parsedFile
 }
 
-type fileInZone struct{ text, zone string }
+type fileInZone struct {
+	sum  [sha256.Size]byte
+	zone string
+}
 
 type parsedFile struct {
 	once sync.Once
@@ -85,7 +87,7 @@ func (f *parsedFiles) holidays(text, zoneName string) (*calendar.Holidays, error
 	if err != nil {
 		return nil, err
 	}
-	parsed := f.file(fileInZone{text, zoneName})
+	parsed := f.file(fileInZone{sha256.Sum256([]byte(text)), zoneName})
 	parsed.once.Do(func() { parsed.days, parsed.err = calendar.ParseHolidays(text, zone) })
 	return parsed.days, parsed.err
 }

@@ -5,7 +5,6 @@ package policy
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -69,40 +68,13 @@ type Opener interface {
 	Open(spec *v1alpha1.ScalingPolicySpec, values backlog.Values) backlog.Source
 }
 
-// prepared is a policy that was read and compiled, but for its source, or what is wrong with it.
-type prepared struct {
-	policy   *Policy
-	holidays *holidayFile
-	err      error
-}
-
-// prepare does what takes as long as a policy's author chooses, up to a bound: reading its holidays and compiling it.
-func (s *Store) prepare(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) prepared {
-	holidays := s.parsed.read(ctx, p, resolver)
-	policy, errs := compile(p, holidays)
-	if len(errs) > 0 {
-		return prepared{holidays: holidays, err: fmt.Errorf("ScalingPolicy %s/%s: %w", p.Namespace, p.Name, errs.ToAggregate())}
-	}
-	return prepared{policy: policy, holidays: holidays}
-}
-
-// open opens the source of a policy. That of an earlier version stays if it reads the same backlog.
-func (s *Store) open(policy, old *Policy, resolver Resolver) {
-	if old != nil && sameBacklog(&old.spec, &policy.spec) {
-		policy.Source = old.Source
-	} else {
-		policy.Source = s.opener.Open(&policy.spec, valuesOf(policy.Name.Namespace, resolver))
-	}
-}
-
-// compile makes a policy without its source. Where there are errors, there is none.
+// compile makes a policy of one whose schema was checked and whose defaults are filled in, without its source. Where there are errors
+// there is none.
 func compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile) (*Policy, field.ErrorList) {
-	p = p.DeepCopy()
-	v1alpha1.SetDefaults(p)
-	errs := v1alpha1.Validate(p)
+	var errs field.ErrorList
 	var days []*calendar.Holidays
 	if holidays != nil {
-		days, errs = holidays.days, append(errs, holidays.errs...)
+		days, errs = holidays.days, holidays.errs
 	}
 	compiled, more := CompileCalendar(p.Spec.Calendar, days, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
 	if errs = append(errs, more...); len(errs) > 0 {

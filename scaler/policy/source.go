@@ -7,6 +7,7 @@ import (
 	"math"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
@@ -74,7 +75,11 @@ func resolved[C any](
 	var last *C
 	limits := s.limits
 	limits.Timeout = resolveTimeout
-	return &resolving[C]{open: open, resolutions: backlog.NewCached(limits, func(ctx context.Context) (resolution[C], error) {
+	r := &resolving[C]{open: open}
+	r.resolutions = backlog.NewCached(limits, func(ctx context.Context) (resolution[C], error) {
+		if r.failed.Load() {
+			ctx = context.WithValue(ctx, freshKey{}, true)
+		}
 		config, err := resolve(ctx, spec, bounded(values))
 		switch {
 		case err == nil && last != nil && reflect.DeepEqual(*last, config): // which saves to compare them with every poll
@@ -84,7 +89,8 @@ func resolved[C any](
 			return resolution[C]{config: last, failure: err.Error()}, nil
 		}
 		return resolution[C]{config: last}, err
-	})}
+	})
+	return r
 }
 
 // maxValue bounds, in bytes, what a policy refers to: a URI, a password, the certificates of some authorities.
@@ -105,6 +111,7 @@ func bounded(values backlog.Values) backlog.Values {
 type resolving[C any] struct {
 	resolutions *backlog.Cached[resolution[C]]
 	open        func(C) (backlog.Source, error)
+	failed      atomic.Bool // the last observation failed: its credentials may have been rotated
 
 	mu     sync.Mutex
 	closed bool
@@ -114,8 +121,12 @@ type resolving[C any] struct {
 
 // Observe implements backlog.Source.
 func (r *resolving[C]) Observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error) {
+	every := resolveEvery
+	if r.failed.Load() {
+		every = objectAge
+	}
 	// Only the first look-up is waited for.
-	resolved, err := r.resolutions.Recent(ctx, resolveEvery, math.MaxInt64)
+	resolved, err := r.resolutions.Recent(ctx, every, math.MaxInt64)
 	if err != nil {
 		return sizing.Observation{}, err
 	}
@@ -124,6 +135,7 @@ func (r *resolving[C]) Observe(ctx context.Context, maxAge time.Duration) (sizin
 		return sizing.Observation{}, err
 	}
 	o, err := source.Observe(ctx, maxAge)
+	r.failed.Store(err != nil)
 	o.CredentialsFailure = resolved.failure
 	return o, err
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 )
@@ -20,9 +22,9 @@ type Store struct {
 	log      *slog.Logger
 	parsed   parsedFiles
 
-	// set is held while a policy is put in force, so that calls to the observer for one come one after the other. Nothing is read or
-	// compiled under it: what that takes is up to the policy's author.
-	set sync.Mutex
+	// changing holds a policy's name while a version of it is compiled and put in force, so that an older one never replaces a newer
+	// one. No policy waits for another.
+	changing keyedMutex
 
 	mu      sync.RWMutex
 	entries map[types.NamespacedName]entry
@@ -41,9 +43,15 @@ type Observer interface {
 type entry struct {
 	policy   *Policy
 	err      error
-	newest   *v1alpha1.ScalingPolicy
-	resolver Resolver
+	newest   *version
 	holidays *holidayFile // of the newest version; nil: it has none
+}
+
+// version of a policy, as its author wrote it.
+type version struct {
+	policy   *v1alpha1.ScalingPolicy // with its defaults; where there are errors, maybe no more than its name
+	errs     field.ErrorList
+	resolver Resolver
 }
 
 // NewStore returns an empty store.
@@ -67,7 +75,10 @@ func (s *Store) Get(name types.NamespacedName) (policy *Policy, err error, known
 func (s *Store) Newest(name types.NamespacedName) *v1alpha1.ScalingPolicy {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.entries[name].newest
+	if newest := s.entries[name].newest; newest != nil {
+		return newest.policy
+	}
+	return nil
 }
 
 // Group returns the policies that share a cap with p, p included.
@@ -82,27 +93,40 @@ func (p *Policy) groupKey() types.NamespacedName {
 	return types.NamespacedName{Namespace: p.Name.Namespace, Name: p.Group.Name}
 }
 
-// Set puts a policy in force, or keeps the last good version when it does not compile.
+// Set puts a policy in force, or keeps the last good version when it is not valid. Calls for one policy come in the order of its versions.
 func (s *Store) Set(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) {
-	ready := s.prepare(ctx, p, resolver)
-	s.set.Lock()
-	defer s.set.Unlock()
-	s.put(p, resolver, ready)
+	completed, errs := apiRules().completeTyped(p)
+	s.set(ctx, types.NamespacedName{Namespace: p.Namespace, Name: p.Name}, &version{completed, errs, resolver})
 }
 
-// put is Set with the lock held.
-func (s *Store) put(p *v1alpha1.ScalingPolicy, resolver Resolver, ready prepared) {
-	name := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
+func (s *Store) set(ctx context.Context, name types.NamespacedName, v *version) {
+	defer s.changing.lock(name)()
+	s.put(ctx, name, v)
+}
+
+// put is set with the policy's name held.
+func (s *Store) put(ctx context.Context, name types.NamespacedName, v *version) {
 	old, _, _ := s.Get(name)
-	compiled, err := ready.policy, ready.err
+	var compiled *Policy
+	var holidays *holidayFile
+	errs := v.errs
+	if len(errs) == 0 {
+		holidays = s.parsed.read(ctx, v.policy, v.resolver)
+		compiled, errs = compile(v.policy, holidays)
+	}
+	var err error
 	inForce := compiled
-	if err != nil {
+	switch {
+	case len(errs) > 0:
+		err = fmt.Errorf("ScalingPolicy %s: %w", name, errs.ToAggregate())
 		inForce = old
-	} else {
-		s.open(compiled, old, resolver)
+	case old != nil && sameBacklog(&old.spec, &compiled.spec): // the source of the earlier version stays open
+		compiled.Source = old.Source
+	default:
+		compiled.Source = s.opener.Open(&compiled.spec, valuesOf(name.Namespace, v.resolver))
 	}
 	s.mu.Lock()
-	s.entries[name] = entry{policy: inForce, err: err, newest: p, resolver: resolver, holidays: ready.holidays}
+	s.entries[name] = entry{policy: inForce, err: err, newest: v, holidays: holidays}
 	s.regroup(old, inForce)
 	s.mu.Unlock()
 	s.observer.Validated(name, err)
@@ -110,7 +134,7 @@ func (s *Store) put(p *v1alpha1.ScalingPolicy, resolver Resolver, ready prepared
 		s.log.Error("policy is not valid", "policy", name.String(), "error", err, "lastGoodInForce", old != nil)
 		return
 	}
-	s.log.Info("policy in force", "policy", name.String(), "generation", p.Generation)
+	s.log.Info("policy in force", "policy", name.String(), "generation", v.policy.Generation)
 	if old != nil && old.Source != compiled.Source {
 		s.close(old)
 	}
@@ -135,8 +159,7 @@ func (s *Store) regroup(old, current *Policy) {
 
 // Delete removes a policy.
 func (s *Store) Delete(name types.NamespacedName) {
-	s.set.Lock()
-	defer s.set.Unlock()
+	defer s.changing.lock(name)()
 	s.mu.Lock()
 	old, known := s.entries[name]
 	delete(s.entries, name)
@@ -173,18 +196,18 @@ func (s *Store) refreshHolidays(ctx context.Context) {
 		if e.holidays == nil {
 			continue
 		}
-		if now := s.parsed.read(ctx, e.newest, e.resolver); now.text == e.holidays.text && (now.errs == nil) == (e.holidays.errs == nil) {
+		now := s.parsed.read(ctx, e.newest.policy, e.newest.resolver)
+		if now.sum == e.holidays.sum && (now.errs == nil) == (e.holidays.errs == nil) {
 			continue
 		}
-		ready := s.prepare(ctx, e.newest, e.resolver)
-		s.set.Lock()
+		unlock := s.changing.lock(name)
 		s.mu.RLock()
 		same := s.entries[name].newest == e.newest // nothing newer came meanwhile
 		s.mu.RUnlock()
 		if same {
-			s.put(e.newest, e.resolver, ready)
+			s.put(ctx, name, e.newest)
 		}
-		s.set.Unlock()
+		unlock()
 	}
 }
 
@@ -201,5 +224,41 @@ func (s *Store) close(p *Policy) {
 	}
 	if err := p.Source.Close(); err != nil {
 		s.log.Warn("close the backlog of an earlier version", "policy", p.Name.String(), "error", err)
+	}
+}
+
+// keyedMutex is a mutex for each name. The zero value is ready.
+type keyedMutex struct {
+	mu    sync.Mutex
+	locks map[types.NamespacedName]*countedMutex
+}
+
+// countedMutex goes when nobody holds it or waits for it.
+type countedMutex struct {
+	sync.Mutex
+	users int
+}
+
+// lock locks a name and returns what unlocks it.
+func (k *keyedMutex) lock(name types.NamespacedName) (unlock func()) {
+	k.mu.Lock()
+	if k.locks == nil {
+		k.locks = map[types.NamespacedName]*countedMutex{}
+	}
+	own := k.locks[name]
+	if own == nil {
+		own = &countedMutex{}
+		k.locks[name] = own
+	}
+	own.users++
+	k.mu.Unlock()
+	own.Lock()
+	return func() {
+		own.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if own.users--; own.users == 0 {
+			delete(k.locks, name)
+		}
 	}
 }

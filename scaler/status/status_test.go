@@ -191,7 +191,7 @@ func TestGenerations(t *testing.T) {
 	if want := "Ready=False Invalid, Accepted=False Invalid, BacklogReachable=True Reachable, CredentialsResolved=True Resolved"; s.ObservedGeneration != 2 || conditions(s) != want {
 		t.Errorf("generation %d, %s; want 2, %s", s.ObservedGeneration, conditions(s), want)
 	}
-	if c := meta.FindStatusCondition(s.Conditions, "Ready"); !strings.Contains(c.Message, "spec.backlog.rabbitmq.queue") || !strings.Contains(c.Message, "generation 1 stays in force") {
+	if c := meta.FindStatusCondition(s.Conditions, "Ready"); !strings.Contains(c.Message, "spec.backlog.rabbitmq") || !strings.Contains(c.Message, "generation 1 stays in force") {
 		t.Errorf("Ready says %q, want the field, and what is in force", c.Message)
 	}
 

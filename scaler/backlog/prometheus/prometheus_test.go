@@ -150,7 +150,7 @@ func TestBomb(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		zip := gzip.NewWriter(w)
-		defer zip.Close()
+		defer func() { _ = zip.Close() }()
 		zeros := bytes.Repeat([]byte(" "), 1<<20)
 		for range 1 << 10 {
 			if _, err := zip.Write(zeros); err != nil {

@@ -535,7 +535,7 @@ func TestPanicIsAnError(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "a fault of the scaler itself, please report it: odd") || told.Load() != 1 {
 		t.Errorf("error %v, told %d times", err, told.Load())
 	}
-	if inner := errors.New("inner"); bounds.Guard(func() error { return inner }) != inner {
+	if inner := errors.New("inner"); !errors.Is(bounds.Guard(func() error { return inner }), inner) {
 		t.Error("an error is not passed on")
 	}
 }

@@ -26,7 +26,7 @@ func TestManagement(t *testing.T) {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			zip := gzip.NewWriter(w)
-			defer zip.Close()
+			defer func() { _ = zip.Close() }()
 			_, _ = io.WriteString(zip, "[")
 			for range times {
 				if _, err := io.WriteString(zip, body); err != nil {
@@ -39,17 +39,19 @@ func TestManagement(t *testing.T) {
 		answer http.HandlerFunc
 		want   string // of the failure; empty: none
 	}{
-		"well":             {text(200, `[{"name":"q","type":"classic","messages_unacknowledged":4}]`), ""},
-		"wrong password":   {text(401, "no s3cret"), "management API: wrong user or password"},
-		"wrong path":       {text(404, "no"), "managementURI is not that of a management API"},
-		"unavailable":      {text(503, "no"), "management API: it answers 503 Service Unavailable"},
-		"another program":  {text(200, "<html>s3cret</html>"), "management API: the answer is no list of queues"},
-		"an object":        {text(200, `{"error":"s3cret"}`), "management API: the answer is no list of queues"},
-		"cut off":          {text(200, `[{"name":"q","messages_unacknowledged":4}`), "management API: the list of queues has no end"},
-		"other types":      {text(200, `[{"name":7}]`), "management API: the list of queues can't be read"},
-		"not listed":       {text(200, `[]`), `management API: it does not list queue "q"`},
-		"without figures":  {text(200, `[{"name":"q","type":"quorum","state":"down"}]`), `management API: it has no figures of queue "q"`},
-		"redirected":       {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 307) }, "redirects to another server"},
+		"well":            {text(200, `[{"name":"q","type":"classic","messages_unacknowledged":4}]`), ""},
+		"wrong password":  {text(401, "no s3cret"), "management API: wrong user or password"},
+		"wrong path":      {text(404, "no"), "managementURI is not that of a management API"},
+		"unavailable":     {text(503, "no"), "management API: it answers 503 Service Unavailable"},
+		"another program": {text(200, "<html>s3cret</html>"), "management API: the answer is no list of queues"},
+		"an object":       {text(200, `{"error":"s3cret"}`), "management API: the answer is no list of queues"},
+		"cut off":         {text(200, `[{"name":"q","messages_unacknowledged":4}`), "management API: the list of queues has no end"},
+		"other types":     {text(200, `[{"name":7}]`), "management API: the list of queues can't be read"},
+		"not listed":      {text(200, `[]`), `management API: it does not list queue "q"`},
+		"without figures": {text(200, `[{"name":"q","type":"quorum","state":"down"}]`), `management API: it has no figures of queue "q"`},
+		"redirected": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
+		}, "redirects to another server"},
 		"a bomb of queues": {zipped(`{},`, 1<<28), "the virtual host has more than 200000 queues"},
 		"a bomb of a name": {zipped(`{"name":"`+strings.Repeat("x", 1<<20), 1<<12), "management API: "},
 		"queues by millions": {func(w http.ResponseWriter, _ *http.Request) {

@@ -333,10 +333,10 @@ func TestDecisionsAndPlacements(t *testing.T) {
 }
 
 func TestFront(t *testing.T) {
-	make := func(name string, wait, hours float64) trial {
+	trialOf := func(name string, wait, hours float64) trial {
 		return trial{Name: name, Outcome: simulator.Outcome{Wait: simulator.Waits{P95: wait}, NodeHours: hours}}
 	}
-	trials := []trial{make("fast", 1, 100), make("cheap", 100, 10), make("between", 50, 50), make("worse", 60, 60), make("tie", 50.2, 50.2)}
+	trials := []trial{trialOf("fast", 1, 100), trialOf("cheap", 100, 10), trialOf("between", 50, 50), trialOf("worse", 60, 60), trialOf("tie", 50.2, 50.2)}
 	markFront(trials)
 	for _, r := range trials {
 		if want := r.Name != "worse"; r.Front != want {
@@ -347,7 +347,7 @@ func TestFront(t *testing.T) {
 
 // A shorter wait by luck beats nobody; one with every seed does.
 func TestFrontByLuck(t *testing.T) {
-	make := func(name string, waits ...float64) trial {
+	trialOf := func(name string, waits ...float64) trial {
 		r := trial{Name: name}
 		for _, wait := range waits {
 			r.runs = append(r.runs, simulator.Outcome{Wait: simulator.Waits{P95: wait}, NodeHours: 10})
@@ -363,7 +363,7 @@ func TestFrontByLuck(t *testing.T) {
 		"3% shorter with every seed":                     {[]float64{97, 98, 96, 97, 97}, false},
 		"0.5% shorter with every seed":                   {[]float64{99.5, 99.4, 99.6, 99.5, 99.5}, true},
 	} {
-		trials := []trial{make("ours", 100, 100, 100, 100, 100), make(name, c.other...)}
+		trials := []trial{trialOf("ours", 100, 100, 100, 100, 100), trialOf(name, c.other...)}
 		if markFront(trials); trials[0].Front != c.front || !trials[1].Front {
 			t.Errorf("beside one %s: on the front %v, want %v", name, trials[0].Front, c.front)
 		}

@@ -34,19 +34,19 @@ type scans struct {
 type scanned struct {
 	lastSeen                         time.Time
 	succeeded, retried, deadLettered uint64
-	wait, scan                       duration
+	wait, scan                       timeHistogram
 	// Pods by how they ended, and the seconds that they ran.
 	pods       [podResults]uint64
 	podSeconds [podResults]float64
 }
 
-// duration is summary.Histogram over many pods.
-type duration struct {
+// timeHistogram is summary.Histogram over many pods.
+type timeHistogram struct {
 	sum    float64
 	counts [len(summary.Bounds) + 1]uint64
 }
 
-func (d *duration) add(h *summary.Histogram) {
+func (d *timeHistogram) add(h *summary.Histogram) {
 	d.sum += h.Sum
 	for i, count := range h.Counts {
 		d.counts[i] += uint64(count)
@@ -184,7 +184,7 @@ func (s *scans) Collect(out chan<- prometheus.Metric) {
 			counter(podsDesc, float64(j.pods[result]), name)
 			counter(podSeconds, j.podSeconds[result], name)
 		}
-		for desc, d := range map[*prometheus.Desc]*duration{waitDesc: &j.wait, runDesc: &j.scan} {
+		for desc, d := range map[*prometheus.Desc]*timeHistogram{waitDesc: &j.wait, runDesc: &j.scan} {
 			upTo, total := make(map[float64]uint64, len(summary.Bounds)), uint64(0)
 			for i, count := range d.counts {
 				total += count

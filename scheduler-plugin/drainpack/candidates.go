@@ -45,15 +45,15 @@ func (d *DrainPack) simple(pod *v1.Pod) bool {
 			}
 		}
 	}
-	if slices.ContainsFunc(pod.Spec.Volumes, mayBind) {
+	if slices.ContainsFunc(pod.Spec.Volumes, tiesToNodes) {
 		return false
 	}
-	return !d.mayBeRefused(pod)
+	return !d.refusedByAntiAffinity(pod)
 }
 
-// mayBeRefused is true for a pod that others, which are there already, want to keep away from. That their terms may mean other
+// refusedByAntiAffinity is true for a pod that others, which are there already, want to keep away from. That their terms may mean other
 // namespaces is left aside.
-func (d *DrainPack) mayBeRefused(pod *v1.Pod) bool {
+func (d *DrainPack) refusedByAntiAffinity(pod *v1.Pod) bool {
 	refusing, err := d.handle.SnapshotSharedLister().NodeInfos().HavePodsWithRequiredAntiAffinityList()
 	if err != nil {
 		return true
@@ -70,8 +70,8 @@ func (d *DrainPack) mayBeRefused(pod *v1.Pod) bool {
 	return false
 }
 
-// mayBind is true for a volume that can tie a pod to some nodes.
-func mayBind(v v1.Volume) bool {
+// tiesToNodes is true for a volume that can tie a pod to some nodes.
+func tiesToNodes(v v1.Volume) bool {
 	s := v.VolumeSource
 	return s.ConfigMap == nil && s.Secret == nil && s.EmptyDir == nil && s.DownwardAPI == nil && s.Projected == nil && s.HostPath == nil
 }
@@ -108,37 +108,57 @@ func newSpread(ctx context.Context, handle fwk.Handle) (fwk.FilterPlugin, error)
 	return plugin.(fwk.FilterPlugin), nil
 }
 
-// decides is true when the order of this plugin alone ranks a simple pod's candidates: no plugin that it does not know has a say, and
+// ranksAlone is true when the order of this plugin alone ranks a simple pod's candidates: no plugin that it does not know has a say, and
 // those that it knows have nothing to prefer.
-func (d *DrainPack) decides(pod *v1.Pod, candidates []fwk.NodeInfo) bool {
-	if !d.alone() {
+func (d *DrainPack) ranksAlone(pod *v1.Pod, candidates []fwk.NodeInfo) bool {
+	if !d.soleRanker() {
 		return false
 	}
 	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity != nil && len(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) > 0 {
 		return false
 	}
-	// Pods that are there may prefer others to be near, or not.
-	if attracting, err := d.handle.SnapshotSharedLister().NodeInfos().HavePodsWithAffinityList(); err != nil || len(attracting) > 0 {
+	if d.ranksByAffinity(pod) {
 		return false
 	}
 	soft := func(t v1.Taint) bool { return t.Effect == v1.TaintEffectPreferNoSchedule }
 	return !slices.ContainsFunc(candidates, func(info fwk.NodeInfo) bool { return slices.ContainsFunc(info.Node().Spec.Taints, soft) })
 }
 
-// known plugins neither refuse nor rank nodes that are proven to fit a simple pod, for other reasons than decides asks after. That
+// ranksByAffinity is true for a pod that InterPodAffinity ranks nodes for, as pods that are there already prefer such a pod to be near,
+// or not. That their terms may mean other namespaces is left aside; a pod's own terms are not asked, as a simple pod has none.
+func (d *DrainPack) ranksByAffinity(pod *v1.Pod) bool {
+	attracting, err := d.handle.SnapshotSharedLister().NodeInfos().HavePodsWithAffinityList()
+	if err != nil {
+		return true
+	}
+	own := labels.Set(pod.Labels)
+	matches := func(term fwk.AffinityTerm) bool { return term.Selector.Matches(own) }
+	weighted := func(term fwk.WeightedAffinityTerm) bool { return matches(term.AffinityTerm) }
+	for _, info := range attracting {
+		for _, other := range info.GetPodsWithAffinity() {
+			if slices.ContainsFunc(other.GetRequiredAffinityTerms(), matches) || slices.ContainsFunc(other.GetPreferredAffinityTerms(), weighted) ||
+				slices.ContainsFunc(other.GetPreferredAntiAffinityTerms(), weighted) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// neutralPlugins neither refuse nor rank nodes that are proven to fit a simple pod, for other reasons than ranksAlone asks after. That
 // PodTopologySpread likes to spread the pods of a Service or ReplicaSet by default is not followed: this plugin is there to pack them.
-var known = sets.New(Name, names.NodeUnschedulable, names.NodeName, names.TaintToleration, names.NodeAffinity, names.NodePorts,
+var neutralPlugins = sets.New(Name, names.NodeUnschedulable, names.NodeName, names.TaintToleration, names.NodeAffinity, names.NodePorts,
 	names.NodeResourcesFit, names.VolumeRestrictions, names.NodeVolumeLimits, names.VolumeBinding, names.VolumeZone, names.PodTopologySpread,
 	names.InterPodAffinity, names.DynamicResources, names.NodeDeclaredFeatures)
 
-// onlyKnownPlugins is true for a profile in which only known plugins filter and score, and NodeResourcesFit does not score.
-func onlyKnownPlugins(handle fwk.Handle) bool {
+// onlyNeutralPlugins is true for a profile in which only neutral plugins filter and score, and NodeResourcesFit does not score.
+func onlyNeutralPlugins(handle fwk.Handle) bool {
 	profile, ok := handle.(interface{ ListPlugins() *config.Plugins })
 	if !ok {
 		return false
 	}
 	plugins := profile.ListPlugins()
-	stranger := func(p config.Plugin) bool { return !known.Has(p.Name) }
+	stranger := func(p config.Plugin) bool { return !neutralPlugins.Has(p.Name) }
 	ranks := func(p config.Plugin) bool { return stranger(p) || p.Name == names.NodeResourcesFit }
 	return !slices.ContainsFunc(plugins.Filter.Enabled, stranger) && !slices.ContainsFunc(plugins.Score.Enabled, ranks)
 }

@@ -38,13 +38,14 @@ func TestOffersAll(t *testing.T) {
 		"nobody else has a say":          {pod: scan(), nodes: plain, want: 1},
 		"the pod prefers some nodes":     {pod: prefers(scan()), nodes: plain, want: 2},
 		"a node that had better be left": {pod: scan(), nodes: []*v1.Node{node("a", soft), node("b", nil)}, want: 2},
-		"a pod that prefers company":     {pod: scan(), nodes: plain, running: []*v1.Pod{friendly}, want: 2},
+		"a pod that prefers its company": {pod: scan().Label("app", "x"), nodes: plain, running: []*v1.Pod{friendly}, want: 2},
+		"a pod that prefers others":      {pod: scan(), nodes: plain, running: []*v1.Pod{friendly}, want: 1},
 		"a plugin that is not known":     {pod: scan(), nodes: plain, stranger: true, want: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pack := onCluster(t, tc.nodes, tc.running)
 			if tc.stranger {
-				pack.alone = func() bool { return false }
+				pack.soleRanker = func() bool { return false }
 			}
 			result, status := pack.PreFilter(t.Context(), framework.NewCycleState(), tc.pod.Obj(), nil)
 			if !status.IsSuccess() || len(result.NodeNames) != tc.want {
@@ -63,7 +64,7 @@ func prefers(pod *st.PodWrapper) *st.PodWrapper {
 	return pod
 }
 
-func TestOnlyKnownPlugins(t *testing.T) {
+func TestOnlyNeutralPlugins(t *testing.T) {
 	registry := frameworkruntime.Registry{}
 	for _, name := range []string{"TaintToleration", "NodeResourcesFit", "Stranger"} {
 		registry[name] = func(context.Context, runtime.Object, fwk.Handle) (fwk.Plugin, error) { return named{name: name}, nil }
@@ -91,7 +92,7 @@ func TestOnlyKnownPlugins(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := onlyKnownPlugins(handle); got != tc.want {
+			if got := onlyNeutralPlugins(handle); got != tc.want {
 				t.Errorf("%t, want %t", got, tc.want)
 			}
 		})

@@ -31,12 +31,12 @@ type DrainPack struct {
 	handle     fwk.Handle
 	fleet      *fleet.Fleet
 	now        func() time.Time
-	offered    offers
+	offered    offeredPods
 	placements placements
 	// spread proves nodes to fit pods with spread constraints, from what the profile's own PodTopologySpread counted.
 	spread fwk.FilterPlugin
 	// alone is true when the profile has no plugin but those that are known to leave a simple pod's candidates to this one.
-	alone func() bool
+	soleRanker func() bool
 }
 
 var (
@@ -81,8 +81,8 @@ func newDrainPack(ctx context.Context, args configv1.DrainPackArgs, handle fwk.H
 		fleet: fleet.New(lifetimes, fleet.Options{
 			Quantile: args.Quantile, Unknown: args.UnknownRunTime.Duration, Horizon: args.Horizon.Duration,
 		}),
-		offered: offers{pods: sets.New[types.UID]()},
-		spread:  spread, alone: sync.OnceValue(func() bool { return onlyKnownPlugins(handle) }),
+		offered: offeredPods{pods: sets.New[types.UID]()},
+		spread:  spread, soleRanker: sync.OnceValue(func() bool { return onlyNeutralPlugins(handle) }),
 	}, nil
 }
 
@@ -158,7 +158,7 @@ func (d *DrainPack) PreFilter(ctx context.Context, state fwk.CycleState, pod *v1
 		if infos := d.candidates(ctx, state, pod, c.pod); len(infos) > 0 {
 			c.offer, names = offerCandidates, sets.New[string]()
 			d.offered.add(pod.UID)
-			if d.decides(pod, infos) {
+			if d.ranksAlone(pod, infos) {
 				c.feasible, c.order = len(infos), d.order(c, infos)
 				infos = infos[:0]
 				names.Insert(c.order[0].Name)
@@ -259,24 +259,24 @@ func (d *DrainPack) Unreserve(_ context.Context, _ fwk.CycleState, pod *v1.Pod, 
 }
 
 // offers remembers the pods that were offered candidates and have no node yet. It is safe for concurrent use.
-type offers struct {
+type offeredPods struct {
 	mu   sync.Mutex
 	pods sets.Set[types.UID]
 }
 
-func (o *offers) add(uid types.UID) {
+func (o *offeredPods) add(uid types.UID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pods.Insert(uid)
 }
 
-func (o *offers) remove(uid types.UID) {
+func (o *offeredPods) remove(uid types.UID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pods.Delete(uid)
 }
 
-func (o *offers) has(uid types.UID) bool {
+func (o *offeredPods) has(uid types.UID) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.pods.Has(uid)

@@ -73,7 +73,7 @@ func (f *Fleet) Census(now time.Time) Census {
 	var c Census
 	var load, largest packing.Amounts
 	for _, x := range f.nodes {
-		if !x.known {
+		if !x.registered {
 			continue
 		}
 		keep := len(x.pods) - x.followers

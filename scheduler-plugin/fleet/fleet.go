@@ -62,10 +62,10 @@ type Options struct {
 // soonest is the least that a pod past its expected end is taken to need still, so that it is not asked after all the time.
 const soonest = time.Second
 
-// keeps is the quantile of what pods may still run that their node is taken to stay for: less than the median, as a pod that is put on a
+// exitQuantile is the quantile of what pods may still run that their node is taken to stay for: less than the median, as a pod that is put on a
 // node which is gone sooner than thought keeps it, and that costs more than one put on a node which stays longer. With exact run times
 // it makes no difference; docs/design/packing.md has what it does with others.
-const keeps = 0.3
+const exitQuantile = 0.3
 
 // Fleet is safe for concurrent use.
 type Fleet struct {
@@ -86,10 +86,10 @@ type totals struct{ used, allocatable packing.Amounts }
 
 type node struct {
 	Node
-	known bool // SetNode was called: pods may be heard of before their node
-	used  packing.Amounts
-	pods  map[string]*placed
-	exit  time.Time // expected; zero when no pod keeps the node
+	registered bool // SetNode was called: pods may be heard of before their node
+	used       packing.Amounts
+	pods       map[string]*placed
+	exit       time.Time // expected; zero when no pod keeps the node
 
 	followers    int // of the pods, and what they use
 	followerUsed packing.Amounts
@@ -120,12 +120,12 @@ func (f *Fleet) SetNode(n Node) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	x := f.node(n.Name)
-	if x.known {
+	if x.registered {
 		f.total.allocatable = f.total.allocatable.Minus(x.Allocatable)
 	} else {
 		f.total.used = f.total.used.Plus(x.used)
 	}
-	x.Node, x.known = n, true
+	x.Node, x.registered = n, true
 	f.total.allocatable = f.total.allocatable.Plus(n.Allocatable)
 	f.reindex(x)
 }
@@ -136,10 +136,10 @@ func (f *Fleet) RemoveNode(name string) (emptySince time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	x := f.nodes[name]
-	if x == nil || !x.known {
+	if x == nil || !x.registered {
 		return time.Time{}
 	}
-	emptySince, x.known, x.seen = x.seen.empty, false, seen{}
+	emptySince, x.registered, x.seen = x.seen.empty, false, seen{}
 	f.total.allocatable = f.total.allocatable.Minus(x.Allocatable)
 	f.total.used = f.total.used.Minus(x.used)
 	f.reindex(x)
@@ -165,7 +165,7 @@ func (f *Fleet) AddPod(p Pod, nodeName string, started time.Time) {
 	if p.Follower {
 		x.followers, x.followerUsed = x.followers+1, x.followerUsed.Plus(p.Requests)
 	}
-	if x.known {
+	if x.registered {
 		f.total.used = f.total.used.Plus(p.Requests)
 	}
 	if p.Group != "" {
@@ -238,7 +238,7 @@ func (f *Fleet) Candidates(p Pod, q packing.Query) []string {
 	var together []string
 	for name := range f.groups[p.Group] {
 		x := f.nodes[name]
-		if x.known && !x.Leaving && !slices.Contains(found, name) && x.free().Fit(p.Requests) && q.Accept(name) {
+		if x.registered && !x.Leaving && !slices.Contains(found, name) && x.free().Fit(p.Requests) && q.Accept(name) {
 			together = append(together, name)
 		}
 	}
@@ -281,7 +281,7 @@ func (f *Fleet) Views(now time.Time) []View {
 	f.refresh(now)
 	views := make([]View, 0, len(f.nodes))
 	for _, x := range f.nodes {
-		if !x.known {
+		if !x.registered {
 			continue
 		}
 		v := View{
@@ -316,7 +316,7 @@ func (f *Fleet) Size() (nodes, pods int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, n := range f.nodes {
-		if n.known {
+		if n.registered {
 			nodes++
 		}
 	}
@@ -350,7 +350,7 @@ func (f *Fleet) Check(real map[string]NodeUse) error {
 			wrong = append(wrong, fmt.Errorf("node %s: used %v, %v by followers, exit %s; its pods say %v, %v, %s",
 				name, x.used, x.followerUsed, x.exit, sum, following, exit))
 		}
-		if !x.known {
+		if !x.registered {
 			continue
 		}
 		total.used, total.allocatable = total.used.Plus(x.used), total.allocatable.Plus(x.Allocatable)
@@ -366,7 +366,7 @@ func (f *Fleet) Check(real map[string]NodeUse) error {
 		}
 	}
 	for name := range real {
-		if x := f.nodes[name]; x == nil || !x.known {
+		if x := f.nodes[name]; x == nil || !x.registered {
 			wrong = append(wrong, fmt.Errorf("node %s is not known", name))
 		}
 	}
@@ -408,7 +408,7 @@ func (f *Fleet) take(p *placed) {
 	if p.Follower {
 		x.followers, x.followerUsed = x.followers-1, x.followerUsed.Minus(p.Requests)
 	}
-	if x.known {
+	if x.registered {
 		f.total.used = f.total.used.Minus(p.Requests)
 	}
 	if p.Group != "" {
@@ -438,7 +438,7 @@ func lastEnd(x *node) time.Time {
 }
 
 func (f *Fleet) forgetUnused(x *node) {
-	if !x.known && len(x.pods) == 0 {
+	if !x.registered && len(x.pods) == 0 {
 		delete(f.nodes, x.Name)
 	}
 }
@@ -451,7 +451,7 @@ func (f *Fleet) endOf(p *placed, now time.Time) time.Time {
 	end := packing.Forever
 	if !p.Endless {
 		age := max(0, now.Sub(p.started))
-		remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, age, keeps)
+		remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, age, exitQuantile)
 		if !known {
 			// As long again as it has run, once it has outlived what unknown ones are taken for.
 			remaining = max(f.options.Unknown-age, age)
@@ -487,7 +487,7 @@ func overdue(at, now time.Time) time.Time {
 
 // reindex brings the index up to a change of a node.
 func (f *Fleet) reindex(x *node) {
-	if x.known && !x.Leaving {
+	if x.registered && !x.Leaving {
 		f.index.Set(packing.Entry{
 			Name: x.Name, Created: x.Created, Exit: x.exit, Price: x.Price, Allocatable: x.Allocatable, Free: x.free(),
 		})

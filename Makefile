@@ -66,7 +66,7 @@ snapshots: tools ## Take the snapshots of the charts' tests anew; look at what c
 	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
-.PHONY: rabbitmq-releases test lint generated unit race e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz
+.PHONY: rabbitmq-releases test lint generated unit race e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
 test: ## Everything: lint, unit and integration tests and the scenarios, in lanes side by side; prints how long each part took
 	go run ./hack/testrun
 
@@ -118,6 +118,14 @@ dashboards-pictures: ## Draw the dashboards of the cluster that make up started 
 
 fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)
+
+# The system's Python has Debian's modules; another one on the PATH need not have them.
+ORACLE = /usr/bin/python3 -c 'import dateutil, icalendar' 2>/dev/null
+
+fuzz-calendar: ## Compare reading of random iCalendar files with Debian's python3-dateutil and python3-icalendar, which apt installs (T=10m, SEED=1)
+	@$(ORACLE) || apt-get install -y --no-install-recommends python3-dateutil python3-icalendar || true
+	@$(ORACLE) || { echo "fuzz-calendar needs Debian's packages python3-dateutil and python3-icalendar"; exit 1; }
+	go run ./hack/fuzzcalendar -for $(or $(T),10m) $(if $(SEED),-seed $(SEED))
 
 ##@ Measure
 .PHONY: soak-scaler bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter bench-source bench-drain bench-startup

@@ -767,16 +767,23 @@ func (p *parser) dates(e *event, changes []*event) error {
 	}
 	// The start is the first occurrence, and one of those that COUNT counts, whether a rule makes it or not.
 	matched := false
+	var rules []*recurrence // without those that make nothing, which takes the most steps
 	for _, r := range e.rules {
+		r.plus = false // an earlier try may have run out of steps
+		makes := false
 		if err := r.each(p.budget, func(shown int64) bool {
+			makes = true
 			matched = matched || shown == e.start
 			return false
 		}); err != nil {
 			return fmt.Errorf("line %d: %w", e.line, err)
 		}
+		if makes {
+			rules = append(rules, r)
+		}
 	}
 	take(e.start, e.length)
-	for _, r := range e.rules {
+	for _, r := range rules {
 		r.plus = !matched
 		if err := r.each(p.budget, func(shown int64) bool { return take(shown, e.length) }); err != nil {
 			return fmt.Errorf("line %d: %w", e.line, err)
@@ -801,7 +808,7 @@ func (p *parser) touch(set map[day]bool, start, length int64, c clock, date bool
 	if !p.budget.spend(1 + int(length/daySeconds)) {
 		return errBudget
 	}
-	if own := (zoneClock{p.zone}); !date && c != own {
+	if own := (zoneClock{p.zone}); !date { // even in the same zone: some clocks skip whole days
 		unix := c.unix(begin)
 		stop := max(unix+1, c.unix(end))
 		begin, end = own.shown(unix), own.shown(stop-1)+1

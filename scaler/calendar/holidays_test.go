@@ -46,6 +46,9 @@ func TestParseHolidays(t *testing.T) {
 		want    string
 		skipped string // part of what is said of an event that was not understood
 	}{
+		// Found by make fuzz-calendar.
+		"a rule without a match":    {"DTSTART;VALUE=DATE:20260330\nRRULE:FREQ=DAILY;BYDAY=TH;BYSETPOS=4\nRRULE:FREQ=WEEKLY;COUNT=2", "", "2026-01-01", "2026-03-30 2026-04-06", ""},
+		"a day that clocks skip":    {"DTSTART:19941231T090000", "Pacific/Kiritimati", "1994-12-01", "1995-01-01", ""},
 		"one date":                  {"DTSTART;VALUE=DATE:20261228\nSUMMARY:Bridge", "", "2026-01-01", "2026-12-28", ""},
 		"end is not included":       {"DTSTART;VALUE=DATE:20261224\nDTEND;VALUE=DATE:20261226", "", "2026-01-01", "2026-12-24 2026-12-25", ""},
 		"end is the start":          {"DTSTART;VALUE=DATE:20261115\nDTEND;VALUE=DATE:20261115", "", "2026-01-01", "2026-11-15", ""},

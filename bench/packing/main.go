@@ -80,7 +80,7 @@ func run(trace, out string, seeds uint64) error {
 	for i := range again {
 		again[i].Policy = "other ties"
 	}
-	print(slices.Concat(figures, again))
+	printFigures(slices.Concat(figures, again))
 	text, err := json.MarshalIndent(figures, "", "  ")
 	if err != nil {
 		return err
@@ -160,7 +160,7 @@ func replay(f *Figure, load func(*rand.Rand) []simulator.Job, ties uint64) error
 
 // print shows the mean over the seeds with its 95% interval, and the worst seed beside MostAllocated; "other ties" is MostAllocated
 // again, its ties broken otherwise.
-func print(figures []Figure) {
+func printFigures(figures []Figure) {
 	type group struct {
 		load, predictions string
 		delay             float64

@@ -117,10 +117,10 @@ func (f *follower) work(ctx context.Context) {
 			return
 		}
 		f.mu.Lock()
-		p, told := f.newest[name]
+		p, seen := f.newest[name]
 		delete(f.newest, name)
 		f.mu.Unlock()
-		if told {
+		if seen {
 			f.apply(ctx, name, p)
 		}
 		f.queue.Done(name)

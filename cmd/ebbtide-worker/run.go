@@ -134,8 +134,9 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 			"succeed, retry, fail, or larger for workers with more memory")
 	flags.DurationSliceVar(&o.RetryDelays, "retry-delays", []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute},
 		"wait before the second attempt, the third and so on; the last one repeats; 0s: at once")
-	flags.IntVar(&o.MaxAttempts, "max-attempts", 0,
-		"a message fails after this many attempts, killed workers included; keep it below the queue's delivery limit; 0: the broker decides")
+	flags.IntVar(&o.MaxAttempts, "max-attempts", 5,
+		"a message fails after this many attempts, killed workers included; keep it below the queue's delivery limit; "+
+			"0: the broker decides, which takes --retry-delays 0s, as it does not count attempts after a delay")
 	flags.StringVar(&o.Engine, "engine", "", "name of this engine in results, where several scan the same source")
 	flags.StringSliceVar(&o.Engines, "engines", nil,
 		"all engines that make a scan complete, separated by commas; a message's header ebbtide-engines goes before it")
@@ -203,6 +204,9 @@ func (o *runOptions) complete(args []string, secrets secret.Values) error {
 		return fmt.Errorf("--max-messages %d: must not be negative", o.MaxMessages)
 	case o.MaxAttempts < 0:
 		return fmt.Errorf("--max-attempts %d: must not be negative", o.MaxAttempts)
+	case o.MaxAttempts == 0 && slices.ContainsFunc(o.RetryDelays, func(delay time.Duration) bool { return delay > 0 }):
+		return errors.New("--max-attempts 0: the broker does not count attempts after a delay, so a message might never end: " +
+			"set a number, or --retry-delays 0s")
 	case o.Engine != "" && !worker.ValidEngine(o.Engine):
 		return fmt.Errorf("--engine %q: up to 63 letters, digits, points, hyphens and underscores", o.Engine)
 	case len(o.ResultContentType) > worker.MaxIDBytes:

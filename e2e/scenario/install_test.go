@@ -137,7 +137,7 @@ func (r *release) install() {
 	r.exec("kubectl", "label", "namespace", system, "pod-security.kubernetes.io/enforce=restricted")
 	r.exec("kubectl", "create", "namespace", scans.Namespace)
 	r.must(scans.InstallScans(r.ctx, r.c, scans.ScanJob{
-		Image: "ebbtide.dev/ebbtide-worker:" + scans.ImageTag, WorkerArgs: append([]string{"--grace-period", workerGrace.String()}, scans.WorkerArgs...),
+		Image: "ebbtide.dev/ebbtide-worker:" + scans.ImageTag, WorkerArgs: append([]string{"--grace-period", workerGrace.String(), "--retry-delays", "500ms,1s"}, scans.WorkerArgs...),
 		MaxReplicas: 8, CPU: "50m", Memory: "32Mi", RealNodes: true, GraceSeconds: 20,
 	}))
 }
@@ -353,7 +353,7 @@ func (r *release) scansGoWrong() {
 		"crash": {Deliveries: 1}, "given-back": {Deliveries: 1}, "finishes": {}, "third-time": {Deliveries: 2},
 		"fails-1": {Dead: true, Reason: "the command exited with 3: the order asks for exit code 3"},
 		"fails-2": {Dead: true, Reason: "the command exited with 65"},
-		"never":   {Dead: true}, // by the broker, past the delivery limit
+		"never":   {Dead: true, Reason: "75"},
 	}
 	sent := []scans.Scan{
 		{ID: "fails-1", Seconds: 0.1, ExitCode: 3}, {ID: "fails-2", Seconds: 0.1, ExitCode: 65},

@@ -227,7 +227,7 @@ func TestErrors(t *testing.T) {
 		want   string
 	}{
 		"unknown": {"nope", codes.NotFound, "ScalingPolicy scan/nope does not exist: create it"},
-		"invalid": {"broken", codes.FailedPrecondition, "spec.backlog: Required value: set exactly one source"},
+		"invalid": {"broken", codes.FailedPrecondition, "spec.backlog: Invalid value: set exactly one source"},
 		"unnamed": {"", codes.InvalidArgument, "the trigger of scan/job has no `policy` in its metadata"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -64,7 +64,7 @@ func TestManagement(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(tc.answer)
 			defer server.Close()
-			source := open(t, NewBrokers(limits(20*time.Second)), Config{Identity: at(uri), ManagementURI: server.URL, Queues: []string{"q"}})
+			source := open(t, NewBrokers(limits(4*time.Minute)), Config{Identity: at(uri), ManagementURI: server.URL, Queues: []string{"q"}})
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			o, err := source.Observe(t.Context(), 0)

@@ -324,6 +324,8 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 			Name: Scaler, Path: c.Bin("ebbtide-scaler"),
 			Args: []string{
 				"--kubeconfig=" + c.Kubeconfig("scaler"), "--listen=" + c.ScalerAddress(),
+				// There is one, and no kubelet to start it again should it lose its lease for want of a processor.
+				"--leader-elect=false",
 				"--metrics-listen=" + loopback(c.ports.ScalerMetrics),
 				"--tls-cert=" + c.pki("scaler-serving.crt"), "--tls-key=" + c.pki("scaler-serving.key"),
 				"--tls-client-ca=" + c.pki(ScalerCA+".crt"),

@@ -67,7 +67,7 @@ snapshots: tools ## Take the snapshots of the charts' tests anew; look at what c
 
 ##@ Test
 .PHONY: rabbitmq-releases test lint generated unit race e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
-test: ## Everything: lint, unit and integration tests and the scenarios, in lanes side by side; prints how long each part took
+test: ## Everything: lint, unit and integration tests and the scenarios, several at a time; prints how long each part took
 	go run ./hack/testrun
 
 lint: ## Lint and check the formatting

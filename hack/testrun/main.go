@@ -1,6 +1,6 @@
-// testrun runs the parts of make test, each a target of the Makefile, in lanes side by side, and prints at the end how long
-// each took, longest first. A part's output is printed when it ends, so that parts do not mix; every part runs, whatever
-// fails, and the exit status is 1 when any did.
+// testrun runs the parts of make test, each a target of the Makefile, several at a time, and prints at the end how long each
+// took, longest first. A part's output is printed when it ends, so that parts do not mix; every part runs, whatever fails, and
+// the exit status is 1 when any did.
 package main
 
 import (
@@ -19,19 +19,34 @@ import (
 	"time"
 )
 
-// stages follow one another. Within a stage lanes run side by side, and the parts of a lane one after the other.
+// atOnce is how many parts run at the same time. Scenarios mostly wait, so three share two cores.
+const atOnce = 3
+
+// What only one part at a time may use.
+const (
+	// processors are what compiling and checking take all of.
+	processors = "processors"
+	// realNodes are kubelets and containerd. Those of two clusters side by side keep each other busy in the kernel.
+	realNodes = "real nodes"
+)
+
+// step is a part of the run, and what it may not share.
+type step struct{ target, alone string }
+
+// stages follow one another. The steps of a stage begin in the order they have here, and one that would have to share what it may not
+// lets others pass.
 //
-// Generating rewrites files that other parts read, so it is alone. Scenarios mostly wait, so two lanes of them and one that
-// needs the processors share two cores; the calibration compares times with a simulation, and is alone again.
-var stages = [][][]string{
-	{{"tools"}},
-	{{"generated"}},
+// Generating rewrites files that other parts read, so it is a stage of its own; so is the calibration, which compares times with
+// those of a simulation.
+var stages = [][]step{
+	{{target: "tools"}},
+	{{target: "generated"}},
 	{
-		{"lint", "race", "unit"},
-		{"e2e-install", "e2e-scans", "e2e-scheduler"},
-		{"e2e-recovery", "e2e-calendar", "e2e-demo"},
+		{"lint", processors}, {"race", processors}, {"unit", processors},
+		{target: "e2e-recovery"}, {"e2e-install", realNodes}, {target: "e2e-calendar"}, {"e2e-scans", realNodes},
+		{target: "e2e-demo"}, {target: "e2e-scheduler"},
 	},
-	{{"e2e-calibration"}},
+	{{target: "e2e-calibration"}},
 }
 
 // reportEvery is how often the parts that run are named.
@@ -42,14 +57,16 @@ func main() {
 	defer stop()
 	r := run{begin: time.Now(), out: os.Stdout, running: map[string]time.Time{}}
 	go r.reportRunning(ctx)
-	for _, lanes := range stages {
+	for _, steps := range stages {
+		q := newQueue(steps)
 		var all sync.WaitGroup
-		for _, lane := range lanes {
+		for range min(atOnce, len(steps)) {
 			all.Go(func() {
-				for _, part := range lane {
+				for s, ok := q.next(); ok; s, ok = q.next() {
 					if ctx.Err() == nil {
-						r.part(ctx, part)
+						r.part(ctx, s.target)
 					}
+					q.ended(s)
 				}
 			})
 		}
@@ -61,6 +78,44 @@ func main() {
 	if !r.summarize() || ctx.Err() != nil {
 		os.Exit(1)
 	}
+}
+
+// queue hands out the steps of a stage. It is safe for concurrent use.
+type queue struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	waiting []step
+	taken   map[string]bool
+}
+
+func newQueue(steps []step) *queue {
+	q := &queue{waiting: slices.Clone(steps), taken: map[string]bool{}}
+	q.changed.L = &q.mu
+	return q
+}
+
+// next returns the first step that has what it needs to itself, and waits for one. It is not ok when none is left.
+func (q *queue) next() (s step, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) > 0 {
+		if i := slices.IndexFunc(q.waiting, func(s step) bool { return !q.taken[s.alone] }); i >= 0 {
+			s = q.waiting[i]
+			q.waiting = slices.Delete(q.waiting, i, i+1)
+			q.taken[s.alone] = s.alone != ""
+			return s, true
+		}
+		q.changed.Wait()
+	}
+	return step{}, false
+}
+
+// ended lets other steps use what s had to itself.
+func (q *queue) ended(s step) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taken[s.alone] = false
+	q.changed.Broadcast()
 }
 
 // run is the state of a run. It is safe for concurrent use.

@@ -31,7 +31,7 @@ const (
 )
 
 // step is a part of the run, and what it may not share.
-type step struct{ target, alone string }
+type step struct{ target, exclusive string }
 
 // stages follow one another. The steps of a stage begin in the order they have here, and one that would have to share what it may not
 // lets others pass.
@@ -99,10 +99,10 @@ func (q *queue) next() (s step, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.waiting) > 0 {
-		if i := slices.IndexFunc(q.waiting, func(s step) bool { return !q.taken[s.alone] }); i >= 0 {
+		if i := slices.IndexFunc(q.waiting, func(s step) bool { return !q.taken[s.exclusive] }); i >= 0 {
 			s = q.waiting[i]
 			q.waiting = slices.Delete(q.waiting, i, i+1)
-			q.taken[s.alone] = s.alone != ""
+			q.taken[s.exclusive] = s.exclusive != ""
 			return s, true
 		}
 		q.changed.Wait()
@@ -114,7 +114,7 @@ func (q *queue) next() (s step, ok bool) {
 func (q *queue) ended(s step) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.taken[s.alone] = false
+	q.taken[s.exclusive] = false
 	q.changed.Broadcast()
 }
 

@@ -19,7 +19,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	batchv1 "k8s.io/api/batch/v1"
 	"sigs.k8s.io/yaml"
 
@@ -93,6 +95,10 @@ func TestExample(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		metrics, err := scaler.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: ref}, grpc.WaitForReady(true))
+		if status.Code(err) == codes.Unavailable || status.Code(err) == codes.DeadlineExceeded {
+			t.Log(err) // it starts, or the machine is busy: KEDA asks again, too
+			return 1
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +127,7 @@ func TestExample(t *testing.T) {
 	}
 
 	got, dead := map[string]*resultsv1alpha1.Result{}, map[string]*kgo.Record{}
-	deadline := time.Now().Add(90 * time.Second)
+	deadline := time.Now().Add(5 * time.Minute) // it takes half a minute
 	for target := int64(-1); len(got) < scans || len(dead) < 2 || target > 0 || unfinished.Load() > 0; {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d results, %d dead letters, target %d, %d unfinished jobs", len(got), len(dead), target, unfinished.Load())
@@ -235,8 +241,12 @@ func workerArgs(t *testing.T, address string) []string {
 		switch {
 		case strings.HasPrefix(arg, "--idle-timeout="):
 			arg = "--idle-timeout=2s"
+		case strings.HasPrefix(arg, "--retry-delays="):
+			arg = "--retry-delays=1s"
 		case arg == "--":
-			args = append(args, "--session-timeout=1s", "--rebalance-timeout=5s", "--", "sh", "-c", script)
+			// A worker that is silent for less than the session timeout is slow, not dead: on a busy machine seconds pass.
+			// One scan kills its worker, which confinement does not let it.
+			args = append(args, "--session-timeout=5s", "--rebalance-timeout=20s", "--confine=off", "--", "sh", "-c", script)
 			return args
 		}
 		args = append(args, strings.ReplaceAll(arg, brokers, address))

@@ -249,14 +249,10 @@ func makeRepository(root, name string, commits, changed, branches int, random *r
 		}
 		stream.WriteByte('\n')
 	}
-	input := filepath.Join(root, "stream")
-	if err := os.WriteFile(input, []byte(stream.String()), 0o600); err != nil {
-		return err
-	}
 	if _, err := gitserver.Git(folder, "init", "--quiet", "--bare", "-b", "main"); err != nil {
 		return err
 	}
-	if err := gitserver.FastImport(folder, input); err != nil || branches == 0 {
+	if err := gitserver.FastImport(folder, strings.NewReader(stream.String())); err != nil || branches == 0 {
 		return err
 	}
 	ids, err := gitserver.Git(folder, "rev-list", "main")

@@ -116,15 +116,30 @@ func (c counter) Write(p []byte) (int, error) {
 // Git runs git in a folder, with nobody's configuration.
 func Git(folder string, args ...string) (string, error) { return run(folder, nil, args...) }
 
-// FastImport makes commits in a repository from a file in the form of git fast-import.
-func FastImport(folder, stream string) error {
-	file, err := os.Open(stream)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	_, err = run(folder, file, "fast-import", "--quiet")
+// FastImport makes commits in a repository from a stream in the form of git fast-import.
+func FastImport(folder string, stream io.Reader) error {
+	_, err := run(folder, stream, "fast-import", "--quiet")
 	return err
+}
+
+// Bomb is a stream for FastImport: a tree of folders in folders, whose files are so many as the fan-out to the power of the depth. Branch
+// level0 has the innermost folder, each level after it one around that.
+func Bomb(depth, fan int, file string) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "blob\nmark :1\ndata %d\n%s\n", len(file), file)
+	s.WriteString("commit refs/heads/level0\nmark :100\ncommitter e2e <e2e@ebbtide.dev> 1700000000 +0000\ndata 1\nc\n")
+	for i := range fan {
+		fmt.Fprintf(&s, "M 644 :1 f%d\n", i)
+	}
+	for level := 1; level < depth; level++ {
+		fmt.Fprintf(&s, "\ncommit refs/heads/level%d\nmark :%d\ncommitter e2e <e2e@ebbtide.dev> 1700000000 +0000\ndata 1\nc\n", level, 100+level)
+		fmt.Fprintf(&s, "from :%d\nR \"\" d0\n", 99+level)
+		for i := 1; i < fan; i++ {
+			fmt.Fprintf(&s, "C d0 d%d\n", i)
+		}
+	}
+	s.WriteString("\n")
+	return s.String()
 }
 
 func run(folder string, stdin io.Reader, args ...string) (string, error) {

@@ -160,29 +160,11 @@ func hostileRepositories(t *testing.T, folder string) {
 	git(clone, "mv", "attributes", ".gitattributes") // after the file was added as it is
 	git(clone, "commit", "--quiet", "-m", "hide")
 	git(clone, "push", "--quiet", filepath.Join(folder, "hidden.git"), "HEAD:main", "HEAD:feature")
-	stream := filepath.Join(clone, "stream")
-	var s strings.Builder
-	s.WriteString("blob\nmark :1\ndata 1\nx\n")
-	for level := range 10 {
-		fmt.Fprintf(&s, "commit refs/heads/main\nmark :%d\ncommitter e2e <e2e@ebbtide.dev> 1700000000 +0000\ndata 1\nc\n", 100+level)
-		if level == 0 {
-			for i := range 10 {
-				fmt.Fprintf(&s, "M 644 :1 f%d\n", i)
-			}
-		} else {
-			fmt.Fprintf(&s, "from :%d\nR \"\" d0\n", 99+level)
-			for i := range 9 {
-				fmt.Fprintf(&s, "C d0 d%d\n", i+1)
-			}
-		}
-		s.WriteString("\n")
-	}
-	if err := os.WriteFile(stream, []byte(s.String()), 0o600); err != nil {
+	bomb := filepath.Join(folder, "bomb.git")
+	if err := gitserver.FastImport(bomb, strings.NewReader(gitserver.Bomb(10, 10, "x"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := gitserver.FastImport(filepath.Join(folder, "bomb.git"), stream); err != nil {
-		t.Fatal(err)
-	}
+	git(bomb, "branch", "main", "level9")
 	if err := owned(folder); err != nil {
 		t.Fatal(err)
 	}

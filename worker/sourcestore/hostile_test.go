@@ -37,11 +37,7 @@ func (b *bench) write(t *testing.T, files map[string]string) {
 // stream makes commits at the origin, in the form of git fast-import.
 func (b *bench) stream(t *testing.T, text string) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "stream")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := gitserver.FastImport(b.repository(), path); err != nil {
+	if err := gitserver.FastImport(b.repository(), strings.NewReader(text)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -57,7 +53,7 @@ func (b *bench) refused(t *testing.T, r Request, want string) {
 	if err == nil || errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v, want a permanent one with %q", err, want)
 	}
-	if took := time.Since(begin); took > 30*time.Second {
+	if took := time.Since(begin); took > 2*time.Minute {
 		t.Errorf("it took %s", took)
 	}
 	if left := b.checkouts(t); len(left) > len(before) {
@@ -144,7 +140,7 @@ func TestRefs(t *testing.T) {
 			r.Revision = "b/49999"
 			c := b.get(t, r)
 			// git fetch took minutes, one file for each.
-			if took := time.Since(begin); took > 30*time.Second {
+			if took := time.Since(begin); took > 2*time.Minute {
 				t.Errorf("it took %s", took)
 			}
 			if got := len(strings.Fields(b.git(t, c.Path, "for-each-ref", "--format=x", "refs/heads"))); got != 50_001 {
@@ -326,30 +322,11 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
-// bomb is a tree of folders in folders, whose files are so many as the fan-out to the power of the depth.
-func bomb(depth, fan int, file string) string {
-	var s strings.Builder
-	fmt.Fprintf(&s, "blob\nmark :1\ndata %d\n%s\n", len(file), file)
-	s.WriteString("commit refs/heads/level0\nmark :100\ncommitter e2e <e2e@ebbtide.dev> 1700000000 +0000\ndata 1\nc\n")
-	for i := range fan {
-		fmt.Fprintf(&s, "M 644 :1 f%d\n", i)
-	}
-	for level := 1; level < depth; level++ {
-		fmt.Fprintf(&s, "\ncommit refs/heads/level%d\nmark :%d\ncommitter e2e <e2e@ebbtide.dev> 1700000000 +0000\ndata 1\nc\n", level, 100+level)
-		fmt.Fprintf(&s, "from :%d\nR \"\" d0\n", 99+level)
-		for i := 1; i < fan; i++ {
-			fmt.Fprintf(&s, "C d0 d%d\n", i)
-		}
-	}
-	s.WriteString("\n")
-	return s.String()
-}
-
 // Repositories that are small where they are pushed to and would fill the volume of whoever scans them.
 func TestLimits(t *testing.T) {
 	cases := map[string]func(*testing.T, *bench, Request){
 		"repeated trees": func(t *testing.T, b *bench, r Request) {
-			b.stream(t, bomb(10, 10, "x"))
+			b.stream(t, gitserver.Bomb(10, 10, "x"))
 			r.Revision = "level9" // ten thousand million files
 			b.refused(t, r, "the repository has more than 2000000 files and folders: split it, or raise --max-files")
 			r.Revision, r.Limits.Files = "level2", 1100
@@ -360,7 +337,7 @@ func TestLimits(t *testing.T) {
 			}
 		},
 		"a large file, repeated": func(t *testing.T, b *bench, r Request) {
-			b.stream(t, bomb(3, 10, strings.Repeat("x", 1<<20)))
+			b.stream(t, gitserver.Bomb(3, 10, strings.Repeat("x", 1<<20)))
 			r.Revision, r.Limits.CheckoutBytes = "level2", 999<<20
 			b.refused(t, r, "the repository has more than 1047527424 bytes of files: split it, or raise --max-checkout-bytes")
 		},

@@ -14,13 +14,18 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/internal/secret"
 	"github.com/ebbtide-dev/ebbtide/worker/dead"
+	"github.com/ebbtide-dev/ebbtide/worker/kafka"
 	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 )
 
-const deadLong = `dead looks at the messages that failed, which are in a queue of their own, and sends them again.
+const deadLong = `dead looks at the messages that failed, which are in a queue (--queue, RabbitMQ) or a topic (--brokers, --topic, Kafka) of their own,
+and sends them again.
 
-While it runs it holds what it has read, and nobody else can have it. On a quorum queue each look counts as a delivery: RabbitMQ 4 drops a
-message after 20 of them unless the queue has the policy delivery-limit: -1.`
+RabbitMQ: while it runs it holds what it has read, and nobody else can have it. On a quorum queue each look counts as a delivery: RabbitMQ 4
+drops a message after 20 of them unless the queue has the policy delivery-limit: -1.
+
+Kafka: nothing is taken out of a topic. A letter that is sent again gets a mark, a record of the same partition, in the same transaction; marked
+letters are not seen any more.`
 
 // deadOptions are what all of its commands are told.
 type deadOptions struct {
@@ -29,50 +34,94 @@ type deadOptions struct {
 	newerThan, olderThan  time.Duration
 	limit                 int
 	connectTimeout        time.Duration
+
+	brokers  []string
+	topic    string
+	security kafkaSecurity
+
+	// Where letters are replayed to.
+	exchange, routingKey, toTopic string
+}
+
+// letters are those of a queue or a topic.
+type letters struct {
+	each   func(context.Context, func(dead.Letter) (bool, error)) error
+	replay func(context.Context) error // the one that is visited
+	close  func() error
+}
+
+// open connects to the broker that keeps the letters.
+func (o *deadOptions) open(ctx context.Context, secrets secret.Values, replay bool) (letters, error) {
+	if (o.queue == "") == (o.topic == "") {
+		return letters{}, errors.New("name the dead letters: --queue on RabbitMQ, or --brokers and --topic on Kafka")
+	}
+	if o.queue != "" {
+		if replay && o.exchange == "" && o.routingKey == "" {
+			return letters{}, errors.New("--exchange: say where to, or the queue with --routing-key alone")
+		}
+		d, err := rabbitmq.OpenDeadLetters(secrets[rabbitmq.URIVariable], o.queue, o.connectTimeout)
+		if err != nil {
+			return letters{}, err
+		}
+		return letters{d.Each, func(ctx context.Context) error { return d.Replay(ctx, o.exchange, o.routingKey) }, d.Close}, nil
+	}
+	if len(o.brokers) == 0 {
+		return letters{}, errors.New("--brokers: name at least one")
+	}
+	if replay && o.toTopic == "" {
+		return letters{}, errors.New("--to: say to which topic")
+	}
+	config := kafka.DeadConfig{Brokers: o.brokers, Topic: o.topic, ReplayTo: o.toTopic, ConnectTimeout: o.connectTimeout}
+	var err error
+	if config.SASL, config.TLS, err = o.security.apply(secrets[kafkaPasswordVariable]); err != nil {
+		return letters{}, err
+	}
+	d, err := kafka.OpenDeadLetters(ctx, config)
+	if err != nil {
+		return letters{}, err
+	}
+	return letters{d.Each, d.Replay, d.Close}, nil
 }
 
 func deadCommand(secrets secret.Values, now func() time.Time) *cobra.Command {
 	var o deadOptions
 	parent := &cobra.Command{Use: "dead", Short: "List, show and replay messages that failed", Long: deadLong}
 	list := &cobra.Command{
-		Use: "list --queue QUEUE", Short: "List messages that failed, the oldest first", Args: cobra.NoArgs,
+		Use: "list {--queue QUEUE | --brokers BROKER:PORT --topic TOPIC}", Short: "List messages that failed, the oldest first", Args: cobra.NoArgs,
 		Example: "  ebbtide-worker dead list --queue scans.dead --reason 'out of memory' -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.each(cmd.Context(), secrets, now(), func(_ *rabbitmq.DeadLetters, l dead.Letter) error { return o.print(cmd.OutOrStdout(), l) })
+			return o.each(cmd.Context(), secrets, now(), false, func(_ letters, l dead.Letter) error { return o.print(cmd.OutOrStdout(), l) })
 		},
 	}
 	show := &cobra.Command{
-		Use: "show --queue QUEUE KEY", Short: "Show a message that failed, with its body and its result", Args: cobra.ExactArgs(1),
+		Use: "show {--queue QUEUE | --brokers BROKER:PORT --topic TOPIC} KEY", Short: "Show a message that failed, with its body and its result", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.keys = args
 			found := false
-			err := o.each(cmd.Context(), secrets, now(), func(_ *rabbitmq.DeadLetters, l dead.Letter) error {
+			err := o.each(cmd.Context(), secrets, now(), false, func(_ letters, l dead.Letter) error {
 				found = true
 				return showLetter(cmd.OutOrStdout(), l, o.output)
 			})
 			if err == nil && !found {
-				err = fmt.Errorf("queue %q has no message with key %q", o.queue, args[0])
+				err = fmt.Errorf("%q has no message with key %q", o.queue+o.topic, args[0])
 			}
 			return err
 		},
 	}
-	var exchange, routingKey string
 	var really, incomplete bool
 	replay := &cobra.Command{
-		Use:   "replay --queue QUEUE --exchange EXCHANGE [--yes]",
+		Use:   "replay {--queue QUEUE --exchange EXCHANGE | --brokers BROKER:PORT --topic TOPIC --to TOPIC} [--yes]",
 		Short: "Send messages that failed again",
 		Long: `replay sends messages again as their producers sent them, with their attempts counted anew, and takes each out of the queue once another
-queue has it: a second replay does not find it. Without --yes it says what it would do, and does nothing.
+queue has it, or marks it in its topic: a second replay does not find it. Without --yes it says what it would do, and does nothing.
 
 A message that lost headers or its body to its reason, because both were too long together, is left alone without --incomplete.`,
-		Example: "  ebbtide-worker dead replay --queue scans.dead --exchange scans --reason 'licence server' --newer-than 2h --yes",
-		Args:    cobra.NoArgs,
+		Example: "  ebbtide-worker dead replay --queue scans.dead --exchange scans --reason 'licence server' --newer-than 2h --yes\n" +
+			"  ebbtide-worker dead replay --brokers kafka:9092 --topic scan-dead --to scans --key 7f3c --yes",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if exchange == "" && routingKey == "" {
-				return errors.New("--exchange: say where to, or the queue with --routing-key alone")
-			}
 			sent, skipped := 0, 0
-			err := o.each(cmd.Context(), secrets, now(), func(letters *rabbitmq.DeadLetters, l dead.Letter) error {
+			err := o.each(cmd.Context(), secrets, now(), true, func(from letters, l dead.Letter) error {
 				if l.Dropped != "" && !incomplete {
 					skipped++
 					return nil
@@ -81,7 +130,7 @@ A message that lost headers or its body to its reason, because both were too lon
 					return err
 				}
 				if really {
-					if err := letters.Replay(cmd.Context(), exchange, routingKey); err != nil {
+					if err := from.replay(cmd.Context()); err != nil {
 						return fmt.Errorf("replay %q, after %d others: %w", l.Key, sent, err)
 					}
 				}
@@ -96,8 +145,9 @@ A message that lost headers or its body to its reason, because both were too lon
 			return err
 		},
 	}
-	replay.Flags().StringVar(&exchange, "exchange", "", "exchange to send to; default: the broker's own, where --routing-key names a queue")
-	replay.Flags().StringVar(&routingKey, "routing-key", "", "routing key to send with; default: each message's own")
+	replay.Flags().StringVar(&o.exchange, "exchange", "", "exchange to send to; default: the broker's own, where --routing-key names a queue")
+	replay.Flags().StringVar(&o.routingKey, "routing-key", "", "routing key to send with; default: each message's own")
+	replay.Flags().StringVar(&o.toTopic, "to", "", "topic to send to")
 	replay.Flags().BoolVar(&really, "yes", false, "do it")
 	replay.Flags().BoolVar(&incomplete, "incomplete", false, "those too that lost a part to their reason")
 	for _, one := range []*cobra.Command{list, show, replay} {
@@ -110,7 +160,10 @@ A message that lost headers or its body to its reason, because both were too lon
 // addFlags adds the flags that all of its commands have.
 func (o *deadOptions) addFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&o.queue, "queue", "", "queue of dead letters (required)")
+	flags.StringVar(&o.queue, "queue", "", "queue of dead letters, of the broker that $"+rabbitmq.URIVariable+" names")
+	flags.StringSliceVar(&o.brokers, "brokers", nil, "Kafka's brokers to ask first, host:port, separated by commas")
+	flags.StringVar(&o.topic, "topic", "", "topic of dead letters")
+	o.security.addFlags(flags)
 	flags.StringVar(&o.reason, "reason", "", "only those whose reason matches this regular expression")
 	flags.StringSliceVar(&o.keys, "key", nil, "only those with these keys, the ids of the messages")
 	flags.DurationVar(&o.newerThan, "newer-than", 0, "only those that failed within this time")
@@ -118,13 +171,10 @@ func (o *deadOptions) addFlags(cmd *cobra.Command) {
 	flags.IntVar(&o.limit, "limit", 0, "look at no more than so many of those; 0: all")
 	flags.StringVarP(&o.output, "output", "o", "text", "text or json, an object a line")
 	flags.DurationVar(&o.connectTimeout, "connect-timeout", 10*time.Second, "how long to try to reach the broker")
-	if err := cmd.MarkFlagRequired("queue"); err != nil {
-		panic(err) // there is no such flag
-	}
 }
 
 // each calls visit with the letters that are asked for.
-func (o *deadOptions) each(ctx context.Context, secrets secret.Values, now time.Time, visit func(*rabbitmq.DeadLetters, dead.Letter) error) error {
+func (o *deadOptions) each(ctx context.Context, secrets secret.Values, now time.Time, replay bool, visit func(letters, dead.Letter) error) error {
 	filter := dead.Filter{Keys: o.keys}
 	if o.output != "text" && o.output != "json" {
 		return fmt.Errorf("--output %q: must be text or json", o.output)
@@ -141,19 +191,19 @@ func (o *deadOptions) each(ctx context.Context, secrets secret.Values, now time.
 	if o.olderThan > 0 {
 		filter.Until = now.Add(-o.olderThan)
 	}
-	letters, err := rabbitmq.OpenDeadLetters(secrets[rabbitmq.URIVariable], o.queue, o.connectTimeout)
+	from, err := o.open(ctx, secrets, replay)
 	if err != nil {
 		return err
 	}
 	seen := 0
-	err = letters.Each(ctx, func(l dead.Letter) (bool, error) {
+	err = from.each(ctx, func(l dead.Letter) (bool, error) {
 		if !filter.Match(l) {
 			return true, nil
 		}
 		seen++
-		return o.limit == 0 || seen < o.limit, visit(letters, l)
+		return o.limit == 0 || seen < o.limit, visit(from, l)
 	})
-	return errors.Join(err, letters.Close())
+	return errors.Join(err, from.close())
 }
 
 // print writes a letter on a line. What a producer wrote is quoted, so that it can't write to the terminal.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
@@ -49,7 +51,8 @@ or to where it came from. No more workers than partitions have work at a time.`,
 				return fmt.Errorf("--group-protocol %q: must be classic or consumer", protocol)
 			}
 			q.ClientID, q.Log, q.ServerSide = o.Name, o.Log, protocol == "consumer"
-			if err := security.apply(&q, secrets[kafkaPasswordVariable]); err != nil {
+			var err error
+			if q.SASL, q.TLS, err = security.apply(secrets[kafkaPasswordVariable]); err != nil {
 				return err
 			}
 			return o.run(cmd.Context(), begin, func(ctx context.Context) (worker.Queue, error) { return kafka.Open(ctx, q) })
@@ -71,10 +74,7 @@ or to where it came from. No more workers than partitions have work at a time.`,
 	flags.DurationVar(&q.RebalanceTimeout, "rebalance-timeout", 5*time.Minute,
 		"longest that a rebalance waits for a worker's command; make it longer than a scan takes")
 	flags.DurationVar(&q.ConnectTimeout, "connect-timeout", time.Minute, "how long to try to reach a broker")
-	flags.StringVar(&security.mechanism, "sasl-mechanism", "", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with $"+kafkaPasswordVariable)
-	flags.StringVar(&security.username, "sasl-username", "", "user for SASL")
-	flags.BoolVar(&security.tls, "tls", false, "connect with TLS")
-	flags.StringVar(&security.ca, "tls-ca", "", "file with the authority of the brokers' certificates; default: the system's")
+	security.addFlags(flags)
 	for _, required := range []string{"brokers", "topics", "group"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // of a flag that is not there
@@ -89,32 +89,39 @@ type kafkaSecurity struct {
 	tls                     bool
 }
 
-func (s kafkaSecurity) apply(q *kafka.Config, password string) error {
+func (s *kafkaSecurity) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.mechanism, "sasl-mechanism", "", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with $"+kafkaPasswordVariable)
+	flags.StringVar(&s.username, "sasl-username", "", "user for SASL")
+	flags.BoolVar(&s.tls, "tls", false, "connect with TLS")
+	flags.StringVar(&s.ca, "tls-ca", "", "file with the authority of the brokers' certificates; default: the system's")
+}
+
+func (s *kafkaSecurity) apply(password string) (mechanism sasl.Mechanism, config *tls.Config, err error) {
 	switch s.mechanism {
 	case "":
 	case "PLAIN":
-		q.SASL = plain.Auth{User: s.username, Pass: password}.AsMechanism()
+		mechanism = plain.Auth{User: s.username, Pass: password}.AsMechanism()
 	case "SCRAM-SHA-256":
-		q.SASL = scram.Auth{User: s.username, Pass: password}.AsSha256Mechanism()
+		mechanism = scram.Auth{User: s.username, Pass: password}.AsSha256Mechanism()
 	case "SCRAM-SHA-512":
-		q.SASL = scram.Auth{User: s.username, Pass: password}.AsSha512Mechanism()
+		mechanism = scram.Auth{User: s.username, Pass: password}.AsSha512Mechanism()
 	default:
-		return fmt.Errorf("--sasl-mechanism %q: must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", s.mechanism)
+		return nil, nil, fmt.Errorf("--sasl-mechanism %q: must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", s.mechanism)
 	}
 	if !s.tls {
-		return nil
+		return mechanism, nil, nil
 	}
-	q.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	config = &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.ca == "" {
-		return nil
+		return mechanism, config, nil
 	}
 	pem, err := os.ReadFile(s.ca)
 	if err != nil {
-		return fmt.Errorf("--tls-ca: %w", err)
+		return nil, nil, fmt.Errorf("--tls-ca: %w", err)
 	}
-	q.TLS.RootCAs = x509.NewCertPool()
-	if !q.TLS.RootCAs.AppendCertsFromPEM(pem) {
-		return fmt.Errorf("--tls-ca %s: holds no PEM certificate", s.ca)
+	config.RootCAs = x509.NewCertPool()
+	if !config.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, nil, fmt.Errorf("--tls-ca %s: holds no PEM certificate", s.ca)
 	}
-	return nil
+	return mechanism, config, nil
 }

@@ -127,6 +127,8 @@ func Open(ctx context.Context, config Config) (worker.Queue, error) {
 		kgo.FetchMaxBytes(1 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1),
 		// A partition that is assigned during a fetch waits for its end.
 		kgo.FetchMaxWait(500 * time.Millisecond),
+		// What a producer's transaction has taken back is no message.
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// A topic's max.message.bytes is what bounds a record, and its broker says so.
 		kgo.ProducerBatchMaxBytes(produceMaxBytes),
 	}
@@ -394,13 +396,15 @@ func (q *queue) Close() error {
 	return nil
 }
 
+func (q *queue) explain(err error) error { return explain(q.config.Brokers, err) }
+
 // explain turns an error into one for a person.
-func (q *queue) explain(err error) error {
+func explain(brokers []string, err error) error {
 	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
 		err = errors.New("the broker refuses the user: correct --sasl-username or $KAFKA_PASSWORD")
 	case errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.TopicAuthorizationFailed):
 		err = fmt.Errorf("the user needs the permissions Read on the group and its topics, and Write on the others: %w", err)
 	}
-	return fmt.Errorf("kafka %s: %w", strings.Join(q.config.Brokers, ","), err)
+	return fmt.Errorf("kafka %s: %w", strings.Join(brokers, ","), err)
 }

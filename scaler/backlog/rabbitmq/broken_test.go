@@ -15,6 +15,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
@@ -349,45 +350,130 @@ func TestQueueThatEndsConnections(t *testing.T) {
 				return true
 			}}
 			uri := "amqp://u:p@" + b.start(t)
-			brokers := NewBrokers(limits(2 * time.Second))
+			brokers := NewBrokers(limits(time.Minute)) // that is never over: none of these questions takes long
 			bad := open(t, brokers, Config{Identity: at(uri), Queues: []string{"tenant-a-secret"}})
-			var all sync.WaitGroup
-			deadline := time.Now().Add(time.Second)
-			all.Go(func() {
-				for time.Now().Before(deadline) {
-					if _, err := bad.Observe(t.Context(), 0); err == nil {
-						t.Error("no error")
-					}
-				}
-			})
-			var failed, asked atomic.Int64
+			var healthy, all sync.WaitGroup
+			done := make(chan struct{})
 			for i := range 10 {
-				healthy := open(t, brokers, Config{Identity: at(uri), Queues: []string{fmt.Sprint("good-", i)}})
-				all.Go(func() {
-					for time.Now().Before(deadline) {
-						asked.Add(1)
-						if o, err := healthy.Observe(t.Context(), 0); err != nil {
-							if failed.Add(1) == 1 {
-								t.Log("the first failure: ", err)
-							}
-							if strings.Contains(err.Error(), "tenant") {
-								t.Errorf("a healthy policy is told of another's queue: %v", err)
-								return
-							}
-						} else if o.Ready != 7 {
-							t.Errorf("%+v", o)
+				source := open(t, brokers, Config{Identity: at(uri), Queues: []string{fmt.Sprint("good-", i)}})
+				healthy.Go(func() {
+					for range 20 {
+						if o, err := source.Observe(t.Context(), 0); err != nil || o.Ready != 7 {
+							t.Errorf("a healthy policy: %+v, %v", o, err)
+							return
 						}
 					}
 				})
 			}
+			all.Go(func() {
+				for {
+					if _, err := bad.Observe(t.Context(), 0); err == nil {
+						t.Error("no error")
+					}
+					select {
+					case <-done:
+						return
+					default:
+					}
+				}
+			})
+			healthy.Wait()
+			close(done)
 			all.Wait()
-			// Where the broker names no queue those that were asked for at the same time are tried one by one.
-			if n := b.connections.Load(); n > 6 || failed.Load() > 0 {
-				t.Errorf("%d connections, %d of %d answers failed", n, failed.Load(), asked.Load())
+			// The first one, the one after it, and two on which those that were under way are tried one by one: until the culprit, and after it.
+			if n := b.connections.Load(); n > 4 {
+				t.Errorf("%d connections", n)
 			}
-			t.Logf("%d connections, %d of %d answers failed", b.connections.Load(), failed.Load(), asked.Load())
 		})
 	}
+}
+
+// A connection that a question ended is judged by what the broker said, whoever looks at it first and whatever the call was told: the library
+// tells some calls the reason, and others only that the connection is closed.
+func TestEndedConnectionIsJudgedByItsReason(t *testing.T) {
+	b := &brokenBroker{declare: func(w *wire, _ uint16, _ string) bool {
+		w.closeConnection(541, "INTERNAL_ERROR")
+		return linger(w)
+	}}
+	address, err := parseURIs("amqp://u:p@"+b.start(t), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := backlog.TLS{}.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func(channel *amqp.Channel) (int, error) { // asks about q, and hears less than the broker says
+		if _, err := channel.QueueDeclarePassive("q", false, false, false, false, nil); err == nil {
+			t.Error("the connection is not ended")
+		}
+		return 0, amqp.ErrClosed
+	}
+	t.Run("by the next caller", func(t *testing.T) {
+		l := newLink(address, config, limits(time.Minute))
+		defer l.close()
+		first, err := l.connect(t.Context(), "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.asked.Add(1)
+		channel, err := first.Channel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = told(channel)
+		if second, err := l.connect(t.Context(), "other"); err != nil || second == first {
+			t.Errorf("others are put off: %v", err)
+		}
+	})
+	t.Run("asked alone", func(t *testing.T) {
+		l := newLink(address, config, limits(time.Minute))
+		defer l.close()
+		if _, err := ask(t.Context(), l, "q", told); err == nil || !strings.Contains(err.Error(), "asking for it makes the broker close the connection") {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("while others wait for a place", func(t *testing.T) {
+		l := newLink(address, config, limits(time.Minute))
+		defer l.close()
+		first, err := l.connect(t.Context(), "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range cap(first.slots) {
+			<-first.slots
+		}
+		first.asked.Add(1)
+		placed := make(chan error, 1)
+		go func() {
+			_, _, err := l.place(t.Context(), "other")
+			placed <- err
+		}()
+		channel, err := first.Channel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = told(channel)
+		if err := <-placed; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("asked beside others", func(t *testing.T) {
+		l := newLink(address, config, limits(time.Minute))
+		defer l.close()
+		first, err := l.connect(t.Context(), "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.underWay.Add(1)
+		before := b.connections.Load()
+		if _, err := ask(t.Context(), l, "q", told); err == nil || !l.suspected("q") {
+			t.Errorf("not suspected: %v", err)
+		}
+		if b.connections.Load() != before {
+			t.Error("it is asked again before it is tried")
+		}
+	})
 }
 
 // A broker that allows few channels, or one, serves as many queues as any.
@@ -423,7 +509,7 @@ func TestFewChannels(t *testing.T) {
 				for i := range 20 {
 					queues = append(queues, fmt.Sprint("q-", i))
 				}
-				source := open(t, NewBrokers(limits(5*time.Second)), Config{Identity: at("amqp://u:p@" + b.start(t)), Queues: queues})
+				source := open(t, NewBrokers(limits(time.Minute)), Config{Identity: at("amqp://u:p@" + b.start(t)), Queues: queues})
 				eventually(t, func() error {
 					o, err := source.Observe(t.Context(), 0)
 					if err == nil && o.Ready != 20 {

@@ -25,6 +25,8 @@ const (
 	// leaderlessFor is how long a queue that has no leader is not asked for one again, and streamFor is the same for a stream.
 	leaderlessFor = 5 * time.Second
 	streamFor     = time.Minute
+	// restAfter is how long the connection for trials is kept without one.
+	restAfter = 10 * time.Second
 )
 
 // queueState is what a passive declaration tells.
@@ -55,7 +57,7 @@ type broker struct {
 	// is made when it is first needed: some queues can't be asked that without the broker closing the connection.
 	counts, leaders *link
 	// trials is where queues are asked one after the other of which one made a broker close a connection without saying which. It is
-	// open for as long as there are such.
+	// open while there are such.
 	trials  *link
 	inTrial chan struct{} // holds one token
 
@@ -160,9 +162,21 @@ func (b *broker) try(ctx context.Context, name string, question func(*amqp.Chann
 		return declared, guilty
 	}
 	if b.counts.acquit(name) {
-		b.trials.rest()
+		time.AfterFunc(restAfter, b.restTrials)
 	}
 	return declared, err
+}
+
+// restTrials closes the connection for trials, unless one is under way or to come.
+func (b *broker) restTrials() {
+	select {
+	case <-b.inTrial:
+		if !b.counts.suspectsAny() {
+			b.trials.rest()
+		}
+		b.inTrial <- struct{}{}
+	default:
+	}
 }
 
 // confirmEmpty makes sure that a queue that is said to have no messages and no consumers has none. Of a quorum queue without a leader,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -85,8 +86,8 @@ type connection struct {
 	underWay atomic.Int64       // questions
 	asked    atomic.Int64       // questions, ever
 
-	ended chan struct{} // closed when the connection ends
-	end   *amqp.Error   // why it ended, if that is known. Read it when ended is closed.
+	ended      chan struct{} // closed when the connection ends
+	closedWith *amqp.Error   // why it ended, if that is known. Read it when ended is closed.
 
 	mu   sync.Mutex
 	owes map[string]time.Time // when queues were given up that have not answered yet
@@ -101,7 +102,7 @@ func newConnection(c *amqp.Connection, channels int) *connection {
 	}
 	ends := c.NotifyClose(make(chan *amqp.Error, 1))
 	go func() {
-		opened.end = <-ends
+		opened.closedWith = <-ends
 		close(opened.ended)
 	}()
 	for range slots {
@@ -130,18 +131,9 @@ func ask[T any](ctx context.Context, l *link, queue string, question func(*amqp.
 
 func askOnce[T any](ctx context.Context, l *link, queue string, question func(*amqp.Channel) (T, error)) (T, error) {
 	var none T
-	c, err := l.connect(ctx, queue)
+	c, channel, err := l.place(ctx, queue)
 	if err != nil {
 		return none, err
-	}
-	if c.owing(queue, l.bounds.Now()) {
-		return none, errors.New("it does not answer, though its broker does: look at the queue's state and its leader")
-	}
-	var channel *amqp.Channel
-	select {
-	case channel = <-c.slots:
-	case <-ctx.Done():
-		return none, context.Cause(ctx)
 	}
 	type answer struct {
 		value   T
@@ -198,7 +190,7 @@ func askOnce[T any](ctx context.Context, l *link, queue string, question func(*a
 			default: // the broker allows no more channels
 			}
 		case a := <-answers:
-			if a.err == nil || !c.IsClosed() {
+			if a.err == nil || !c.IsClosed() && !errors.As(a.err, new(*net.OpError)) { // one that can't be written to ends a moment later
 				c.answers.Add(1)
 				if late {
 					go done(a.channel)
@@ -208,7 +200,7 @@ func askOnce[T any](ctx context.Context, l *link, queue string, question func(*a
 				return a.value, a.err
 			}
 			c.underWay.Add(-1)
-			return none, l.lost(c, queue, first && c.asked.Load() == asked, a.err)
+			return none, l.lost(ctx, c, queue, first && c.asked.Load() == asked, a.err)
 		case <-ctx.Done():
 			if !l.patient && c.answers.Load() == before { // nobody was answered meanwhile: the broker hangs, not the queue
 				l.drop(c, context.Cause(ctx))
@@ -229,6 +221,26 @@ func askOnce[T any](ctx context.Context, l *link, queue string, question func(*a
 	}
 }
 
+// place waits for a channel of the connection; nil is one that is not open yet.
+func (l *link) place(ctx context.Context, queue string) (*connection, *amqp.Channel, error) {
+	for {
+		c, err := l.connect(ctx, queue)
+		if err != nil {
+			return nil, nil, err
+		}
+		if c.owing(queue, l.bounds.Now()) {
+			return nil, nil, errors.New("it does not answer, though its broker does: look at the queue's state and its leader")
+		}
+		select {
+		case channel := <-c.slots:
+			return c, channel, nil
+		case <-c.ended: // and gives no more places
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		}
+	}
+}
+
 // lostError is that a connection ended while a question was under way.
 type lostError struct {
 	err error
@@ -239,53 +251,69 @@ type lostError struct {
 func (e *lostError) Error() string { return "the connection was lost: " + e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
 
-// lost finds out who made the broker close a connection, so that the others do without whoever it was. Alone is that no other question
-// was under way.
-func (l *link) lost(c *connection, queue string, alone bool, err error) error {
-	var failure *amqp.Error
-	if !errors.As(err, &failure) || !failure.Server {
-		// It ended beside this question; why is said a moment later.
-		select {
-		case <-c.ended:
-			if c.end != nil && c.end.Server && c.end.Code != amqp.ConnectionForced {
-				l.drop(c, nil)
-				return &lostError{err: amqp.ErrClosed, innocent: true}
-			}
-		case <-time.After(patience):
-		}
-		l.drop(c, err)
+// lost is told of a question that was under way when its connection ended, and finds out who made the broker close it, so that the others
+// do without whoever it was. Alone is that no other question was under way.
+func (l *link) lost(ctx context.Context, c *connection, queue string, alone bool, err error) error {
+	// The library tells the broker's reason to some of the calls that were under way, and to others only that the connection is closed.
+	select {
+	case <-c.ended:
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	l.end(c)
+	l.mu.Unlock()
+	reason := c.reason()
+	if reason == nil {
 		return &lostError{err: err, innocent: c.answers.Load() > 0}
 	}
-	said := endpoint.Said(failure.Reason, l.uris[0].Password)
-	if strings.Contains(failure.Reason, "number of channels") {
-		opened := int(c.opened.Load())
-		l.mu.Lock()
-		l.channels = max(1, opened)
-		l.mu.Unlock()
-		if opened > 0 {
-			l.drop(c, nil)
-		} else {
-			l.drop(c, fmt.Errorf("it allows no channel: it says %q", said))
-		}
-		return &lostError{err: fmt.Errorf("the broker allows no more channels: it says %q: raise the limit of the user or the node", said), innocent: true}
-	}
-	switch named := strings.Contains(failure.Reason, "queue '"); {
-	case strings.Contains(failure.Reason, "'"+queue+"'"), alone && !named && failure.Code != amqp.ConnectionForced: // an operator's doing
-		err = fmt.Errorf("asking for it makes the broker close the connection: it says %q (%d)", said, failure.Code)
+	said := endpoint.Said(reason.Reason, l.uris[0].Password)
+	// What it says may be about another queue.
+	err = fmt.Errorf("the broker closed it (%d)", reason.Code)
+	switch {
+	case reason.Code == amqp.ConnectionForced: // an operator's doing
+	case tooManyChannels(reason):
+		err = fmt.Errorf("the broker allows no more channels: it says %q: raise the limit of the user or the node", said)
+	case alone, strings.Contains(reason.Reason, "queue '"+queue+"'"):
+		err = fmt.Errorf("asking for it makes the broker close the connection: it says %q (%d)", said, reason.Code)
 		l.convict(queue, err)
-		l.drop(c, nil)
 		return err
-	case !named && failure.Code != amqp.ConnectionForced:
+	case !l.patient: // any of those that were under way: they are tried one by one
 		l.suspect(queue)
 	}
-	// What it says may be about another queue.
-	err = fmt.Errorf("the broker closed it (%d)", failure.Code)
-	if failure.Code == amqp.ConnectionForced {
-		l.drop(c, err)
-	} else {
-		l.drop(c, nil)
-	}
 	return &lostError{err: err, innocent: true}
+}
+
+// reason is what the broker gave for ending the connection, nil if it gave none.
+func (c *connection) reason() *amqp.Error {
+	select {
+	case <-c.ended:
+		if c.closedWith != nil && c.closedWith.Server {
+			return c.closedWith
+		}
+	default:
+	}
+	return nil
+}
+
+func tooManyChannels(reason *amqp.Error) bool { return strings.Contains(reason.Reason, "number of channels") }
+
+// end forgets a connection that has ended. The lock is held.
+func (l *link) end(c *connection) {
+	switch reason, opened := c.reason(), int(c.opened.Load()); {
+	case reason != nil && tooManyChannels(reason):
+		l.channels = max(1, opened)
+		if opened > 0 {
+			l.forget(c, nil)
+		} else {
+			l.forget(c, fmt.Errorf("it allows no channel: it says %q", endpoint.Said(reason.Reason, l.uris[0].Password)))
+		}
+	case reason != nil && reason.Code != amqp.ConnectionForced && c.asked.Load() > 0: // a question's doing
+		l.forget(c, nil)
+	case reason != nil:
+		l.forget(c, fmt.Errorf("the broker closed it (%d)", reason.Code))
+	default:
+		l.forget(c, amqp.ErrClosed)
+	}
 }
 
 // convict leaves a queue alone for a while.
@@ -331,6 +359,12 @@ func (l *link) acquit(queue string) bool {
 	return len(l.suspects) == 0
 }
 
+func (l *link) suspectsAny() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.suspects) > 0
+}
+
 // connect returns the connection, or dials, or waits for the dial under way. After a failure it waits before it tries
 // again, longer each time, and answers with that failure meanwhile.
 func (l *link) connect(ctx context.Context, queue string) (*connection, error) {
@@ -340,8 +374,15 @@ func (l *link) connect(ctx context.Context, queue string) (*connection, error) {
 		l.mu.Unlock()
 		return nil, g.err
 	}
-	if c := l.connection; c != nil && c.IsClosed() {
-		l.forget(c, amqp.ErrClosed)
+	for c := l.connection; c != nil && c.IsClosed(); c = l.connection {
+		l.mu.Unlock()
+		select {
+		case <-c.ended: // a moment later, with its reason
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", errConnect, context.Cause(ctx))
+		}
+		l.mu.Lock()
+		l.end(c)
 	}
 	if c := l.connection; c != nil {
 		l.mu.Unlock()
@@ -424,7 +465,7 @@ func (l *link) failed(err error) {
 	l.failure, l.retryAt = err, l.bounds.Now().Add(jitter(backoff))
 }
 
-// drop gives a connection up. Err is why, nil if another one will do better.
+// drop gives a connection up. Err is why.
 func (l *link) drop(c *connection, err error) {
 	l.mu.Lock()
 	l.forget(c, err)
@@ -432,7 +473,7 @@ func (l *link) drop(c *connection, err error) {
 	go c.Close() // may wait for a broker that does not answer
 }
 
-// forget is drop with the lock held, of a connection that need not be closed. One over which nothing was ever answered is a failed
+// forget is drop with the lock held, of a connection that need not be closed; err is nil if another one will do better. One over which nothing was ever answered is a failed
 // attempt, or else a broker that opens connections and closes them would be dialed without a pause.
 func (l *link) forget(c *connection, err error) {
 	if l.connection != c {

@@ -48,7 +48,7 @@ images: ## Build the container images into bin/images (ARCH=amd64, VERSION=0.1.0
 TOOLS = $(eval TOOLS := $(shell $(E2E) tools --show-folder))$(TOOLS)
 
 # Templates of the chart as kustomize's, without what only helm or one version of the configuration gives them.
-render = set -o pipefail; $(TOOLS)/helm template ebbtide charts/ebbtide -n ebbtide-system --set image.tag=dev,$(1) --show-only 'templates/$(2).yaml' | \
+render = set -o pipefail; $(TOOLS)/helm template ebbtide charts/ebbtide -n ebbtide-system -f manifests/values.yaml --set $(1) --show-only 'templates/$(2).yaml' | \
 	grep -v -e helm.sh/chart: -e app.kubernetes.io/managed-by: -e app.kubernetes.io/version: -e ebbtide.dev/config: -e '^\# Source:' -e '^$$'
 
 generate: tools ## Generate code, manifests, dashboards and reference pages
@@ -60,7 +60,7 @@ generate: tools ## Generate code, manifests, dashboards and reference pages
 	$(call render,tls.mode=none,scaler/*) > manifests/scaler/scaler.yaml
 	$(call render,tls.mode=none,scheduler/*) > manifests/scheduler/scheduler.yaml
 	$(call render,tls.mode=existing,scaler/triggerauthentication) > manifests/overlays/production/triggerauthentication.yaml
-	$(call render,metrics.podMonitor.enabled=true,*/podmonitor) > manifests/prometheus/monitors.yaml
+	$(call render,metrics.podMonitor.enabled=true,*/monitor) > manifests/prometheus/monitors.yaml
 
 snapshots: tools ## Take the snapshots of the charts' tests anew; look at what changed
 	$(TOOLS)/helm-unittest -u charts/*/

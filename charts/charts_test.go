@@ -53,19 +53,24 @@ func TestUnit(t *testing.T) {
 func TestRefusedValues(t *testing.T) {
 	b := newBundle(t)
 	for set, want := range map[string]string{
-		"tls.mode=mtls":                             "tls/mode': value must be one of 'chart', 'cert-manager', 'existing', 'none'",
-		"scaler.replica=3":                          "additional properties 'replica' not allowed",
-		"scaler.timeout=5":                          "scaler/timeout': got number, want string",
-		"scaler.timeout=5 seconds":                  "scaler/timeout': '5 seconds' does not match pattern",
-		"scheduler.drainPack.candidate=6":           "additional properties 'candidate' not allowed",
-		"scheduler.drainPack.halfLife=1w":           "halfLife': '1w' does not match pattern",
-		"scheduler.minAvailable=most":               "minAvailable': 'most' does not match pattern",
-		"scheduler.schedulerName=":                  "schedulerName': minLength",
-		"scaler.image.digest=latest":                "digest': 'latest' does not match pattern",
-		"image.tag=1":                               "image/tag': got number, want string",
-		"scaler.podLabels.team=1":                   "podLabels/team': got number, want string",
-		"networkpolicy.enabled=false":               "additional properties 'networkpolicy' not allowed",
-		"scheduler.schedulerName=default-scheduler": "schedulerName': 'not' failed",
+		"tls.mode=mtls":                     "tls/mode': value must be one of 'chart', 'cert-manager', 'existing', 'none'",
+		"scaler.replica=3":                  "additional properties 'replica' not allowed",
+		"scaler.timeout=5":                  "scaler/timeout': got number, want string",
+		"scaler.timeout=5 seconds":          "scaler/timeout': '5 seconds' does not match pattern",
+		"scheduler.drainPack.candidate=6":   "additional properties 'candidate' not allowed",
+		"scheduler.drainPack.halfLife=1w":   "halfLife': '1w' does not match pattern",
+		"scheduler.minAvailable=most":       "minAvailable': 'most' does not match pattern",
+		"scheduler.schedulerName=":          "schedulerName': minLength",
+		"scaler.image.digest=latest":        "digest': 'latest' does not match pattern",
+		"image.tag=1":                       "image/tag': got number, want string",
+		"scaler.podLabels.team=1":           "podLabels/team': got number, want string",
+		"imagePullSecrets={registry}":       "imagePullSecrets/0': got string, want object",
+		"global.imagePullSecrets[0].nme=x":  "additional properties 'nme' not allowed",
+		"scaler.image.pullPolicy=Sometimes": "scaler/image/pullPolicy': value must be one of",
+		"scaler.extraEnv[0].value=x":        "missing property 'name'",
+		"metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true": "enable one, or every metric is scraped twice",
+		"networkpolicy.enabled=false":                                         "additional properties 'networkpolicy' not allowed",
+		"scheduler.schedulerName=default-scheduler":                           "schedulerName': 'not' failed",
 	} {
 		out, err := b.command(t, "helm", "template", "ebbtide", b.chart(ours), "--set", set).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), want) {
@@ -95,7 +100,9 @@ func TestObjectsConform(t *testing.T) {
 		"none":         "tls.mode=none,networkPolicy.enabled=false,networkPolicy.metricsFrom.team=x",
 		"all": "metrics.podMonitor.enabled=true,metrics.podMonitor.labels.a=b,alerts.enabled=true,alerts.labels.a=b,scheduler.queue=true," +
 			"scheduler.drainPack.candidates=6,scaler.secretNamespaces={a,b},scaler.extraArgs={--x},scaler.tracesEndpoint=http://x:4317," +
-			"scaler.priorityClassName=x,image.pullSecrets={a,b},commonLabels.a=b,scaler.minAvailable=50%",
+			"scaler.priorityClassName=x,image.pullSecrets={a,b},commonLabels.a=b,scaler.minAvailable=50%," +
+			"networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b,global.imagePullSecrets[0].name=a,imagePullSecrets[0].name=c",
+		"serviceMonitor": "metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.a=b,revisionHistoryLimit=2," + more("scaler") + more("scheduler"),
 	} {
 		write(name, b.template(t, set))
 	}
@@ -124,6 +131,14 @@ func TestObjectsConform(t *testing.T) {
 	}
 }
 
+// more are values of a component that add to its pods.
+func more(component string) string {
+	return strings.ReplaceAll("C.extraEnv[0].name=A,C.extraEnv[0].value=b,C.extraVolumes[0].name=ca,C.extraVolumes[0].configMap.name=ca,"+
+		"C.extraVolumeMounts[0].name=ca,C.extraVolumeMounts[0].mountPath=/etc/ssl/certs,C.serviceAccount.annotations.a=b,"+
+		"C.topologySpreadConstraints[0].maxSkew=2,C.topologySpreadConstraints[0].topologyKey=zone,"+
+		"C.topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule,C.livenessProbe.timeoutSeconds=3,C.podAnnotations.a=b,", "C", component)
+}
+
 // overlays are folders of manifests that a user applies.
 var overlays = []string{".", "overlays/minimal", "overlays/local", "overlays/production"}
 
@@ -131,14 +146,14 @@ var overlays = []string{".", "overlays/minimal", "overlays/local", "overlays/pro
 func TestManifestsAreTheChart(t *testing.T) {
 	b := newBundle(t)
 	for overlay, set := range map[string]string{
-		".":                   "image.tag=dev,tls.mode=none",
-		"overlays/minimal":    "image.tag=dev,tls.mode=none,scaler.replicas=1,scheduler.enabled=false",
-		"overlays/local":      "image.tag=dev,tls.mode=none,scaler.replicas=1,scheduler.replicas=1,image.pullPolicy=Never",
-		"overlays/production": "tls.mode=existing",
+		".":                   "tls.mode=none",
+		"overlays/minimal":    "tls.mode=none,scaler.replicas=1,scheduler.enabled=false",
+		"overlays/local":      "tls.mode=none,scaler.replicas=1,scheduler.replicas=1,image.pullPolicy=Never",
+		"overlays/production": "tls.mode=existing,image.tag=0.1.0",
 	} {
 		got := objects(t, b.kustomize(t, overlay))
 		delete(got, "Namespace /ebbtide-system")
-		want := objects(t, b.template(t, set+",dashboards.enabled=false"))
+		want := objects(t, b.template(t, set+",dashboards.enabled=false,test.enabled=false,crd.keep=false", "-f", filepath.Join(b.root, "manifests", "values.yaml")))
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("manifests/%s differs from the chart with %s (-chart +manifests):\n%s", overlay, set, diff)
 		}
@@ -245,9 +260,9 @@ func (b bundle) run(t *testing.T, tool string, args ...string) string {
 	return string(out)
 }
 
-func (b bundle) template(t *testing.T, set string) string {
+func (b bundle) template(t *testing.T, set string, more ...string) string {
 	t.Helper()
-	return b.run(t, "helm", "template", "ebbtide", b.chart(ours), "-n", "ebbtide-system", "--set", set)
+	return b.run(t, "helm", append([]string{"template", "ebbtide", b.chart(ours), "-n", "ebbtide-system", "--set", set}, more...)...)
 }
 
 func (b bundle) kustomize(t *testing.T, overlay string) string {
@@ -272,7 +287,7 @@ func (b bundle) schemas(t *testing.T) string {
 		filepath.Join(b.tools.Asset("keda-crd"), "keda.sh_*.yaml"),
 		filepath.Join(b.tools.Asset("karpenter-crd"), "karpenter.sh_*.yaml"),
 		filepath.Join(b.module(t, pins, "github.com/cert-manager/cert-manager"), "deploy", "crds", "*_certificates.yaml"),
-		filepath.Join(b.module(t, pins, "github.com/prometheus-operator/prometheus-operator"), "example", "prometheus-operator-crd", "*_p*.yaml"),
+		filepath.Join(b.module(t, pins, "github.com/prometheus-operator/prometheus-operator"), "example", "prometheus-operator-crd", "*_[ps]*.yaml"),
 	} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {

@@ -38,6 +38,12 @@ const (
 	source = "https://github.com/ebbtide-dev/ebbtide"
 )
 
+// Registry is where releases are published, and the first part of the images' names everywhere: the charts' defaults are held to it.
+const Registry = "ghcr.io/ebbtide-dev"
+
+// Reference is the name of an image of the project.
+func Reference(name, tag string) string { return Registry + "/" + name + ":" + tag }
+
 // epoch is the time of everything in an image.
 var epoch = time.Unix(0, 0).UTC()
 

@@ -11,9 +11,11 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,7 +36,7 @@ func TestLayout(t *testing.T) {
 	image := buildIndex(t, pause, "amd64", "arm64")
 	dir := filepath.Join(t.TempDir(), "layout")
 	for range 2 { // the second replaces the first
-		if err := WriteLayout(dir, "ebbtide.dev/pause:1.2.3", image); err != nil {
+		if err := WriteLayout(dir, "ghcr.io/ebbtide-dev/pause:1.2.3", image); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,10 +105,10 @@ func TestLayout(t *testing.T) {
 func TestTarball(t *testing.T) {
 	image := buildIndex(t, pause, runtime.GOARCH).Platforms[runtime.GOARCH]
 	file := filepath.Join(t.TempDir(), "pause.tar")
-	if err := WriteTarball(file, "ebbtide.dev/pause:test", image); err != nil {
+	if err := WriteTarball(file, "ghcr.io/ebbtide-dev/pause:test", image); err != nil {
 		t.Fatal(err)
 	}
-	tag, err := name.NewTag("ebbtide.dev/pause:test")
+	tag, err := name.NewTag("ghcr.io/ebbtide-dev/pause:test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,4 +329,21 @@ func layerOf(t *testing.T, artifact v1.Image) []byte {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// The images have no certificate authorities of a system, so every program of theirs brings its own.
+func TestProgramsBringAuthorities(t *testing.T) {
+	for _, spec := range Specs("", "") {
+		for _, pkg := range spec.Packages {
+			cmd := exec.CommandContext(t.Context(), "go", "list", "-f", `{{join .Imports "\n"}}`, pkg)
+			cmd.Dir = ".."
+			out, err := cmd.Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(strings.Fields(string(out)), "github.com/ebbtide-dev/ebbtide/internal/roots") {
+				t.Errorf("%s does not import internal/roots", pkg)
+			}
+		}
+	}
 }

@@ -74,7 +74,7 @@ type startupVariant struct {
 const startupPoll = 2 * time.Second
 
 func startupVariants() []startupVariant {
-	const inImage = "worker: {inImage: true}\nimage: {repository: ebbtide.dev/" + scannerInOne + "}\n"
+	const inImage = "worker: {inImage: true}\nimage: {repository: " + images.Registry + "/" + scannerInOne + "}\n"
 	return []startupVariant{
 		{name: "poll-5s", poll: 5 * time.Second},
 		{name: "default", poll: startupPoll},

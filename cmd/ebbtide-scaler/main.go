@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	_ "github.com/ebbtide-dev/ebbtide/internal/roots"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/externalscaler"

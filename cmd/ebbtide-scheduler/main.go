@@ -11,6 +11,7 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/version"  // metric of the version
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
 
+	_ "github.com/ebbtide-dev/ebbtide/internal/roots"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/drainpack"
 )
 

@@ -15,6 +15,8 @@ import (
 	_ "time/tzdata" // calendars need it wherever this runs
 
 	"github.com/spf13/cobra"
+
+	_ "github.com/ebbtide-dev/ebbtide/internal/roots"
 )
 
 func main() {

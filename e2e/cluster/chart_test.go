@@ -72,6 +72,7 @@ func TestIntegrationChart(t *testing.T) {
 	for _, release := range []string{"second", "ebbtide"} {
 		helm.run(t, "uninstall", release)
 	}
+	kubectl("delete", definition) // which an uninstall keeps
 	left := kubectl("get", "deployments,services,secrets,configmaps,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,"+
 		"poddisruptionbudgets,networkpolicies,clustertriggerauthentications.keda.sh", "-A", "-l", "app.kubernetes.io/managed-by=Helm", "-o", "name") +
 		kubectl("get", definition, "--ignore-not-found", "-o", "name")
@@ -79,12 +80,41 @@ func TestIntegrationChart(t *testing.T) {
 		t.Errorf("left after the uninstall: %s", left)
 	}
 
-	// Policies can outlive a release, and the next one takes them over.
+	// Policies outlive a release, and the next one takes them over.
 	for range 2 {
-		helm.run(t, "install", "ebbtide", helm.chart, "--set", "crd.keep=true")
+		helm.run(t, "install", "ebbtide", helm.chart)
 		helm.run(t, "uninstall", "ebbtide")
 		kubectl("get", definition)
 	}
+	helm.run(t, "install", "ebbtide", helm.chart, "--set", "crd.keep=false")
+	helm.run(t, "uninstall", "ebbtide")
+	if left := kubectl("get", definition, "--ignore-not-found", "-o", "name"); left != "" {
+		t.Errorf("crd.keep is false, and the uninstall left %s", left)
+	}
+
+	// From the chart before the first release (testdata has it, with one dashboard), with values whose form has changed since.
+	helm.run(t, "install", "ebbtide", "testdata/ebbtide-0.0.9.tgz", "--set", "image.pullSecrets={registry},networkPolicy.metricsFrom.team=monitoring")
+	first = certificate(t, c)
+	if err := c.ApplyYAML(t.Context(), []byte(`
+apiVersion: ebbtide.dev/v1alpha1
+kind: ScalingPolicy
+metadata: {name: scans, namespace: scan}
+spec:
+  backlog: {rabbitmq: {uri: {value: "amqp://broker"}, queue: scans}}
+  target: {maxReplicas: 5}
+`)); err != nil {
+		t.Fatal(err)
+	}
+	const missing = "upgrade with --reset-then-reuse-values"
+	if out, err := helm.command(t, "upgrade", "ebbtide", helm.chart, "--reuse-values").CombinedOutput(); err == nil || !strings.Contains(string(out), missing) {
+		t.Errorf("an upgrade without the new values: %v, %s; want an error with %q", err, out, missing)
+	}
+	helm.run(t, "upgrade", "ebbtide", helm.chart, "--reset-then-reuse-values")
+	if string(certificate(t, c)) != string(first) {
+		t.Error("the upgrade from the chart before changed the certificate")
+	}
+	helm.run(t, "uninstall", "ebbtide")
+	kubectl("get", "scalingpolicies", "scans", "-n", "scan") // the chart before would have deleted it
 }
 
 // podOf asks the API server for a pod of a deployment in a namespace that takes restricted pods only.

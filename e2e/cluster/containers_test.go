@@ -13,7 +13,7 @@ func TestParseTaskEvent(t *testing.T) {
 		begin + `/tasks/exit {"container_id":"6f1c","id":"6f1c","pid":42,"exited_at":"2026-03-02T09"}`: {Container: "6f1c", Ended: true, At: at},
 		begin + `/tasks/exit {"container_id":"6f1c","id":"probe","pid":43}`:                            {}, // of a probe in it
 		begin + `/tasks/exec-started {"container_id":"6f1c","exec_id":"probe"}`:                        {},
-		begin + `/images/create {"name":"ebbtide.dev/pause:e2e"}`:                                      {},
+		begin + `/images/create {"name":"ghcr.io/ebbtide-dev/pause:e2e"}`:                              {},
 		"": {},
 	} {
 		got, ok := parseTaskEvent(line)

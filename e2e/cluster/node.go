@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
+	"github.com/ebbtide-dev/ebbtide/images"
 )
 
 // node is a real node: a kubelet with containerd, runc and a kube-proxy, in a network namespace of its own.
@@ -192,7 +193,7 @@ func unmountBelow(dir string) {
 
 func (n *node) startContainerd(ctx context.Context) error {
 	config := filepath.Join(n.dir, "containerd.toml")
-	if err := n.render(config, containerdConfig, map[string]any{"Pause": reference("pause", toolTag)}); err != nil {
+	if err := n.render(config, containerdConfig, map[string]any{"Pause": images.Reference("pause", toolTag)}); err != nil {
 		return err
 	}
 	if err := n.render(filepath.Join(n.dir, "cni", "10-ebbtide.conflist"), podNetwork, map[string]any{"Pods": n.pods}); err != nil {

@@ -66,7 +66,7 @@ func (c *Cluster) startNodes(ctx context.Context, n int) (err error) {
 	}
 	if err := c.applyTemplate(ctx, "manifests/nodes.yaml", map[string]any{
 		"AMQPPort": c.Broker.Port(), "ManagementPort": c.Broker.ManagementPort(), "Gateway": gatewayAddress, "DNS": dnsServiceIP,
-		"CoreDNS": reference("coredns", toolTag),
+		"CoreDNS": images.Reference("coredns", toolTag),
 	}); err != nil {
 		return err
 	}
@@ -130,9 +130,7 @@ leaderElection: {leaderElect: false}
 	}, err
 }
 
-func reference(name, tag string) string { return fmt.Sprintf("ebbtide.dev/%s:%s", name, tag) }
-
-// AddImages builds images of the project, and gives them to every node as ebbtide.dev/NAME:TAG.
+// AddImages builds images of the project, and gives them to every node, by images.Reference.
 func (c *Cluster) AddImages(ctx context.Context, tag string, specs ...images.Spec) error {
 	for _, spec := range specs {
 		image, err := images.Build(ctx, c.root, spec)
@@ -155,13 +153,13 @@ func (c *Cluster) wrapTool(ctx context.Context, tool, place, name string) error 
 	return c.AddImage(ctx, name, toolTag, image)
 }
 
-// AddImage gives an image to every node as ebbtide.dev/NAME:TAG.
+// AddImage gives an image to every node, by images.Reference.
 func (c *Cluster) AddImage(ctx context.Context, name, tag string, image v1.Image) error {
 	if err := os.MkdirAll(c.path("images"), 0o755); err != nil {
 		return err
 	}
 	file := c.path("images", name+".tar")
-	if err := images.WriteTarball(file, reference(name, tag), image); err != nil {
+	if err := images.WriteTarball(file, images.Reference(name, tag), image); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -201,7 +199,7 @@ func (c *Cluster) Exec(ctx context.Context, tool string, args ...string) (string
 const kedaOverlay = `apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources: [config/crd, config/general, config/rbac, config/manager, config/service_account]
-images: [{name: ghcr.io/kedacore/keda, newName: ebbtide.dev/keda, newTag: ` + toolTag + `}]
+images: [{name: ghcr.io/kedacore/keda, newName: ` + images.Registry + `/keda, newTag: ` + toolTag + `}]
 patches:
 - target: {kind: Deployment, name: keda-operator}
   patch: |

@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/ebbtide-dev/ebbtide/images"
 )
 
 // StartRegistry starts a registry from which the nodes pull images of the project's that they do not have: see PushImage, RemoveImage. It
@@ -33,7 +35,7 @@ func (c *Cluster) StartRegistry(ctx context.Context) error {
 	if err := c.network.forward(port); err != nil {
 		return err
 	}
-	host, _, _ := strings.Cut(reference("", ""), "/")
+	host, _, _ := strings.Cut(images.Registry, "/")
 	for _, node := range c.nodes {
 		folder := filepath.Join(node.dir, "registries", host)
 		if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -47,16 +49,17 @@ func (c *Cluster) StartRegistry(ctx context.Context) error {
 	return nil
 }
 
-// PushImage gives an image to the registry, as ebbtide.dev/NAME:TAG for the nodes.
+// PushImage gives an image to the registry, by images.Reference for the nodes.
 func (c *Cluster) PushImage(ctx context.Context, image, tag string, content v1.Image) error {
-	to, err := name.ParseReference(fmt.Sprintf("%s/%s:%s", c.registry, image, tag))
+	_, path, _ := strings.Cut(images.Reference(image, tag), "/")
+	to, err := name.ParseReference(c.registry + "/" + path)
 	if err != nil {
 		return err
 	}
 	return remote.Write(to, content, remote.WithContext(ctx))
 }
 
-// RemoveImage removes ebbtide.dev/NAME:TAG from all nodes, with all that no other image and no container needs.
+// RemoveImage removes an image from all nodes, with all that no other image and no container needs.
 func (c *Cluster) RemoveImage(ctx context.Context, image, tag string) error {
 	for _, node := range c.nodes {
 		out, err := node.ctrOutput(ctx, "images", "list")
@@ -70,7 +73,7 @@ func (c *Cluster) RemoveImage(ctx context.Context, image, tag string) error {
 				digests[fields[0]] = fields[2]
 			}
 		}
-		digest, there := digests[reference(image, tag)]
+		digest, there := digests[images.Reference(image, tag)]
 		for same, of := range digests {
 			if there && of == digest {
 				if err := node.ctr(ctx, "images", "remove", "--sync", same); err != nil {

@@ -25,6 +25,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/scans"
+	"github.com/ebbtide-dev/ebbtide/images"
 )
 
 const (
@@ -125,7 +126,8 @@ func (r *release) eventually(what string, state func() (string, bool)) {
 }
 
 func (r *release) install() {
-	r.exec("helm", "install", "ebbtide", "charts/ebbtide", "-n", system, "--create-namespace", "--set", "image.tag="+scans.ImageTag,
+	r.exec("helm", "install", "ebbtide", "charts/ebbtide", "-n", system, "--create-namespace",
+		"--set", "image.tag="+scans.ImageTag+",scaler.secretNamespaces={*}",
 		"--wait", "--timeout", "3m")
 	nodes := map[string]bool{}
 	for _, pod := range r.pods("ebbtide-scaler") {
@@ -138,7 +140,7 @@ func (r *release) install() {
 	r.exec("kubectl", "label", "namespace", system, "pod-security.kubernetes.io/enforce=restricted")
 	r.exec("kubectl", "create", "namespace", scans.Namespace)
 	r.must(scans.InstallScans(r.ctx, r.c, scans.ScanJob{
-		Image: "ebbtide.dev/ebbtide-worker:" + scans.ImageTag, WorkerArgs: append([]string{"--grace-period", workerGrace.String(), "--retry-delays", "500ms,1s"}, scans.WorkerArgs...),
+		Image: images.Reference("ebbtide-worker", scans.ImageTag), WorkerArgs: append([]string{"--grace-period", workerGrace.String(), "--retry-delays", "500ms,1s"}, scans.WorkerArgs...),
 		MaxReplicas: 8, CPU: "50m", Memory: "32Mi", RealNodes: true, GraceSeconds: 20,
 	}))
 }
@@ -405,7 +407,12 @@ func (r *release) scansGoWrong() {
 
 // uninstall removes the queue, the release and KEDA, and looks for what is left of each.
 func (r *release) uninstall() {
+	r.exec("helm", "test", "ebbtide", "-n", system, "--timeout", "2m")
 	r.exec("helm", "uninstall", "ebbtide", "-n", system, "--wait", "--timeout", "2m")
+	// An uninstall keeps policies.
+	r.exec("kubectl", "get", "scalingpolicies", "scans", "-n", scans.Namespace)
+	r.exec("kubectl", "delete", "customresourcedefinition", "scalingpolicies.ebbtide.dev")
+	r.exec("kubectl", "delete", "pod", "ebbtide-test", "-n", system)
 	// Helm does not own the namespace, and replicas make their leases themselves.
 	r.nothingLeft("ebbtide", "namespace/"+system, "lease.coordination.k8s.io/ebbtide-scaler", "lease.coordination.k8s.io/ebbtide-scheduler")
 	r.exec("kubectl", "delete", "namespace", scans.Namespace, system)

@@ -70,7 +70,11 @@ var duration = map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(
 
 // definitions are what the $ref of an @schema may name.
 var definitions = map[string]map[string]any{
-	"duration":      duration,
+	"duration": duration,
+	"pullSecrets": {"items": map[string]any{
+		"type": "object", "properties": map[string]any{"name": map[string]any{"type": "string", "minLength": 1}},
+		"required": []string{"name"}, "additionalProperties": false,
+	}},
 	"DrainPackArgs": schemaOfType(reflect.TypeFor[schedulerv1.DrainPackArgs]()),
 }
 
@@ -146,7 +150,7 @@ func parseValue(path, doc string, more map[string]any, node *yaml.Node, lines []
 		properties[key.Value] = child.schema
 		v.children = append(v.children, child)
 	}
-	v.schema["properties"], v.schema["additionalProperties"] = properties, false
+	v.schema["properties"], v.schema["additionalProperties"] = properties, path == "global" // of which other charts have their own
 	return v, nil
 }
 
@@ -173,7 +177,9 @@ func comment(lines []string, line int) (doc string, schema map[string]any, err e
 func schemaOf(root value) ([]byte, error) {
 	properties := root.schema["properties"].(map[string]any)
 	// A chart that this one is a part of hands these down.
-	properties["global"] = map[string]any{"type": "object", "description": "Values of all charts of a chart that this one is a part of; not used here."}
+	if properties["global"] == nil {
+		properties["global"] = map[string]any{"type": "object", "description": "Values of all charts of a chart that this one is a part of; not used here."}
+	}
 	properties["enabled"] = map[string]any{"type": "boolean", "description": "For the condition of a chart that this one is a part of; not used here."}
 	root.schema["$schema"] = "http://json-schema.org/draft-07/schema#"
 	var out bytes.Buffer

@@ -98,7 +98,7 @@ func TestErrors(t *testing.T) {
 		"a: 1":                                "line 1: a has no comment",
 		"a:\n  # X.\n  b: 1\n  c: 2":          "line 4: a.c has no comment",
 		"# X.\na: null":                       "line 2: a is null: a default must say what type the value has",
-		"# X.\n# @schema {$ref: time}\na: 1s": "line 3: a: @schema names time: must be one of [DrainPackArgs duration]",
+		"# X.\n# @schema {$ref: time}\na: 1s": "line 3: a: @schema names time: must be one of [DrainPackArgs duration pullSecrets]",
 		"# X.\n# @schema {enum: [}\na: b":     "line 3: @schema {enum: [}: yaml: ",
 	} {
 		if _, err := parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {

@@ -119,7 +119,7 @@ func writeSizes(page, rows string) error {
 
 func write(o options, image images.Image) error {
 	name := image.Spec.Name
-	reference := fmt.Sprintf("ebbtide.dev/%s:%s", name, o.version)
+	reference := images.Reference(name, o.version)
 	for arch, platform := range image.Platforms {
 		if err := images.WriteTarball(filepath.Join(o.output, fmt.Sprintf("%s-%s.tar", name, arch)), reference, platform); err != nil {
 			return err

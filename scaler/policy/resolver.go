@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -146,6 +147,9 @@ func (o *objects) object(key objectKey) (*object, time.Duration) {
 					return objectValues{}, fmt.Errorf("%s %s is not read yet: too many are asked for at once", key.kind, key.name)
 				}
 				values, err := o.get(ctx, key, found)
+				if apierrors.IsForbidden(err) {
+					err = fmt.Errorf("%w: add the namespace to scaler.secretNamespaces of the chart, or bind the ClusterRole ebbtide-scaler-values there", err)
+				}
 				return objectValues{values, err}, nil
 			})
 		o.kept[key] = found

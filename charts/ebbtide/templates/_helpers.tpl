@@ -9,6 +9,9 @@
 
 {{- /* Labels of everything; the component's own are in ebbtide.selector. */ -}}
 {{- define "ebbtide.labels" -}}
+{{- if not (hasKey .Values "revisionHistoryLimit") -}}
+{{- fail "values of this version of the chart are missing: upgrade with --reset-then-reuse-values, not with --reuse-values" -}}
+{{- end -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ include "ebbtide.podLabels" . }}
@@ -34,12 +37,76 @@ app.kubernetes.io/name: ebbtide-{{ index . 1 }}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 {{- end -}}
 
-{{- /* Takes a list of the root, the component's name and its values. */ -}}
+{{- /* Image and pull policy of a container; takes a list of the root and the image's values. A repository that starts with a host, by the
+rules of image names, is complete. */ -}}
 {{- define "ebbtide.image" -}}
-{{- $root := index . 0 -}}{{- $image := (index . 2).image -}}
-{{ $image.repository | default (printf "%s/ebbtide-%s" $root.Values.image.registry (index . 1)) }}
-{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{- $name := $image.repository -}}
+{{- if not (regexMatch "^([^/]*[.:][^/]*|localhost)/" $name) -}}
+{{- $registry := coalesce $image.registry $root.Values.global.imageRegistry $root.Values.image.registry -}}
+{{- $name = list $registry $name | compact | join "/" -}}
 {{- end -}}
+image: {{ $name }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ coalesce $image.tag $root.Values.image.tag $root.Chart.AppVersion }}{{ end }}
+imagePullPolicy: {{ $image.pullPolicy | default $root.Values.image.pullPolicy }}
+{{- end -}}
+
+{{- define "ebbtide.pullSecrets" -}}
+{{- $all := concat .Values.global.imagePullSecrets .Values.imagePullSecrets -}}
+{{- range .Values.image.pullSecrets }}{{ $all = append $all (dict "name" .) }}{{ end -}}
+{{- with uniq $all -}}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* Name of a component's service account; takes a list of the root and the component's name. */ -}}
+{{- define "ebbtide.serviceAccount" -}}
+{{- $root := index . 0 -}}
+{{- $account := (get $root.Values (index . 1)).serviceAccount -}}
+{{- if $account.create -}}{{ $account.name | default (include (printf "ebbtide.%s" (index . 1)) $root) }}
+{{- else -}}{{ $account.name | default "default" }}
+{{- end -}}
+{{- end -}}
+
+{{- define "ebbtide.serviceAccountObject" -}}
+{{- $root := index . 0 -}}{{- $component := index . 1 -}}
+{{- $account := (get $root.Values $component).serviceAccount -}}
+{{- if $account.create }}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "ebbtide.serviceAccount" . }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "ebbtide.labels" $root | nindent 4 }}
+  {{- with $account.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+---
+{{- end }}
+{{- end -}}
+
+{{- /* 90% of a memory limit in bytes, as GOMEMLIMIT: at the limit itself Go would collect garbage only when the kernel already kills the
+container. Takes the component's values. Nothing if there is no limit, or extraEnv has the variable. */ -}}
+{{- define "ebbtide.memoryLimit" -}}
+{{- $limit := dig "limits" "memory" "" (.resources | default dict) | default "" -}}
+{{- if kindIs "float64" $limit }}{{ $limit = int64 $limit }}{{ end -}}
+{{- $limit = toString $limit -}}
+{{- $set := false -}}
+{{- range .extraEnv }}{{ if eq .name "GOMEMLIMIT" }}{{ $set = true }}{{ end }}{{ end -}}
+{{- if and $limit (not $set) -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := regexFind "[kKMGTi]*$" $limit -}}
+{{- if and (regexMatch "^[0-9.]+[kKMGTi]*$" $limit) (hasKey $units $unit) -}}
+- {name: GOMEMLIMIT, value: "{{ mulf (trimSuffix $unit $limit | float64) (get $units $unit) 0.9 | int64 }}"}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A probe: its handler, and what the values say of it. */ -}}
+{{- define "ebbtide.probe" -}}{{ merge (deepCopy (index . 1)) (index . 0 | fromYaml) | toJson }}{{- end -}}
 
 {{- define "ebbtide.serverSecret" -}}{{ .Values.tls.serverSecret | default (printf "%s-tls" (include "ebbtide.scaler" .)) }}{{- end -}}
 {{- define "ebbtide.clientSecret" -}}{{ .Values.tls.clientSecret | default (printf "%s-client" (include "ebbtide.scaler" .)) }}{{- end -}}
@@ -59,11 +126,8 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 enableServiceLinks: false
 securityContext:
   {{- toYaml $root.Values.podSecurityContext | nindent 2 }}
-{{- with $root.Values.image.pullSecrets }}
-imagePullSecrets:
-{{- range . }}
-- name: {{ . }}
-{{- end }}
+{{- with include "ebbtide.pullSecrets" $root }}
+{{ . }}
 {{- end }}
 {{- with $values.priorityClassName }}
 priorityClassName: {{ . }}
@@ -76,9 +140,12 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-# matchLabelKeys: what an upgrade takes away does not count. Zones are no second constraint: where nodes have no zone, the scheduler would
-# heed neither.
+# matchLabelKeys: pods that an upgrade removes do not count. Zones are no second constraint, because the scheduler ignores both where nodes
+# have no zone.
 topologySpreadConstraints:
+{{- with $values.topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+{{- else }}
 - maxSkew: 1
   topologyKey: kubernetes.io/hostname
   whenUnsatisfiable: ScheduleAnyway
@@ -86,6 +153,7 @@ topologySpreadConstraints:
     matchLabels:
       {{- include "ebbtide.selector" (list $root $component) | nindent 6 }}
   matchLabelKeys: [pod-template-hash]
+{{- end }}
 affinity:
 {{- with $values.affinity }}
   {{- toYaml . | nindent 2 }}
@@ -154,9 +222,11 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{- /* Who may reach a component: a list of the root, its name, the port of its metrics, and a rule for more or "". */ -}}
+{{- /* Who may connect to a component: a list of the root, its name, the port of its metrics, and a rule for more or "". */ -}}
 {{- define "ebbtide.networkPolicy" -}}
 {{- $root := index . 0 -}}{{- $component := index . 1 -}}
+{{- $peers := $root.Values.networkPolicy.metricsFrom -}}
+{{- if kindIs "map" $peers }}{{ $peers = list (dict "namespaceSelector" (dict "matchLabels" $peers)) }}{{ end -}}
 {{- if $root.Values.networkPolicy.enabled }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -171,37 +241,44 @@ spec:
       {{- include "ebbtide.selector" (list $root $component) | nindent 6 }}
   policyTypes: [Ingress]
   ingress:
+  {{- if not (or $peers (index . 3)) }} []{{ end }}
   {{- with index . 3 }}
   {{- . | nindent 2 }}
   {{- end }}
+  {{- if $peers }}
   - from:
-    {{- with $root.Values.networkPolicy.metricsFrom }}
-    - namespaceSelector:
-        matchLabels:
-          {{- toYaml . | nindent 10 }}
-    {{- else }}
-    - namespaceSelector: {}
-    {{- end }}
+    {{- toYaml $peers | nindent 4 }}
     ports: [{port: {{ index . 2 }}}]
+  {{- end }}
 {{- end }}
 {{- end -}}
 
-{{- /* Takes a list of the root, the component's name, and more of its endpoint. */ -}}
-{{- define "ebbtide.podMonitor" -}}
-{{- $root := index . 0 -}}{{- $component := index . 1 -}}
+{{- /* A monitor of the Prometheus operator; takes a list of the root, the component's name, more of its endpoint, and PodMonitor or
+ServiceMonitor. */ -}}
+{{- define "ebbtide.monitor" -}}
+{{- $root := index . 0 -}}{{- $component := index . 1 -}}{{- $kind := index . 3 -}}
+{{- $values := get $root.Values.metrics (untitle $kind) -}}
 apiVersion: monitoring.coreos.com/v1
-kind: PodMonitor
+kind: {{ $kind }}
 metadata:
   name: {{ include (printf "ebbtide.%s" $component) $root }}
   namespace: {{ $root.Release.Namespace }}
   labels:
-    {{- include "ebbtide.withLabels" (list (include "ebbtide.labels" $root) $root.Values.metrics.podMonitor.labels) | nindent 4 }}
+    {{- include "ebbtide.withLabels" (list (include "ebbtide.labels" $root) $values.labels) | nindent 4 }}
 spec:
   selector:
     matchLabels:
       {{- include "ebbtide.selector" (list $root $component) | nindent 6 }}
-  podMetricsEndpoints:
-  - interval: {{ $root.Values.metrics.podMonitor.interval }}
-    honorLabels: true # the label namespace means the policy's
+  {{ eq $kind "PodMonitor" | ternary "podMetricsEndpoints" "endpoints" }}:
+  - interval: {{ $values.interval }}
+    honorLabels: true # the label namespace is the policy's
     {{- index . 2 | nindent 4 }}
+{{- end -}}
+
+{{- /* PodMonitor or ServiceMonitor; empty: neither. */ -}}
+{{- define "ebbtide.monitorKind" -}}
+{{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled -}}
+{{- fail "metrics.podMonitor.enabled and metrics.serviceMonitor.enabled are both true: enable one, or every metric is scraped twice" -}}
+{{- end -}}
+{{- if .Values.metrics.podMonitor.enabled }}PodMonitor{{ else if .Values.metrics.serviceMonitor.enabled }}ServiceMonitor{{ end -}}
 {{- end -}}

@@ -38,7 +38,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "scan-jobs.sourceClaim" -}}{{ .Values.sourceStore.claim | default (printf "%s-source" (include "scan-jobs.name" .)) }}{{- end -}}
 
 {{- define "scan-jobs.workerImage" -}}
-{{ .Values.worker.image.repository }}:{{ .Values.worker.image.tag | default .Chart.AppVersion }}
+{{- $image := .Values.worker.image -}}{{- $name := $image.repository -}}
+{{- if not (regexMatch "^([^/]*[.:][^/]*|localhost)/" $name) -}}
+{{- $name = list (.Values.global.imageRegistry | default $image.registry) $name | compact | join "/" -}}
+{{- end -}}
+{{ $name }}{{ if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end -}}
 
 {{- /* Takes a list of the root and an image, in place of which the values' image is taken if it has no repository. */ -}}
@@ -78,11 +82,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "scan-jobs.pullSecrets" -}}
-{{- with .Values.image.pullSecrets }}
+{{- $all := concat .Values.global.imagePullSecrets .Values.imagePullSecrets -}}
+{{- range .Values.image.pullSecrets }}{{ $all = append $all (dict "name" .) }}{{ end -}}
+{{- with uniq $all }}
 imagePullSecrets:
-{{- range . }}
-- name: {{ . }}
-{{- end }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 

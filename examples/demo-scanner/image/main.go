@@ -26,5 +26,5 @@ func run(ctx context.Context, output, version string) error {
 	if err != nil {
 		return err
 	}
-	return images.WriteTarball(output, fmt.Sprintf("ebbtide.dev/%s:%s", demoscanner.Name, version), image)
+	return images.WriteTarball(output, images.Reference(demoscanner.Name, version), image)
 }

@@ -158,7 +158,8 @@ func TestChecks(t *testing.T) {
 		"EBB203": {{`BacklogReachable, status: "True"`, `BacklogReachable, status: "False"`}},
 		"EBB204": {{`type: Accepted, status: "True"`, `type: Accepted, status: "False", message: "spec.target: no"`}},
 		"EBB206": {{`type: CredentialsResolved, status: "True"`, `type: CredentialsResolved, status: "False", message: "no Secret"`}},
-		"EBB207": {{`reason: Reachable`, `reason: QueueMissing`}},
+		"EBB207": {{`reason: Reachable`, `reason: QueueMissing`}, {`status: "True", reason: Reachable`, `status: "False", reason: QueueMissing`}},
+		"EBB215": {{`reason: Reachable`, `reason: ManagementUnreachable`}},
 		"EBB208": {
 			{"  calendar: {", "  calendar: {holidays: {ics: {value: \"BEGIN:VCALENDAR\\nVERSION:2.0\\nPRODID:x\\nBEGIN:VEVENT\\nUID:1\\nDTSTART;VALUE=DATE:20240501\\nEND:VEVENT\\nEND:VCALENDAR\\n\"}, use: day}, "},
 			{"  calendar: {", "  calendar: {holidays: {ics: {value: nonsense}, use: day}, "},

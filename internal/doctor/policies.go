@@ -42,7 +42,7 @@ func policyChecks() []Check {
 					if credentials, _, _ := condition(policy, v1alpha1.ConditionCredentialsResolved); credentials == metav1.ConditionFalse {
 						continue // EBB206 says why
 					}
-					if status, _, message := condition(policy, v1alpha1.ConditionBacklogReachable); status == metav1.ConditionFalse {
+					if status, reason, message := condition(policy, v1alpha1.ConditionBacklogReachable); status == metav1.ConditionFalse && reason != v1alpha1.ReasonQueueMissing {
 						found(policy, "%s", message)
 					}
 				}
@@ -62,11 +62,23 @@ func policyChecks() []Check {
 		},
 		{
 			ID: "EBB207", Severity: Error, Title: "queue that does not exist",
-			Why: "A queue that is not there counts as empty unless onMissingQueue is Error: a wrong name looks like no work.",
-			Fix: "declare the queue, correct its name, or set onMissingQueue: Error",
+			Why: "A queue that is not there counts as empty, or is an error, as onMissingQueue says: a wrong name looks like no work.",
+			Fix: "declare the queue, or correct its name",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, policy := range o.of("ScalingPolicy") {
-					if status, reason, message := condition(policy, v1alpha1.ConditionBacklogReachable); status == metav1.ConditionTrue && reason == v1alpha1.ReasonQueueMissing {
+					if _, reason, message := condition(policy, v1alpha1.ConditionBacklogReachable); reason == v1alpha1.ReasonQueueMissing {
+						found(policy, "%s", message)
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB215", Severity: Warning, Title: "management API that tells nothing",
+			Why: "Which consumers are idle is not known: they count as busy until nothing has waited for outage.holdFor. Service times are not observed.",
+			Fix: "correct managementURI, or the user's password or tags, as the message says",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, policy := range o.of("ScalingPolicy") {
+					if _, reason, message := condition(policy, v1alpha1.ConditionBacklogReachable); reason == v1alpha1.ReasonManagementUnreachable {
 						found(policy, "%s", message)
 					}
 				}

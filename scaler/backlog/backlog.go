@@ -41,6 +41,14 @@ func (e *UnresolvedError) Error() string { return e.Field + "." + e.Err.Error() 
 // Unwrap is for package errors.
 func (e *UnresolvedError) Unwrap() error { return e.Err }
 
+// MissingQueuesError is that of queues that do not exist, in the broker's own word, where that counts as an error.
+type MissingQueuesError struct{ Names []string }
+
+// Error implements error.
+func (e *MissingQueuesError) Error() string {
+	return sizing.QueuesDoNotExist(e.Names) + ": declare it, correct the name, or set onMissingQueue to Zero"
+}
+
 // Values resolves a value that a policy refers to; field is its place in the policy, for the error. A nil value is "".
 type Values func(ctx context.Context, field string, value *v1alpha1.ValueSource) (string, error)
 

@@ -75,6 +75,7 @@ type memory struct {
 	decision    sizing.Decision
 	serviceTime sizing.ServiceTime
 	peaks       sizing.Peaks
+	quiet       sizing.Quiet
 }
 
 // NewDecider returns a decider.
@@ -214,6 +215,7 @@ func (d *Decider) decideBy(
 	if failure != nil {
 		observation = st.observation
 	} else {
+		observation = st.quiet.Observe(observation)
 		st.observation = observation
 		st.serviceTime.Observe(observation)
 	}

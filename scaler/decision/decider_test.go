@@ -29,7 +29,9 @@ type source struct {
 	working  atomic.Int64
 	finished atomic.Int64
 	failure  atomic.Pointer[error]
-	held     chan struct{} // answers wait until it is closed; nil: they do not
+	// withoutStatistics is why the management API fails; nil: it is not used.
+	withoutStatistics atomic.Pointer[string]
+	held              chan struct{} // answers wait until it is closed; nil: they do not
 }
 
 func (s *source) Observe(ctx context.Context, _ time.Duration) (sizing.Observation, error) {
@@ -44,9 +46,13 @@ func (s *source) Observe(ctx context.Context, _ time.Duration) (sizing.Observati
 	if failure := s.failure.Load(); failure != nil {
 		return sizing.Observation{}, *failure
 	}
-	return sizing.Observation{
+	o := sizing.Observation{
 		Time: s.now(), Ready: s.ready.Load(), Consumers: s.working.Load(), Finished: map[string]int64{"q": s.finished.Load()},
-	}, nil
+	}
+	if failure := s.withoutStatistics.Load(); failure != nil {
+		o.ManagementFailure = *failure
+	}
+	return o, nil
 }
 
 func (s *source) fail(err error) { s.failure.Store(&err) }
@@ -138,6 +144,32 @@ func TestCanceledCall(t *testing.T) {
 	if d, err := b.Decide(t.Context(), scans); err != nil || d.Constraint != sizing.Backlog {
 		t.Errorf("the next decision is %+v, %v; want one by the backlog", d, err)
 	}
+}
+
+// Ten idle pods of a Deployment are not kept for ever because the management API can't say that they are idle.
+func TestIdleWithoutStatistics(t *testing.T) {
+	b := newDeciderBundle(t, nil)
+	s := b.set(t, "scans", "q", v1alpha1.Target{})
+	failure := "management API: wrong user or password"
+	s.withoutStatistics.Store(&failure)
+	s.working.Store(10)
+	after := func(d time.Duration, want int64) {
+		t.Helper()
+		b.clock.Add(int64(d / time.Second))
+		if got := b.targetOf(t, b.Decider, "scans"); got != want {
+			t.Errorf("%s later: target %d, want %d", d, got, want)
+		}
+	}
+	after(0, 10)
+	after(4*time.Minute, 10)
+	s.ready.Store(1) // so there was work a moment ago
+	after(time.Minute, 11)
+	s.ready.Store(0)
+	after(time.Minute, 10)
+	after(5*time.Minute, 10)
+	after(time.Second, 0)
+	s.ready.Store(3)
+	after(time.Second, 13)
 }
 
 // What a poll of an old version sees, or fails to see, says nothing of the new version's backlog, and wipes nothing that is remembered of it.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/internal/doctable"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
@@ -178,6 +179,34 @@ ebbtide_target_replicas{namespace="scan",policy="scans"} 5
 	recorder.Forget(scans)
 	if n, err := testutil.GatherAndCount(registry); n != 4 || err != nil { // the histogram of all decisions, and panics by where
 		t.Errorf("%d series of a deleted policy are left (%v)", n, err)
+	}
+}
+
+// What is not seen though the backlog is read, and which queues do not exist, can be alerted on.
+func TestMetricsOfFailures(t *testing.T) {
+	seen := sizing.Observation{Time: time.Unix(100, 0)}
+	management, credentials, missing := seen, seen, seen
+	management.ManagementFailure, credentials.CredentialsFailure, missing.Missing = "x", "x", []string{"a", "b"}
+	for name, tc := range map[string]struct {
+		o       sizing.Observation
+		failure error
+		want    map[string]float64
+	}{
+		"none":                        {seen, nil, map[string]float64{"backlog_reachable": 1, "backlog_management_reachable": 1, "credentials_resolved": 1, "backlog_missing_queues": 0}},
+		"management":                  {management, nil, map[string]float64{"backlog_reachable": 1, "backlog_management_reachable": 0, "credentials_resolved": 1}},
+		"credentials, not again":      {credentials, nil, map[string]float64{"backlog_reachable": 1, "credentials_resolved": 0}},
+		"credentials, never":          {sizing.Observation{}, &backlog.UnresolvedError{Field: "uri", Err: errors.New("no Secret")}, map[string]float64{"backlog_reachable": 0, "credentials_resolved": 0}},
+		"queues that count as empty":  {missing, nil, map[string]float64{"backlog_reachable": 1, "backlog_missing_queues": 2}},
+		"queues that are an error":    {seen, &backlog.MissingQueuesError{Names: []string{"a", "b", "c"}}, map[string]float64{"backlog_reachable": 0, "backlog_missing_queues": 3}},
+		"a broker that can't be read": {seen, errors.New("refused"), map[string]float64{"backlog_reachable": 0, "backlog_missing_queues": 0, "credentials_resolved": 1}},
+	} {
+		d := sizing.Decide(time.Unix(100, 0), tc.o, tc.failure, calendar.Limits{Period: "day", MaxReplicas: 5}, sizing.Parameters{MessagesPerReplica: 1, HoldFor: time.Minute}, 0)
+		for _, s := range series {
+			metric := strings.Split(strings.Split(s.desc.String(), `"ebbtide_`)[1], `"`)[0]
+			if want, is := tc.want[metric]; is && s.value(&d) != want {
+				t.Errorf("%s: ebbtide_%s is %v, want %v", name, metric, s.value(&d), want)
+			}
+		}
 	}
 }
 

@@ -36,8 +36,14 @@ var series = []struct {
 		func(d *sizing.Decision) float64 { return float64(d.Observation.Consumers) }},
 	{desc("ebbtide_backlog_reachable", "1 while the backlog is read without error, else 0."),
 		func(d *sizing.Decision) float64 { return oneIf(d.Failure == nil) }},
-	{desc("ebbtide_backlog_missing_queues", "Queues of the policy that do not exist, in the broker's own word, and count as empty."),
-		func(d *sizing.Decision) float64 { return float64(len(d.Observation.Missing)) }},
+	{desc("ebbtide_backlog_missing_queues", "Queues of the policy that do not exist, in the broker's own word, whether they count as empty or as an error."),
+		func(d *sizing.Decision) float64 {
+			var missing *backlog.MissingQueuesError
+			if errors.As(d.Failure, &missing) {
+				return float64(len(missing.Names))
+			}
+			return float64(len(d.Observation.Missing))
+		}},
 	{desc("ebbtide_backlog_management_reachable", "0 while the management API that the policy names tells nothing, else 1."),
 		func(d *sizing.Decision) float64 { return oneIf(d.Observation.ManagementFailure == "") }},
 	{desc("ebbtide_credentials_resolved", "0 while a value that the policy refers to can't be looked up, or not again, else 1."),

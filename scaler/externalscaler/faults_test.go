@@ -197,7 +197,7 @@ func TestIntegrationFaults(t *testing.T) {
 			"wrong password":       {source: v1alpha1.RabbitMQBacklog{URI: at("amqp://guest:wr0ng@" + address), Queue: "q"}, code: codes.Unavailable, want: `the broker refuses user "guest"`},
 			"TLS name mismatch":    {source: unknownName, code: codes.Unavailable, want: "set tls.ca, or tls.serverName"},
 			"virtual host missing": {source: v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("nowhere")), Queue: "q"}, code: codes.Unavailable, want: `virtual host "nowhere" does not exist`},
-			"queue missing":        {source: v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), Queue: "nope", OnMissingQueue: v1alpha1.MissingQueueError}, code: codes.Unavailable, want: `queue "nope": there is no such queue`},
+			"queue missing":        {source: v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), Queue: "nope", OnMissingQueue: v1alpha1.MissingQueueError}, code: codes.Unavailable, want: `queue "nope" does not exist`},
 			"broker hung":          {source: v1alpha1.RabbitMQBacklog{URI: at("amqp://u:p@" + hung), Queue: "q"}, code: codes.Unavailable, want: "broker " + hung + ": connect: "},
 			"management off":       {source: v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), ManagementURI: &management, Queue: "healthy"}, code: codes.OK},
 			"management hung":      {source: v1alpha1.RabbitMQBacklog{URI: at(broker.AMQPURL("/")), ManagementURI: &silent, Queue: "healthy"}, code: codes.OK},

@@ -45,6 +45,9 @@ type Observation struct {
 	Finished map[string]int64
 	// Missing names the queues that do not exist, in the broker's own word, and that count as empty.
 	Missing []string
+	// Quiet is how long nothing has waited for consumers of which nobody could tell whether they work, as the management API fails: see
+	// Quiet.Observe.
+	Quiet time.Duration
 	// ManagementFailure is why the broker's management API tells nothing, and what to do; empty while it answers or is not used.
 	// Unacknowledged and Finished are not known then.
 	ManagementFailure string
@@ -117,7 +120,8 @@ type Decision struct {
 // Decide turns an observation into a target:
 //
 //	busy    = consumers                       when messages wait: with prefetch 1 no consumer is idle then
-//	          min(unacknowledged, consumers)  otherwise; consumers when unacknowledged is not known
+//	          min(unacknowledged, consumers)  otherwise; consumers when unacknowledged is not known, and
+//	          0                               when it should be known and has not been for holdFor, in which nothing waited
 //	waiting = ceil(ready / messagesPerReplica), or ceil(ready * serviceTime / drainWithin) where that is less
 //	demand  = waiting + busy
 //	target  = min(max(demand + idleReplicas, minReplicas), maxReplicas)
@@ -155,8 +159,16 @@ func Decide(
 	return d
 }
 
-// MissingQueues says in a sentence that queues do not exist.
+// MissingQueues says in a sentence that queues do not exist, and what they count as.
 func MissingQueues(names []string) string {
+	if len(names) == 1 {
+		return QueuesDoNotExist(names) + " and counts as empty"
+	}
+	return QueuesDoNotExist(names) + " and count as empty"
+}
+
+// QueuesDoNotExist says which, of many only the first.
+func QueuesDoNotExist(names []string) string {
 	const shown = 3
 	text := ""
 	for i, name := range names[:min(shown, len(names))] {
@@ -169,9 +181,9 @@ func MissingQueues(names []string) string {
 		text += fmt.Sprintf(" and %d more", len(names)-shown)
 	}
 	if len(names) == 1 {
-		return fmt.Sprintf("queue %s does not exist and counts as empty", text)
+		return "queue " + text + " does not exist"
 	}
-	return fmt.Sprintf("queues %s do not exist and count as empty", text)
+	return "queues " + text + " do not exist"
 }
 
 // oneLine formats a text that holds what users and brokers wrote.
@@ -201,7 +213,10 @@ func unprintable(r rune) bool { return r != utf8.RuneError && !unicode.IsPrint(r
 // measure works out the demand.
 func (d *Decision) measure(parameters Parameters, serviceTime time.Duration) {
 	o := d.Observation
-	d.InFlight = busy(o)
+	idle := takenForIdle(o, parameters.HoldFor)
+	if !idle {
+		d.InFlight = busy(o)
+	}
 	waiting := ceil(o.Ready, parameters.MessagesPerReplica)
 	ready := fmt.Sprintf("%d ready", o.Ready)
 	if o.ReadyHoldsInFlight {
@@ -218,6 +233,9 @@ func (d *Decision) measure(parameters Parameters, serviceTime time.Duration) {
 		}
 	}
 	d.Demand, d.working = waiting, ready
+	if idle {
+		d.working += fmt.Sprintf(" (%d consumers count as idle: nothing has waited for %s, and the management API does not tell)", o.Consumers, o.Quiet.Round(time.Second))
+	}
 	if !o.ReadyHoldsInFlight {
 		d.Demand += d.InFlight
 		d.working += fmt.Sprintf(" and %d in flight", d.InFlight)
@@ -242,6 +260,27 @@ func busy(o Observation) int64 {
 	default:
 		return min(o.Unacknowledged, o.Consumers)
 	}
+}
+
+// takenForIdle is that consumers have counted as busy for as long as a backlog that can't be read is held, and no longer do: pods of a
+// Deployment do not end by themselves, so they would be kept for ever.
+func takenForIdle(o Observation, holdFor time.Duration) bool { return o.Quiet > 0 && o.Quiet > holdFor }
+
+// Quiet remembers since when nothing has waited for consumers of which it is not known whether they work, though a management API is there
+// to tell. The zero value is ready for use. It is not safe for concurrent use.
+type Quiet struct{ since time.Time }
+
+// Observe takes a new observation and returns it with its Quiet.
+func (q *Quiet) Observe(o Observation) Observation {
+	if o.Ready > 0 || o.Consumers == 0 || o.UnacknowledgedKnown || o.ManagementFailure == "" {
+		q.since = time.Time{}
+		return o
+	}
+	if q.since.IsZero() || o.Time.Before(q.since) { // the clock was put back
+		q.since = o.Time
+	}
+	o.Quiet = o.Time.Sub(q.since)
+	return o
 }
 
 func ceil(a, b int64) int64 {

@@ -69,6 +69,14 @@ func TestDecide(t *testing.T) {
 		// A message waits, so a lagging count of unacknowledged ones does not matter.
 		"lagging statistics":                 {seenAll(1, 8, 2), nil, open, 1, 9, Backlog, "1 ready and 8 in flight ask for 9"},
 		"more unacknowledged than consumers": {seenAll(0, 1, 5), nil, open, 1, 1, Backlog, "0 ready and 1 in flight ask for 1"},
+		// The management API fails: consumers count as busy for as long as a backlog is held, and then for idle.
+		"idle for all that is seen": {
+			Observation{Time: now, Consumers: 10, ManagementFailure: "x", Quiet: 4 * time.Minute}, nil, open, 1, 10, Backlog, "0 ready and 10 in flight ask for 10",
+		},
+		"idle for all that is seen, long enough": {
+			Observation{Time: now, Consumers: 10, ManagementFailure: "x", Quiet: 6 * time.Minute}, nil, calendar.Limits{Period: "night", MinReplicas: 2, MaxReplicas: 20}, 1, 2, Floor,
+			"0 ready (10 consumers count as idle: nothing has waited for 6m0s, and the management API does not tell) and 0 in flight ask for 0, below the floor of 2 of period night",
+		},
 		"a floor above the cap": {
 			seen(1, 0), nil, calendar.Limits{Period: "default", MinReplicas: 9, MaxReplicas: 5}, 1, 5, Cap,
 			"1 ready and 0 in flight ask for 1, below the floor of 9, which is capped at 5 by period default",
@@ -117,6 +125,31 @@ func TestDecide(t *testing.T) {
 				t.Errorf("reason (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Quiet begins anew when a message waits, when it is told again how many consumers work, and when the clock is put back; a policy without a
+// management API is never quiet.
+func TestQuiet(t *testing.T) {
+	failing := Observation{Consumers: 10, ManagementFailure: "x"}
+	waiting, told, without, empty := failing, failing, failing, failing
+	waiting.Ready, told.UnacknowledgedKnown, told.ManagementFailure, without.ManagementFailure, empty.Consumers = 1, true, "", "", 0
+	var q Quiet
+	for i, step := range []struct {
+		o    Observation
+		at   time.Duration
+		want time.Duration
+	}{
+		{failing, 0, 0}, {failing, time.Minute, time.Minute}, {failing, 9 * time.Minute, 9 * time.Minute},
+		{waiting, 10 * time.Minute, 0}, {failing, 11 * time.Minute, 0}, {failing, 12 * time.Minute, time.Minute},
+		{told, 13 * time.Minute, 0}, {failing, 14 * time.Minute, 0}, {failing, 15 * time.Minute, time.Minute},
+		{failing, 3 * time.Minute, 0}, {failing, 5 * time.Minute, 2 * time.Minute},
+		{empty, 6 * time.Minute, 0}, {without, 7 * time.Minute, 0}, {without, 70 * time.Minute, 0},
+	} {
+		step.o.Time = now.Add(step.at)
+		if got := q.Observe(step.o).Quiet; got != step.want {
+			t.Errorf("step %d: quiet for %s, want %s", i, got, step.want)
+		}
 	}
 }
 

@@ -295,7 +295,10 @@ func renderDecision(status *v1alpha1.ScalingPolicyStatus, d *sizing.Decision, se
 	default:
 		set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonResolved, "all values that the policy refers to are found")
 	}
+	var absent *backlog.MissingQueuesError
 	switch missing := d.Observation.Missing; {
+	case errors.As(d.Failure, &absent):
+		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, v1alpha1.ReasonQueueMissing, d.Failure.Error())
 	case d.Failure != nil && d.Constraint == sizing.Hold:
 		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionFalse, v1alpha1.ReasonHeld, d.Failure.Error())
 	case d.Failure != nil:
@@ -305,7 +308,7 @@ func renderDecision(status *v1alpha1.ScalingPolicyStatus, d *sizing.Decision, se
 			sizing.MissingQueues(missing)+": declare it, correct the name, or set onMissingQueue to Error")
 	case d.Observation.ManagementFailure != "":
 		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionTrue, v1alpha1.ReasonManagementUnreachable,
-			d.Observation.ManagementFailure+"; consumers count as busy meanwhile, and the service time is not observed")
+			d.Observation.ManagementFailure+"; consumers count as busy until nothing has waited for outage.holdFor, and the service time is not observed")
 	default:
 		set(v1alpha1.ConditionBacklogReachable, metav1.ConditionTrue, v1alpha1.ReasonReachable, "the backlog is read")
 	}

@@ -19,8 +19,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/yaml"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/internal/doctor"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
@@ -119,23 +121,60 @@ func conditions(s v1alpha1.ScalingPolicyStatus) string {
 	return strings.Join(all, ", ")
 }
 
+// doctorFinds are the checks of ebbtide doctor that fail because of a policy's status, as it is written.
+func (b *testBundle) doctorFinds(t *testing.T) string {
+	t.Helper()
+	var object v1alpha1.ScalingPolicy
+	if err := b.api.Get(t.Context(), name, &object); err != nil {
+		t.Fatal(err)
+	}
+	object.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("ScalingPolicy"))
+	text, err := yaml.Marshal(&object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := doctor.Parse("policy.yaml", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, f := range doctor.Examine(objects, doctor.Scope{Now: b.now}) {
+		found = append(found, f.ID)
+	}
+	return strings.Join(found, " ")
+}
+
 func TestConditions(t *testing.T) {
 	refused := errors.New("connection refused")
 	missing := &backlog.UnresolvedError{Field: "spec.backlog.rabbitmq.uri", Err: errors.New("secretKeyRef: Secret mq not found")}
 	for title, tc := range map[string]struct {
 		decide func(*testBundle)
 		want   string
+		doctor string // the checks that fail
 	}{
-		"never asked for": {func(*testBundle) {}, "Ready=Unknown NotAsked, Accepted=True Accepted, BacklogReachable=Unknown NotAsked, CredentialsResolved=Unknown NotAsked"},
+		"never asked for": {func(*testBundle) {}, "Ready=Unknown NotAsked, Accepted=True Accepted, BacklogReachable=Unknown NotAsked, CredentialsResolved=Unknown NotAsked", ""},
 		"read": {func(b *testBundle) { b.decided(name, sizing.Observation{Ready: 3}, nil) },
-			"Ready=True Ready, Accepted=True Accepted, BacklogReachable=True Reachable, CredentialsResolved=True Resolved"},
+			"Ready=True Ready, Accepted=True Accepted, BacklogReachable=True Reachable, CredentialsResolved=True Resolved", ""},
 		"a queue that does not exist": {func(b *testBundle) { b.decided(name, sizing.Observation{Missing: []string{"scams"}}, nil) },
-			"Ready=True QueueMissing, Accepted=True Accepted, BacklogReachable=True QueueMissing, CredentialsResolved=True Resolved"},
+			"Ready=True QueueMissing, Accepted=True Accepted, BacklogReachable=True QueueMissing, CredentialsResolved=True Resolved", "EBB207"},
 		"held": {func(b *testBundle) { b.decided(name, sizing.Observation{Ready: 3}, refused) },
-			"Ready=False Held, Accepted=True Accepted, BacklogReachable=False Held, CredentialsResolved=True Resolved"},
+			"Ready=False Held, Accepted=True Accepted, BacklogReachable=False Held, CredentialsResolved=True Resolved", "EBB203"},
+		"a queue that does not exist, which is an error": {func(b *testBundle) {
+			b.decided(name, sizing.Observation{}, fmt.Errorf("broker b:5672: %w", &backlog.MissingQueuesError{Names: []string{"scams"}}))
+		},
+			"Ready=False QueueMissing, Accepted=True Accepted, BacklogReachable=False QueueMissing, CredentialsResolved=True Resolved", "EBB207"},
+		"the management API fails": {func(b *testBundle) {
+			b.decided(name, sizing.Observation{Consumers: 3, ManagementFailure: "management API: wrong user or password"}, nil)
+		}, "Ready=True ManagementUnreachable, Accepted=True Accepted, BacklogReachable=True ManagementUnreachable, CredentialsResolved=True Resolved", "EBB215"},
+		"a queue does not exist, and the management API fails": {func(b *testBundle) {
+			b.decided(name, sizing.Observation{Missing: []string{"scams"}, ManagementFailure: "management API: wrong user or password"}, nil)
+		}, "Ready=True QueueMissing, Accepted=True Accepted, BacklogReachable=True QueueMissing, CredentialsResolved=True Resolved", "EBB207"},
+		"a Secret that was read has vanished": {func(b *testBundle) {
+			b.decided(name, sizing.Observation{Ready: 3, CredentialsFailure: "spec.backlog.rabbitmq.uri.secretKeyRef: Secret mq not found"}, nil)
+		}, "Ready=False Unresolved, Accepted=True Accepted, BacklogReachable=True Reachable, CredentialsResolved=False Unresolved", "EBB206"},
 		"no Secret": {func(b *testBundle) {
 			b.Ledger.Add(name, sizing.Decide(b.now, sizing.Observation{}, missing, calendar.Limits{}, sizing.Parameters{MessagesPerReplica: 1}, 0))
-		}, "Ready=False Unresolved, Accepted=True Accepted, BacklogReachable=False Unreachable, CredentialsResolved=False Unresolved"},
+		}, "Ready=False Unresolved, Accepted=True Accepted, BacklogReachable=False Unreachable, CredentialsResolved=False Unresolved", "EBB206"},
 	} {
 		t.Run(title, func(t *testing.T) {
 			b := newBundle(t, scansPolicy("scans", "one"))
@@ -143,6 +182,9 @@ func TestConditions(t *testing.T) {
 			s := b.reconciled(t)
 			if diff := cmp.Diff(tc.want, conditions(s)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tc.doctor, b.doctorFinds(t)); diff != "" {
+				t.Errorf("doctor (-want +got):\n%s", diff)
 			}
 			for _, c := range s.Conditions {
 				if c.ObservedGeneration != 1 {
@@ -190,6 +232,9 @@ func TestGenerations(t *testing.T) {
 	s := b.reconciled(t)
 	if want := "Ready=False Invalid, Accepted=False Invalid, BacklogReachable=True Reachable, CredentialsResolved=True Resolved"; s.ObservedGeneration != 2 || conditions(s) != want {
 		t.Errorf("generation %d, %s; want 2, %s", s.ObservedGeneration, conditions(s), want)
+	}
+	if found := b.doctorFinds(t); found != "EBB204" {
+		t.Errorf("doctor finds %q", found)
 	}
 	if c := meta.FindStatusCondition(s.Conditions, "Ready"); !strings.Contains(c.Message, "spec.backlog.rabbitmq") || !strings.Contains(c.Message, "generation 1 stays in force") {
 		t.Errorf("Ready says %q, want the field, and what is in force", c.Message)

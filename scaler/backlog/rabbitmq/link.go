@@ -295,7 +295,9 @@ func (c *connection) reason() *amqp.Error {
 	return nil
 }
 
-func tooManyChannels(reason *amqp.Error) bool { return strings.Contains(reason.Reason, "number of channels") }
+func tooManyChannels(reason *amqp.Error) bool {
+	return strings.Contains(reason.Reason, "number of channels")
+}
 
 // end forgets a connection that has ended. The lock is held.
 func (l *link) end(c *connection) {

@@ -87,15 +87,12 @@ func (m *management) failure() string {
 	return m.failed
 }
 
-// unlisted remembers that a queue is not in an answer, or without its figures.
-func (m *management) unlisted(queue string, listed bool) {
-	failed := fmt.Sprintf("management API: it does not list queue %q: the user needs access to it, and managementURI must be of the broker of uri", queue)
+// unlisted is that a queue is not in an answer, or without its figures.
+func unlisted(queue string, listed bool) string {
 	if listed {
-		failed = fmt.Sprintf("management API: it has no figures of queue %q: look at the queue's state", queue)
+		return fmt.Sprintf("management API: it has no figures of queue %q: look at the queue's state", queue)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.failed = failed
+	return fmt.Sprintf("management API: it does not list queue %q: the user needs access to it, and managementURI must be of the broker of uri", queue)
 }
 
 // queueTotals returns the totals of all queues.

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -83,4 +84,59 @@ func TestManagement(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What the management API does not tell of one policy's queue is told of no other, and a failure that has ended is seen to end while messages wait.
+func TestManagementFailureIsOfItsOwn(t *testing.T) {
+	var ready atomic.Uint32
+	b := &brokenBroker{declare: func(w *wire, channel uint16, queue string) bool {
+		w.answer(channel, queue, ready.Load(), 10)
+		return true
+	}}
+	uri := "amqp://u:s3cret@" + b.start(t)
+	var well atomic.Bool
+	well.Store(true)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if !well.Load() {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, `[{"name":"listed","type":"classic","messages_unacknowledged":4}]`)
+	}))
+	defer server.Close()
+	brokers := NewBrokers(limits(time.Minute))
+	var clock atomic.Int64
+	brokers.limits.Now = func() time.Time { return time.Unix(clock.Add(10), 0) } // nothing is kept from one observation to the next
+	observed := func(queue string) string {
+		t.Helper()
+		o, err := open(t, brokers, Config{Identity: at(uri), ManagementURI: server.URL, Queues: []string{queue}}).Observe(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o.ManagementFailure
+	}
+	if failure := observed("tenant-a"); !strings.Contains(failure, `it does not list queue "tenant-a"`) {
+		t.Errorf("failure %q", failure)
+	}
+	if failure := observed("listed"); failure != "" {
+		t.Errorf("another policy is told %q", failure)
+	}
+	well.Store(false)
+	source := open(t, brokers, Config{Identity: at(uri), ManagementURI: server.URL, Queues: []string{"listed"}})
+	eventually(t, func() error {
+		o, err := source.Observe(t.Context(), 0)
+		if err == nil && !strings.Contains(o.ManagementFailure, "wrong user or password") {
+			err = fmt.Errorf("failure %q", o.ManagementFailure)
+		}
+		return err
+	})
+	ready.Store(5)
+	well.Store(true)
+	eventually(t, func() error {
+		o, err := source.Observe(t.Context(), 0)
+		if err == nil && o.ManagementFailure != "" {
+			err = fmt.Errorf("failure %q", o.ManagementFailure)
+		}
+		return err
+	})
 }

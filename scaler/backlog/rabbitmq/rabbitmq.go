@@ -7,6 +7,7 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -200,10 +201,13 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 		o.Ready += sample.Value.ready
 		o.Consumers += sample.Value.consumers
 	}
+	if len(o.Missing) > 0 && s.config.FailIfMissing {
+		return o, &backlog.MissingQueuesError{Names: o.Missing}
+	}
 	o.Consumers = max(0, o.Consumers-s.config.OtherConsumers)
 	if s.management != nil {
 		s.addStatistics(ctx, &o)
-		o.ManagementFailure = s.management.failure()
+		o.ManagementFailure = cmp.Or(o.ManagementFailure, s.management.failure())
 	}
 	return o, nil
 }
@@ -211,8 +215,8 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 // addStatistics adds what the management API tells. One that fails costs accuracy of the idle reserve and of the service time, not the
 // observation.
 func (s *source) addStatistics(ctx context.Context, o *sizing.Observation) {
-	// Only with nothing waiting do unacknowledged messages matter, so only then are they asked for.
-	if o.Ready == 0 && o.Consumers > 0 {
+	// Only with nothing waiting do unacknowledged messages matter, so only then are they asked for; and to see a failure end.
+	if o.Ready == 0 && o.Consumers > 0 || s.management.failure() != "" {
 		if queues, err := s.management.queueTotals(ctx); err == nil {
 			o.UnacknowledgedKnown = true
 			for _, name := range s.config.Queues {
@@ -226,7 +230,7 @@ func (s *source) addStatistics(ctx context.Context, o *sizing.Observation) {
 				}
 				// A queue that is not seen is not one that holds nothing.
 				o.UnacknowledgedKnown, o.Unacknowledged = false, 0
-				s.management.unlisted(name, listed)
+				o.ManagementFailure = unlisted(name, listed)
 				break
 			}
 		}
@@ -250,7 +254,7 @@ func (s *source) sampleAll(ctx context.Context, maxAge time.Duration) ([]backlog
 	samples := make([]backlog.Sample[queueState], len(s.queues))
 	var err error
 	if len(samples) == 1 { // as nearly always
-		samples[0], err = s.sample(ctx, s.queues[0], maxAge)
+		samples[0], err = s.queues[0].samples.Get(ctx, maxAge)
 		return samples, err
 	}
 	all, allCtx := errgroup.WithContext(ctx)
@@ -258,20 +262,12 @@ func (s *source) sampleAll(ctx context.Context, maxAge time.Duration) ([]backlog
 		all.Go(func() error {
 			return s.brokers.limits.Guard(func() error {
 				var err error
-				samples[i], err = s.sample(allCtx, queue, maxAge)
+				samples[i], err = queue.samples.Get(allCtx, maxAge)
 				return err
 			})
 		})
 	}
 	return samples, all.Wait()
-}
-
-func (s *source) sample(ctx context.Context, queue *queue, maxAge time.Duration) (backlog.Sample[queueState], error) {
-	sample, err := queue.samples.Get(ctx, maxAge)
-	if err == nil && sample.Value.missing && s.config.FailIfMissing {
-		err = fmt.Errorf("queue %q: there is no such queue: declare it, or set onMissingQueue to Zero", queue.name)
-	}
-	return sample, err
 }
 
 // refuseStreams makes sure, now and then, that no queue is a stream: a stream's length says nothing of what its consumers

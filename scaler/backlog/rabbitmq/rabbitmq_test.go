@@ -179,7 +179,7 @@ func TestIntegrationRead(t *testing.T) {
 		observe(t, lenient, sizing.Observation{Missing: []string{"nobody-declared-it"}})
 		strict := open(t, brokers, Config{Identity: at(b.AMQPURL("/")), Queues: []string{"nobody-declared-it"}, FailIfMissing: true})
 		_, err := strict.Observe(t.Context(), 0)
-		if err == nil || !strings.Contains(err.Error(), `queue "nobody-declared-it": there is no such queue: declare it`) {
+		if err == nil || !strings.Contains(err.Error(), `queue "nobody-declared-it" does not exist: declare it`) {
 			t.Errorf("error %v", err)
 		}
 		// The failure closed a channel, not the source.

@@ -93,7 +93,7 @@ e2e-demo: tools ## The demo as a test
 	$(TEST) -timeout 20m -count=1 -run TestDemo ./e2e/scenario
 
 e2e-install: tools ## KEDA and the chart on real kubelet nodes: a burst, an upgrade, a rollback, scans that go wrong, an uninstall
-	$(TEST) -timeout 20m -count=1 -run TestInstall ./e2e/scenario
+	$(TEST) -timeout 30m -count=1 -run TestInstall ./e2e/scenario
 
 e2e-scans: tools ## The chart of a scan queue on real kubelet nodes: gitleaks, engines in one pod and in several, a source store
 	$(TEST) -timeout 20m -count=1 -run TestScans ./e2e/scenario

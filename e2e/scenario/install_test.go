@@ -44,7 +44,7 @@ const (
 // What is not tried here: nothing enforces the chart's network policies in this cluster.
 func TestInstall(t *testing.T) {
 	needNodes(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	r := newRelease(ctx, t)
 	for _, step := range []struct {
@@ -183,7 +183,7 @@ func (r *release) upgradeInABurst() {
 			}
 		}
 	})
-	before := r.calls()
+	begin, before := time.Now(), r.calls()
 	r.eventually("the burst's first scans", func() (string, bool) {
 		open := r.settled.Open()
 		return fmt.Sprintf("%d scans are open", open), r.observed.Snapshot().Ended > 0
@@ -233,13 +233,23 @@ func (r *release) upgradeInABurst() {
 	if idle := r.observed.IdlePods(); idle > 0 {
 		r.Errorf("%d jobs found no message, want none", idle)
 	}
-	calls := r.calls()
-	if calls["GetMetrics OK"] == before["GetMetrics OK"] {
-		r.Errorf("KEDA's calls to the scaler: %v, want some that were answered", calls)
-	}
+	// KEDA asks once more when a call fails; only when that fails too is a poll without an answer, and an event says so.
+	calls, asked, failed := r.calls(), 0.0, map[string]float64{}
 	for call, n := range calls {
-		if !strings.HasSuffix(call, " OK") && n > before[call] {
-			r.Errorf("KEDA's calls to the scaler: %s %.0f times, want none to fail", call, n-before[call])
+		n -= before[call]
+		if asked += n; n > 0 && !strings.HasSuffix(call, " OK") {
+			failed[call] = n
+		}
+	}
+	r.Logf("of KEDA's %.0f calls to the scaler failed: %v", asked, failed)
+	if repeated := total(failed); asked == 0 || repeated > 0.02*asked {
+		r.Errorf("of KEDA's %.0f calls to the scaler %.0f failed, want at most one in 50: %v", asked, repeated, failed)
+	}
+	events, err := r.client.CoreV1().Events(scans.Namespace).List(r.ctx, metav1.ListOptions{FieldSelector: "reason=KEDAScalerFailed"})
+	r.must(err)
+	for _, event := range events.Items {
+		if event.LastTimestamp.After(begin) {
+			r.Errorf("KEDA's event of %s: %s", event.LastTimestamp, event.Message)
 		}
 	}
 }
@@ -259,6 +269,13 @@ func (r *release) calls() map[string]float64 {
 		}
 	}
 	return calls
+}
+
+func total(calls map[string]float64) (n float64) {
+	for _, of := range calls {
+		n += of
+	}
+	return n
 }
 
 // kedaCall is a line of KEDA's metrics: the code, the method and how often.

@@ -24,7 +24,7 @@ import (
 // The scheduler is killed again and again while pods come: every pod gets a node and runs to its end, what the scheduler then knows of
 // nodes is what the API server knows, and the dashboards show what it made of run times.
 func TestScheduler(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	c, _ := startCluster(ctx, t, scans.Programs)
 	begin := time.Now()

@@ -39,7 +39,7 @@ func newCommand(calledAs string) *cobra.Command {
 	if strings.HasPrefix(calledAs, "kubectl-") {
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl ebbtide"}
 	}
-	root.AddCommand(simulateCommand(), compareCommand(), recommendCommand(), explainCommand(), holidaysCommand(), doctorCommand(), decisionsCommand(),
+	root.AddCommand(simulateCommand(), compareCommand(), recommendCommand(), explainCommand(), calendarCommand(), holidaysCommand(), doctorCommand(), decisionsCommand(),
 		placementsCommand(), versionCommand())
 	return root
 }

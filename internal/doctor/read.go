@@ -67,9 +67,16 @@ func Kinds() []schema.GroupVersionResource {
 // List reads the objects of a cluster, of one namespace or of all, and says what their scope is. Kinds that may not be read are told to
 // refused.
 func List(ctx context.Context, client dynamic.Interface, namespace string, refused func(schema.GroupVersionResource, error)) ([]Object, Scope, error) {
+	return ListKinds(ctx, client, Kinds(), namespace, refused)
+}
+
+// ListKinds is List of other kinds.
+func ListKinds(
+	ctx context.Context, client dynamic.Interface, kinds []schema.GroupVersionResource, namespace string, refused func(schema.GroupVersionResource, error),
+) ([]Object, Scope, error) {
 	scope := Scope{Cluster: true, Namespace: namespace}
 	var found []Object
-	for _, kind := range Kinds() {
+	for _, kind := range kinds {
 		next := ""
 		for {
 			objects, err := resourceOf(client, kind, namespace).List(ctx, metav1.ListOptions{Limit: 500, Continue: next})
@@ -98,7 +105,7 @@ func List(ctx context.Context, client dynamic.Interface, namespace string, refus
 
 // resourceOf is a kind in a namespace; some have none.
 func resourceOf(client dynamic.Interface, kind schema.GroupVersionResource, namespace string) dynamic.ResourceInterface {
-	if kind.Group == "karpenter.sh" || kind.Resource == "clustertriggerauthentications" {
+	if kind.Group == "karpenter.sh" || kind.Resource == "clustertriggerauthentications" || kind.Resource == "clusterscalingschedules" {
 		return client.Resource(kind)
 	}
 	return client.Resource(kind).Namespace(namespace)

@@ -66,33 +66,60 @@ func (s Strategy) Create(value int64, jobs Jobs) int64 {
 	return max(0, s(value, jobs))
 }
 
-// Cron is KEDA's cron trigger: a value between a start and an end. It knows only when each comes next, so where both fall on
-// different days, a window of Monday to Friday stays open from Friday's start to Monday's end.
+// Cron is KEDA's cron trigger: a value between a start and an end. It knows only when each comes next, and is on where that is an end. So
+// where an end follows an end, on a weekend say, it stays on between them.
 type Cron struct {
 	zone       *time.Location
-	start, end cron.Schedule
+	start, end *cron.SpecSchedule
 	Desired    int64
 }
 
+// cronFields are what KEDA reads: no descriptors as @daily, no seconds.
+var cronFields = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
+
 // NewCron makes a trigger of five-field cron expressions in a time zone.
 func NewCron(zone *time.Location, start, end string, desired int64) (*Cron, error) {
-	from, err := cron.ParseStandard(start)
-	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", strconv.Quote(start), err)
+	c := &Cron{zone: zone, Desired: desired}
+	for _, expression := range []struct {
+		name, text string
+		into       **cron.SpecSchedule
+	}{{"start", start, &c.start}, {"end", end, &c.end}} {
+		schedule, err := cronFields.Parse(expression.text)
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", expression.name, strconv.Quote(expression.text), err)
+		}
+		*expression.into = schedule.(*cron.SpecSchedule) // what has no descriptor is one
 	}
-	to, err := cron.ParseStandard(end)
-	if err != nil {
-		return nil, fmt.Errorf("end %s: %w", strconv.Quote(end), err)
-	}
-	return &Cron{zone: zone, start: from, end: to, Desired: desired}, nil
+	return c, nil
 }
+
+// Schedules are those of the start and the end.
+func (c *Cron) Schedules() (start, end *cron.SpecSchedule) { return c.start, c.end }
 
 // Value at an instant: Desired within the window, else 0. The rule is that of pkg/scalers/cron_scaler.go.
 func (c *Cron) Value(now time.Time) int64 {
-	local := now.In(c.zone)
-	start, end := c.start.Next(local), c.end.Next(local)
+	start, end := c.next(now)
+	on := now.After(start) || now.Before(end)
 	if start.Before(end) {
-		return 0
+		on = now.After(start) && now.Before(end)
 	}
-	return c.Desired
+	if on {
+		return c.Desired
+	}
+	return 0
+}
+
+// NextChange is the first instant after another at which the value may change; zero when it never does.
+func (c *Cron) NextChange(now time.Time) time.Time {
+	start, end := c.next(now)
+	if start.IsZero() || !end.IsZero() && end.Before(start) {
+		return end
+	}
+	return start
+}
+
+// next are the next start and the next end; zero where there is none in five years.
+func (c *Cron) next(now time.Time) (start, end time.Time) {
+	local := now.In(c.zone)
+	return c.start.Next(local), c.end.Next(local)
 }

@@ -85,7 +85,8 @@ const (
 
 // RabbitMQBacklog counts messages of RabbitMQ queues.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.queue) != has(self.queues)",message="set either queue or queues"
+// +kubebuilder:validation:XValidation:rule="[has(self.queue), has(self.queues), has(self.queuePattern)].exists_one(set, set)",message="set exactly one of queue, queues and queuePattern"
+// +kubebuilder:validation:XValidation:rule="!has(self.queuePattern) || has(self.managementURI)",message="queuePattern needs managementURI: the broker's management API lists the queues"
 type RabbitMQBacklog struct {
 	// URI of the broker, amqp:// or amqps://. The path is the virtual host. Several hosts of one cluster are separated by
 	// commas (amqp://user:password@one:5672,two:5672/vhost) and tried in turn.
@@ -100,12 +101,13 @@ type RabbitMQBacklog struct {
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
 	// ManagementURI of the broker's management API, http:// or https://. Without it unacknowledged messages are not
-	// known and consumers stand in for them, service times are not observed, and a stream is not told from a queue.
+	// known and consumers stand in for them, service times are not observed, a stream is not told from a queue, and a queue with a
+	// single active consumer not from another: of that one replica at most is asked for.
 	// Credentials that it does not hold are those of uri.
 	// +optional
 	ManagementURI *ValueSource `json:"managementURI,omitempty"`
 	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 255",message="RabbitMQ's names have at most 255 bytes"
-	// Queue is the name of the queue, of at most 255 bytes. Set either queue or queues.
+	// Queue is the name of the queue, of at most 255 bytes. Set exactly one of queue, queues and queuePattern.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
@@ -121,7 +123,16 @@ type RabbitMQBacklog struct {
 	// +listType=set
 	// +optional
 	Queues []string `json:"queues,omitempty"`
-	// OnMissingQueue says what a queue that does not exist means. Default: Zero.
+	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 255",message="RabbitMQ's names have at most 255 bytes"
+	// QueuePattern matches the names of queues of the virtual host whose messages and consumers are added up, however they come and go:
+	// `*` stands for any text, every other character for itself. It needs managementURI, which lists the queues; a new one counts within
+	// seconds. More than 100 queues that match are an error, and so is a stream.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
+	// +optional
+	QueuePattern string `json:"queuePattern,omitempty"`
+	// OnMissingQueue says what a queue that does not exist means, or a pattern that matches none. Default: Zero.
 	// +kubebuilder:default=Zero
 	// +optional
 	OnMissingQueue MissingQueue `json:"onMissingQueue,omitempty"`

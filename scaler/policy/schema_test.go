@@ -66,6 +66,12 @@ apiVersion: ebbtide.dev/v1alpha1
 kind: ScalingPolicy
 metadata: {name: scans, namespace: scan}
 spec:
+  backlog: {rabbitmq: {uri: {value: "amqp://broker"}, managementURI: {value: "http://broker"}, queuePattern: scans-*}}
+`, `
+apiVersion: ebbtide.dev/v1alpha1
+kind: ScalingPolicy
+metadata: {name: scans, namespace: scan}
+spec:
   backlog:
     kafka:
       brokers: ["kafka:9092"]
@@ -331,7 +337,10 @@ func TestRulesAcrossFields(t *testing.T) {
 	for name, tc := range map[string]struct{ from, to, want string }{
 		"no source":                  {`rabbitmq: {uri: {value: "amqp://broker"}, queue: scans}`, ``, "set exactly one source"},
 		"two sources":                {`queue: scans}`, `queue: scans}, prometheus: {url: {value: x}, query: x}`, "set exactly one source"},
-		"queue and queues":           {`queue: scans`, `queue: scans, queues: [more]`, "set either queue or queues"},
+		"queue and queues":           {`queue: scans`, `queue: scans, queues: [more]`, "set exactly one of queue, queues and queuePattern"},
+		"queue and queuePattern":     {`queue: scans`, `queue: scans, managementURI: {value: "http://broker"}, queuePattern: scans-*`, "set exactly one of queue, queues and queuePattern"},
+		"queuePattern alone":         {`queue: scans`, `queuePattern: scans-*`, "queuePattern needs managementURI"},
+		"queuePattern of 260 bytes":  {`queue: scans`, `managementURI: {value: "http://broker"}, queuePattern: ` + long, "at most 255 bytes"},
 		"a queue of 260 bytes":       {`queue: scans`, `queue: ` + long, "at most 255 bytes"},
 		"one of the queues":          {`queue: scans`, `queues: [` + long + `]`, "at most 255 bytes"},
 		"a value and a reference":    {`{value: "amqp://broker"}`, `{value: x, secretKeyRef: {name: a, key: b}}`, "exactly one of value"},

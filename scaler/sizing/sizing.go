@@ -37,8 +37,8 @@ type Observation struct {
 	// they only ever tell how many consumers are idle.
 	Unacknowledged      int64
 	UnacknowledgedKnown bool
-	// Parallelism is how many consumers can work at once: the partitions of a Kafka group that have lag, or one for each queue with a
-	// single active consumer. 0 means any number.
+	// Parallelism is how many consumers can work at once on what there is: the partitions of a Kafka group that have lag, or one for each
+	// queue with a single active consumer and any number for others. 0 means any number.
 	Parallelism int64
 	// Finished counts the messages that were ever worked off, by part of the source (a queue, a partition); nil when it is not
 	// known. A part without a count is left out. It may lag: only differences over minutes are used.
@@ -242,7 +242,11 @@ func (d *Decision) measure(parameters Parameters, serviceTime time.Duration) {
 	}
 	if o.Parallelism > 0 && d.Demand > o.Parallelism {
 		d.Demand = o.Parallelism
-		d.working += fmt.Sprintf(", on %d partitions,", o.Parallelism)
+		if o.ReadyHoldsInFlight {
+			d.working += fmt.Sprintf(", on %d partitions,", o.Parallelism)
+		} else {
+			d.working += fmt.Sprintf(", of which queues with a single active consumer let %d be worked on at once,", o.Parallelism)
+		}
 	}
 	d.reserve = int64(d.Limits.IdleReplicas)
 	if !o.ReadyHoldsInFlight && o.Ready == 0 && !o.UnacknowledgedKnown {

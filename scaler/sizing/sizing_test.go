@@ -69,6 +69,11 @@ func TestDecide(t *testing.T) {
 		// A message waits, so a lagging count of unacknowledged ones does not matter.
 		"lagging statistics":                 {seenAll(1, 8, 2), nil, open, 1, 9, Backlog, "1 ready and 8 in flight ask for 9"},
 		"more unacknowledged than consumers": {seenAll(0, 1, 5), nil, open, 1, 1, Backlog, "0 ready and 1 in flight ask for 1"},
+		// Of two queues with a single active consumer one has three standing by.
+		"single active consumers": {
+			Observation{Time: now, Ready: 100, Consumers: 4, Parallelism: 2}, nil, open, 1, 2, Backlog,
+			"100 ready and 4 in flight, of which queues with a single active consumer let 2 be worked on at once, ask for 2",
+		},
 		// The management API fails: consumers count as busy for as long as a backlog is held, and then for idle.
 		"idle for all that is seen": {
 			Observation{Time: now, Consumers: 10, ManagementFailure: "x", Quiet: 4 * time.Minute}, nil, open, 1, 10, Backlog, "0 ready and 10 in flight ask for 10",

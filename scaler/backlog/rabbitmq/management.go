@@ -53,6 +53,20 @@ type totals struct {
 	Type string `json:"type"`
 	// Unacknowledged is nil while the queue's own process does not tell.
 	Unacknowledged *int64 `json:"messages_unacknowledged"`
+	// Arguments are those that it was declared with.
+	Arguments arguments `json:"arguments"`
+}
+
+type arguments struct{ Single bool }
+
+// UnmarshalJSON implements json.Unmarshaler. Where there are none the API has an empty list in the object's place, and who declares a queue
+// may give any argument any value.
+func (a *arguments) UnmarshalJSON(text []byte) error {
+	var all map[string]json.RawMessage
+	if json.Unmarshal(text, &all) == nil {
+		a.Single = string(all["x-single-active-consumer"]) == "true"
+	}
+	return nil
 }
 
 // newManagement returns the management API of a broker. What credentials its URI does not hold are those of the broker's.
@@ -135,7 +149,7 @@ func recent[T any](ctx context.Context, m *management, value *backlog.Cached[T],
 // themselves are asked, and the call costs the broker little.
 func (m *management) readTotals(ctx context.Context) (map[string]totals, error) {
 	byName := map[string]totals{}
-	err := each(ctx, m, "?disable_stats=true&enable_queue_totals=true&columns=name,type,messages_unacknowledged", func(queue totals) { byName[queue.Name] = queue })
+	err := each(ctx, m, "?disable_stats=true&enable_queue_totals=true&columns=name,type,arguments,messages_unacknowledged", func(queue totals) { byName[queue.Name] = queue })
 	return byName, err
 }
 

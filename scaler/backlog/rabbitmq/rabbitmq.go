@@ -28,8 +28,11 @@ type Config struct {
 	Identity
 	// ManagementURI is empty where the management API is not to be used.
 	ManagementURI string
-	// Queues whose figures are added up.
-	Queues []string
+	// Queues whose figures are added up, or the pattern of their names.
+	Queues  []string
+	Pattern string
+	// MessagesPerReplica is at least 1; 0 counts as 1.
+	MessagesPerReplica int64
 	// FailIfMissing makes a missing queue an error; otherwise it counts as empty.
 	FailIfMissing bool
 	// OtherConsumers are subtracted from the consumers seen.
@@ -51,10 +54,12 @@ type Identity struct {
 func Resolve(ctx context.Context, spec *v1alpha1.ScalingPolicySpec, values backlog.Values) (Config, error) {
 	r := spec.Backlog.RabbitMQ
 	c := Config{
-		Queues:         r.QueueNames(),
-		FailIfMissing:  r.OnMissingQueue == v1alpha1.MissingQueueError,
-		OtherConsumers: int64(r.OtherConsumers),
-		CountFinished:  spec.Target.DrainWithin != nil && spec.Target.ServiceTime == nil,
+		Queues:             r.QueueNames(),
+		Pattern:            r.QueuePattern,
+		MessagesPerReplica: int64(spec.Target.MessagesPerReplica),
+		FailIfMissing:      r.OnMissingQueue == v1alpha1.MissingQueueError,
+		OtherConsumers:     int64(r.OtherConsumers),
+		CountFinished:      spec.Target.DrainWithin != nil && spec.Target.ServiceTime == nil,
 	}
 	const field = "spec.backlog.rabbitmq."
 	for _, value := range []struct {
@@ -138,9 +143,7 @@ func (b *Brokers) Open(config Config) (backlog.Source, error) {
 		b.brokers[config.Identity] = s.broker
 	}
 	s.broker.users++
-	for _, name := range config.Queues {
-		s.queues = append(s.queues, s.broker.use(name))
-	}
+	s.use(config.Queues)
 	return s, nil
 }
 
@@ -162,16 +165,14 @@ type source struct {
 	config     Config
 	brokers    *Brokers
 	broker     *broker
-	queues     []*queue    // of config.Queues
 	management *management // nil: not used
-	closing    sync.Once
+	queues     []*queue    // that are read; guarded by Brokers.mu, and replaced as a whole
+	closed     bool        // guarded by Brokers.mu
 
-	mu        sync.Mutex
-	typesSeen time.Time // when the queues were last seen to be none but queues
+	mu     sync.Mutex
+	kinds  map[string]kind // of the queues that are listed
+	listed time.Time       // when they were last looked at
 }
-
-// checkTypes is how often it is made sure that no queue is a stream.
-const checkTypes = 5 * time.Minute
 
 // Observe implements backlog.Source. Of several samples the oldest is the observation's time.
 func (s *source) Observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error) {
@@ -184,29 +185,47 @@ func (s *source) Observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 
 func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error) {
 	o := sizing.Observation{Source: s.broker.source}
-	if err := s.refuseStreams(ctx); err != nil {
-		return o, err
-	}
-	samples, err := s.sampleAll(ctx, maxAge)
+	queues, kinds, err := s.look(ctx)
 	if err != nil {
 		return o, err
 	}
+	samples, err := s.sampleAll(ctx, queues, maxAge)
+	if err != nil {
+		return o, err
+	}
+	names := make([]string, len(queues))
+	var atOnce int64 // how many consumers could work on what there is
+	single := false
 	for i, sample := range samples {
-		if o.Time.IsZero() || sample.Time.Before(o.Time) {
+		if names[i] = queues[i].name; o.Time.IsZero() || sample.Time.Before(o.Time) {
 			o.Time, o.Trace = sample.Time, sample.Trace
 		}
-		if sample.Value.missing {
-			o.Missing = append(o.Missing, s.config.Queues[i])
+		q := sample.Value
+		if q.missing && s.config.Pattern == "" {
+			o.Missing = append(o.Missing, names[i])
 		}
-		o.Ready += sample.Value.ready
-		o.Consumers += sample.Value.consumers
+		o.Ready += q.ready
+		o.Consumers += q.consumers
+		if kinds[names[i]].single {
+			single = true
+			atOnce += min(1, q.ready+q.consumers)
+		} else {
+			each := max(1, s.config.MessagesPerReplica)
+			atOnce += (q.ready+each-1)/each + q.consumers
+		}
+	}
+	if len(queues) == 0 {
+		o.Time, o.Missing = s.brokers.limits.Now(), []string{s.config.Pattern}
 	}
 	if len(o.Missing) > 0 && s.config.FailIfMissing {
 		return o, &backlog.MissingQueuesError{Names: o.Missing}
 	}
+	if single {
+		o.Parallelism = max(1, atOnce)
+	}
 	o.Consumers = max(0, o.Consumers-s.config.OtherConsumers)
 	if s.management != nil {
-		s.addStatistics(ctx, &o)
+		s.addStatistics(ctx, names, &o)
 		o.ManagementFailure = cmp.Or(o.ManagementFailure, s.management.failure())
 	}
 	return o, nil
@@ -214,12 +233,12 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 
 // addStatistics adds what the management API tells. One that fails costs accuracy of the idle reserve and of the service time, not the
 // observation.
-func (s *source) addStatistics(ctx context.Context, o *sizing.Observation) {
+func (s *source) addStatistics(ctx context.Context, names []string, o *sizing.Observation) {
 	// Only with nothing waiting do unacknowledged messages matter, so only then are they asked for; and to see a failure end.
 	if o.Ready == 0 && o.Consumers > 0 || s.management.failure() != "" {
 		if queues, err := s.management.queueTotals(ctx); err == nil {
 			o.UnacknowledgedKnown = true
-			for _, name := range s.config.Queues {
+			for _, name := range names {
 				total, listed := queues[name]
 				if total.Unacknowledged != nil {
 					o.Unacknowledged += *total.Unacknowledged
@@ -237,7 +256,7 @@ func (s *source) addStatistics(ctx context.Context, o *sizing.Observation) {
 	}
 	if s.config.CountFinished {
 		if finished, err := s.management.finishedMessages(ctx); err == nil {
-			for _, name := range s.config.Queues {
+			for _, name := range names {
 				if n, known := finished[name]; known {
 					if o.Finished == nil {
 						o.Finished = map[string]int64{}
@@ -250,15 +269,15 @@ func (s *source) addStatistics(ctx context.Context, o *sizing.Observation) {
 }
 
 // sampleAll returns samples of all queues, taken side by side.
-func (s *source) sampleAll(ctx context.Context, maxAge time.Duration) ([]backlog.Sample[queueState], error) {
-	samples := make([]backlog.Sample[queueState], len(s.queues))
+func (s *source) sampleAll(ctx context.Context, queues []*queue, maxAge time.Duration) ([]backlog.Sample[queueState], error) {
+	samples := make([]backlog.Sample[queueState], len(queues))
 	var err error
 	if len(samples) == 1 { // as nearly always
-		samples[0], err = s.queues[0].samples.Get(ctx, maxAge)
+		samples[0], err = queues[0].samples.Get(ctx, maxAge)
 		return samples, err
 	}
 	all, allCtx := errgroup.WithContext(ctx)
-	for i, queue := range s.queues {
+	for i, queue := range queues {
 		all.Go(func() error {
 			return s.brokers.limits.Guard(func() error {
 				var err error
@@ -270,63 +289,30 @@ func (s *source) sampleAll(ctx context.Context, maxAge time.Duration) ([]backlog
 	return samples, all.Wait()
 }
 
-// refuseStreams makes sure, now and then, that no queue is a stream: a stream's length says nothing of what its consumers
-// have still to read.
-func (s *source) refuseStreams(ctx context.Context) error {
-	if s.management == nil {
-		return nil
-	}
-	now := s.brokers.limits.Now()
-	s.mu.Lock()
-	seen := now.Sub(s.typesSeen) < checkTypes
-	s.mu.Unlock()
-	if seen {
-		return nil
-	}
-	queues, err := s.management.queueTotals(ctx)
-	if err != nil {
-		return nil // see observe
-	}
-	known := 0
-	for _, name := range s.config.Queues {
-		switch queues[name].Type {
-		case "stream":
-			return fmt.Errorf("queue %q: %w", name, errStream)
-		case "":
-		default:
-			known++
-		}
-	}
-	if known == len(s.config.Queues) { // one that is not declared yet may become a stream
-		s.mu.Lock()
-		s.typesSeen = now
-		s.mu.Unlock()
-	}
-	return nil
-}
-
 // Close implements backlog.Source.
 func (s *source) Close() error {
-	s.closing.Do(func() {
-		b := s.brokers
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if s.management != nil {
-			key := managementKey{s.config.Identity, s.config.ManagementURI}
-			if shared := b.management[key]; shared != nil {
-				if shared.users--; shared.users == 0 {
-					delete(b.management, key)
-					shared.client.CloseIdleConnections()
-				}
+	b := s.brokers
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.management != nil {
+		key := managementKey{s.config.Identity, s.config.ManagementURI}
+		if shared := b.management[key]; shared != nil {
+			if shared.users--; shared.users == 0 {
+				delete(b.management, key)
+				shared.client.CloseIdleConnections()
 			}
 		}
-		for _, queue := range s.queues {
-			s.broker.leave(queue)
-		}
-		if s.broker.users--; s.broker.users == 0 {
-			delete(b.brokers, s.config.Identity)
-			s.broker.close()
-		}
-	})
+	}
+	for _, queue := range s.queues {
+		s.broker.leave(queue)
+	}
+	if s.broker.users--; s.broker.users == 0 {
+		delete(b.brokers, s.config.Identity)
+		s.broker.close()
+	}
 	return nil
 }

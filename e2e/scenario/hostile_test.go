@@ -41,7 +41,7 @@ func (s *scanQueue) hostile() {
 	// Two tenants, with a claim of one volume.
 	s.helm("install", "evil", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "e2e/scenario/manifests/hostile.yaml")
 	s.helm("install", "victim", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "e2e/scenario/manifests/hostile.yaml",
-		"--set", "sourceStore.claim=evil-source")
+		"--set", "sourceStore.claim=evil-source,broker.secret=victim-mq")
 	const repository = "file:///ebbtide-source/hidden.git"
 	s.attack("evil", map[string]attack{
 		"it looks for credentials":                  {body: "credentials", repository: repository, result: nothing},

@@ -45,7 +45,7 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 	passed := &progress{log: config.Log.With("message", queued.Key)}
 
 	cmd := exec.Command(config.Command[0], config.Command[1:]...)
-	cmd.Env = environment(os.Environ(), config, queued, scratch.folder)
+	cmd.Env = environment(os.Environ(), config, queued, scratch)
 	cmd.Stdin = bytes.NewReader(queued.Body)
 	cmd.Stdout = out
 	cmd.Stderr = io.MultiWriter(passed, stderr)
@@ -53,9 +53,11 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 	boundary := child.Boundary{
 		Reaper: config.Reaper, Grace: config.CommandGrace, User: config.User, Confinement: scratch.writable(config.Confinement),
 	}
-	killed := config.memory().kills()
+	memory := child.OwnMemory()
+	killed := memory.Kills()
 	end, err := boundary.Run(ctx, cmd)
 	passed.flush()
+	elsewhere := readEnding(scratch.ending())
 	left := scratch.remove()
 	switch {
 	case errors.Is(err, child.ErrLeft) && end.State == nil:
@@ -77,18 +79,22 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 	succeeded := signal == 0 && status.ExitStatus() == 0
 	switch {
 	case errors.Is(out.failure, errTooLarge):
-		o.verdict, o.reason = Fail, out.failure.Error()
+		o.verdict, o.reason, o.cause = Fail, out.failure.Error(), causeResult
 		return o, left
 	case out.failure != nil:
 		return outcome{}, errors.Join(out.failure, left)
 	case errors.Is(end.Stopped, errTimeout):
-		o.verdict, o.reason = config.Endings.Timeout, end.Stopped.Error()
+		o.verdict, o.reason, o.cause = config.Endings.Timeout, end.Stopped.Error(), causeTimeout
 	case end.Stopped != nil:
 		return outcome{}, errors.Join(end.Stopped, left)
-	case !succeeded && config.memory().kills() > killed:
-		o.verdict, o.reason = config.Endings.Memory, config.memory().reason()
+	case !succeeded && memory.Kills() > killed:
+		o.verdict, o.reason, o.cause = config.Endings.Memory, memory.Reason(), causeMemory
+	case !succeeded && elsewhere.Memory != "":
+		o.verdict, o.reason, o.cause = config.Endings.Memory, elsewhere.Memory, causeMemory
+	case !succeeded && elsewhere.Signal != 0:
+		o.verdict, o.reason, o.cause = config.Endings.judge(-1, elsewhere.Signal)
 	default:
-		o.verdict, o.reason = config.Endings.judge(status.ExitStatus(), signal)
+		o.verdict, o.reason, o.cause = config.Endings.judge(status.ExitStatus(), signal)
 	}
 	if o.verdict != Succeed {
 		o.reason = said(o.reason, stderr.String())
@@ -101,24 +107,24 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 func notStarted(program string, err error) outcome {
 	for _, passing := range []error{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY, syscall.EIO} {
 		if errors.Is(err, passing) {
-			return outcome{verdict: Retry, reason: fmt.Sprintf("the command can't be started now: %v", err)}
+			return outcome{verdict: Retry, cause: causeStart, reason: fmt.Sprintf("the command can't be started now: %v", err)}
 		}
 	}
-	return outcome{verdict: Fail, reason: fmt.Sprintf("start %s: %v", program, err)}
+	return outcome{verdict: Fail, cause: causeStart, reason: fmt.Sprintf("start %s: %v", program, err)}
 }
 
 // environment is the worker's own, less its credentials, with those that are the command's and with the message's properties.
-func environment(own []string, config *Config, message *Message, temporary string) []string {
+func environment(own []string, config *Config, message *Message, s scratch) []string {
 	env := make([]string, 0, len(own)+8)
 	for _, variable := range own {
 		name, _, _ := strings.Cut(variable, "=")
-		if !slices.Contains(config.HiddenVariables, name) && (temporary == "" || name != "TMPDIR") {
+		if !slices.Contains(config.HiddenVariables, name) && (s.folder == "" || name != "TMPDIR") {
 			env = append(env, variable)
 		}
 	}
 	env = append(env, config.Environment...)
-	if temporary != "" {
-		env = append(env, "TMPDIR="+temporary)
+	if s.folder != "" {
+		env = append(env, "TMPDIR="+s.folder, endingVariable+"="+s.ending())
 	}
 	add := func(name, value string) {
 		if value != "" && !strings.ContainsRune(value, 0) {

@@ -77,6 +77,7 @@ func (e *Endings) Set(rule string) error {
 type outcome struct {
 	verdict           Verdict
 	reason            string // why it is not succeeded, for a person
+	cause             cause  // the same, for metrics
 	exitCode          *int   // nil when the command did not exit by itself
 	output            content
 	started, finished time.Time
@@ -91,22 +92,22 @@ func (o outcome) seconds() float64 {
 }
 
 // judge decides by a command's exit code, or the signal that ended it (0: none).
-func (e *Endings) judge(exitCode, signal int) (Verdict, string) {
+func (e *Endings) judge(exitCode, signal int) (Verdict, string, cause) {
 	if signal != 0 {
-		return e.Signal, fmt.Sprintf("the command was killed by signal %d", signal)
+		return e.Signal, fmt.Sprintf("the command was killed by signal %d", signal), causeSignal
 	}
 	verdict, named := e.Codes[exitCode]
 	if !named && exitCode != 0 {
 		verdict = Fail
 	}
 	if verdict == Succeed {
-		return verdict, ""
+		return verdict, "", causeNone
 	}
 	reason := fmt.Sprintf("the command exited with %d", exitCode)
 	if verdict == Retry {
 		reason += ", which asks for another attempt"
 	}
-	return verdict, reason
+	return verdict, reason, causeExit
 }
 
 // exhausted turns a wish for another attempt into a failure when that was the last.

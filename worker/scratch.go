@@ -46,6 +46,14 @@ func newScratch(config *Config) (scratch, error) {
 	return s, nil
 }
 
+// ending is the path at which a command may say how it ended elsewhere; empty where it can't.
+func (s scratch) ending() string {
+	if s.folder == "" {
+		return ""
+	}
+	return filepath.Join(s.folder, ".ending")
+}
+
 // writable adds the folders to what a confined command may write to.
 func (s scratch) writable(confinement *child.Confinement) *child.Confinement {
 	if confinement == nil || confinement.Writable == nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"syscall"
 	"time"
 
@@ -66,13 +65,9 @@ type Config struct {
 	// Scratch are folders that belong to commands: emptied before and after each. Temporary files are in the first, or in $TMPDIR.
 	Scratch []string
 
-	Log *slog.Logger
-}
-
-// memory is the cgroup that commands run in.
-func (c *Config) memory() memory {
-	self, _ := os.ReadFile("/proc/self/cgroup") // without it there is nothing to tell
-	return ownMemory("/sys/fs/cgroup", string(self))
+	// Metrics are kept where they are not nil.
+	Metrics *Metrics
+	Log     *slog.Logger
 }
 
 // Summary is what a worker did.
@@ -80,6 +75,12 @@ type Summary = summary.Summary
 
 // ErrGivenBack is wrapped by errors of a worker that left a message unsettled: the broker delivers it again.
 var ErrGivenBack = errors.New("the message goes back to the queue")
+
+// Why a command is ended that is not at fault.
+var (
+	errLost    = errors.New("the message is another worker's")
+	errStopped = errors.New("the worker stops")
+)
 
 // settleWithin bounds what is said to the broker about a message.
 const settleWithin = 30 * time.Second
@@ -161,23 +162,26 @@ func (s *session) handle(ctx context.Context, message *Message) (last string, er
 	log := s.config.Log.With("message", message.Key, "attempt", message.Attempt)
 	log.Info("scan starts")
 	begin := time.Now()
+	s.config.Metrics.began(begin)
+	defer s.config.Metrics.began(time.Time{})
 	if !message.Queued.IsZero() && message.Attempt == 1 {
 		s.summary.WaitSeconds.Add(begin.Sub(message.Queued).Seconds())
+		s.config.Metrics.waited(begin.Sub(message.Queued))
 	}
 	out := &output{inline: s.config.ResultLimit, maximum: s.config.ResultMaxBytes, store: s.config.ResultStore}
 	defer out.discard()
 	order, err := s.config.admit(message)
-	o, left := outcome{verdict: Fail, finished: begin}, error(nil)
+	o, left := outcome{verdict: Fail, finished: begin, cause: causeMessage}, error(nil)
 	if err != nil {
 		o.reason = "the message can't be scanned: " + err.Error()
 	} else if o, err = s.run(ctx, message, order, out); errors.Is(err, child.ErrLeft) && !o.finished.IsZero() {
 		left, err = err, nil
 	} else if err != nil {
-		s.summary.ScanSeconds.Add(time.Since(begin).Seconds())
+		s.ran(time.Since(begin))
 		log.Error("scan did not finish", "error", err)
 		return "error", s.giveBack(message, err)
 	}
-	s.summary.ScanSeconds.Add(time.Since(begin).Seconds())
+	s.ran(time.Since(begin))
 	last = s.isLast(ctx)
 	if left != nil {
 		last = "error"
@@ -199,7 +203,7 @@ func (s *session) handle(ctx context.Context, message *Message) (last string, er
 // run runs the command, unless the message has had its attempts.
 func (s *session) run(ctx context.Context, message *Message, order order, out *output) (outcome, error) {
 	if s.config.MaxAttempts > 0 && message.Attempt > s.config.MaxAttempts {
-		o := outcome{verdict: Fail, finished: time.Now(), reason: fmt.Sprintf("attempt %d of %d ended without an answer: its worker was killed, "+
+		o := outcome{verdict: Fail, cause: causeAttempts, finished: time.Now(), reason: fmt.Sprintf("attempt %d of %d ended without an answer: its worker was killed, "+
 			"perhaps for want of memory, or lost the broker", s.config.MaxAttempts, s.config.MaxAttempts)}
 		if message.Claimed >= s.config.MaxAttempts { // as no worker with this limit sends one again
 			o.reason = fmt.Sprintf("the message says of itself that it has had %d attempts, of %d", message.Claimed, s.config.MaxAttempts)
@@ -239,18 +243,23 @@ func (s *session) watch(ctx, running, held context.Context, timeout time.Duratio
 			case <-running.Done():
 				return
 			case <-held.Done():
-				end(context.Cause(held))
+				end(fmt.Errorf("%w: %w", errLost, context.Cause(held)))
 			case <-over:
 				end(fmt.Errorf("%w: longer than %s", errTimeout, timeout))
 			case <-stopping:
 				stopping = nil
 				grace = time.After(s.config.GracePeriod - s.config.CommandGrace)
 			case <-grace:
-				end(fmt.Errorf("asked to stop, and %s later the command still ran", s.config.GracePeriod-s.config.CommandGrace))
+				end(fmt.Errorf("%w: asked to, and %s later the command still ran", errStopped, s.config.GracePeriod-s.config.CommandGrace))
 			}
 		}
 	}()
 	return func() { close(done) }
+}
+
+func (s *session) ran(d time.Duration) {
+	s.summary.ScanSeconds.Add(d.Seconds())
+	s.config.Metrics.ran(d)
 }
 
 func (s *session) isLast(ctx context.Context) string {
@@ -285,6 +294,9 @@ func (s *session) settle(message *Message, order order, o outcome) error {
 		err := send(ctx, message, again)
 		if !errors.Is(err, ErrNoLarger) && !errors.Is(err, errTooLarge) {
 			s.summary.Retried++
+			if err == nil {
+				s.config.Metrics.ended(map[Verdict]string{Retry: outcomeRetried, Larger: outcomeForwarded}[o.verdict], o.cause)
+			}
 			return err
 		}
 		o.verdict, o.reason = Fail, o.reason+"; "+err.Error()
@@ -292,7 +304,7 @@ func (s *session) settle(message *Message, order order, o outcome) error {
 	result := s.config.result(s.queue.Name(), message, order.engines, o)
 	err := s.publish(ctx, result, o.output.inline)
 	if errors.Is(err, errTooLarge) {
-		o.verdict, o.reason = Fail, err.Error()
+		o.verdict, o.reason, o.cause = Fail, err.Error(), causeResult
 		result = s.config.result(s.queue.Name(), message, order.engines, o)
 		err = s.publish(ctx, result, nil)
 	}
@@ -301,14 +313,20 @@ func (s *session) settle(message *Message, order order, o outcome) error {
 	}
 	if o.verdict == Succeed {
 		s.summary.Succeeded++
-		return s.queue.Ack(ctx, message)
+		if err = s.queue.Ack(ctx, message); err == nil {
+			s.config.Metrics.ended(outcomeSucceeded, causeNone)
+		}
+		return err
 	}
 	s.summary.DeadLettered++
 	letter, err := deadLetter(result)
 	if err != nil {
 		return err
 	}
-	return s.queue.DeadLetter(ctx, message, letter)
+	if err = s.queue.DeadLetter(ctx, message, letter); err == nil {
+		s.config.Metrics.ended(outcomeDeadLettered, o.cause)
+	}
+	return err
 }
 
 // publish publishes a result, with its content in it or in the store.
@@ -323,6 +341,13 @@ func (s *session) publish(ctx context.Context, result *resultsv1alpha1.Result, i
 // giveBack leaves the message to another worker, and leaves.
 func (s *session) giveBack(message *Message, cause error) error {
 	s.summary.Retried++
+	why := causeWorker
+	if errors.Is(cause, errStopped) {
+		why = causeStopped
+	} else if errors.Is(cause, errLost) {
+		why = causeLost
+	}
+	s.config.Metrics.ended(outcomeReturned, why)
 	_ = s.leave() // without a connection the broker has taken the message back by itself
 	s.queue.GiveBack(message)
 	return fmt.Errorf("%w: %w", ErrGivenBack, cause)

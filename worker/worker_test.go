@@ -5,10 +5,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,7 +42,7 @@ func TestJudge(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, reason := endings.judge(tc.exitCode, tc.signal)
+			got, reason, _ := endings.judge(tc.exitCode, tc.signal)
 			if got != tc.want || reason != tc.reason {
 				t.Errorf("%v, %q; want %v, %q", got, reason, tc.want, tc.reason)
 			}
@@ -111,6 +114,79 @@ func TestExecute(t *testing.T) {
 			t.Errorf("%+v, error %v: want a failure that stays", got, err)
 		}
 	})
+}
+
+// A command that only calls another one says how that ended. What else it leaves in the place for that counts for nothing.
+func TestEnding(t *testing.T) {
+	for name, tc := range map[string]struct {
+		script string
+		want   Verdict
+		reason string
+	}{
+		"memory":                 {`echo '{"memory":"out of memory: 64 MiB"}' > $EBBTIDE_ENDING_FILE; exit 75`, Fail, "out of memory: 64 MiB"},
+		"a signal":               {`echo '{"signal":11}' > $EBBTIDE_ENDING_FILE; exit 75`, Retry, "the command was killed by signal 11"},
+		"of one that succeeded":  {`echo '{"signal":11}' > $EBBTIDE_ENDING_FILE`, Succeed, ""},
+		"a signal that is none":  {`echo '{"signal":-11}' > $EBBTIDE_ENDING_FILE; exit 3`, Fail, "the command exited with 3"},
+		"nothing":                {`exit 3`, Fail, "the command exited with 3"},
+		"not JSON":               {`echo memory > $EBBTIDE_ENDING_FILE; exit 3`, Fail, "the command exited with 3"},
+		"more than is read":      {`(echo '{"memory":"'; yes | head -c 100000; echo '"}') > $EBBTIDE_ENDING_FILE; exit 3`, Fail, "the command exited with 3"},
+		"a pipe":                 {`mkfifo $EBBTIDE_ENDING_FILE; exit 3`, Fail, "the command exited with 3"},
+		"a folder":               {`mkdir $EBBTIDE_ENDING_FILE; exit 3`, Fail, "the command exited with 3"},
+		"a link":                 {`echo '{"signal":11}' > $TMPDIR/x; ln -s $TMPDIR/x $EBBTIDE_ENDING_FILE; exit 3`, Fail, "the command exited with 3"},
+		"a link to what is long": {`ln -s /dev/zero $EBBTIDE_ENDING_FILE; exit 3`, Fail, "the command exited with 3"},
+	} {
+		c := config("sh", "-c", tc.script)
+		got, err := execute(t.Context(), &c, &Message{}, &output{inline: 1000, maximum: 1000})
+		if err != nil || got.verdict != tc.want || got.reason != tc.reason {
+			t.Errorf("%s: verdict %v, reason %q, error %v; want %v, %q", name, got.verdict, got.reason, err, tc.want, tc.reason)
+		}
+	}
+}
+
+// The kernel ends a command for want of memory, in a cgroup with a limit, and the message says so.
+func TestMemoryKill(t *testing.T) {
+	const variable, limit = "EBBTIDE_TEST_MEMORY", 64 << 20
+	if group := os.Getenv(variable); group != "" {
+		if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte("0"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := config("sh", "-c", "echo begin >&2; tail /dev/zero")
+		got, err := execute(t.Context(), &c, &Message{}, &output{})
+		want := "out of memory: the kernel killed the command at the container's limit of 64 MiB: begin"
+		if err != nil || got.verdict != Fail || !strings.HasPrefix(got.reason, want) || got.cause != causeMemory {
+			t.Errorf("verdict %v, reason %q, error %v, want %q", got.verdict, got.reason, err, want)
+		}
+		return
+	}
+	group, err := memoryGroup(limit)
+	if err != nil {
+		t.Skip("no memory cgroup can be made here: ", err)
+	}
+	t.Cleanup(func() { _ = os.Remove(group) })
+	cmd := exec.Command(os.Args[0], "-test.run=^TestMemoryKill$", "-test.v")
+	cmd.Env = append(os.Environ(), variable+"="+group)
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// memoryGroup makes a cgroup, of either version, with a limit of bytes.
+func memoryGroup(limit int) (string, error) {
+	parent, file := "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		parent, file = "/sys/fs/cgroup", "memory.max"
+		if err := os.WriteFile(parent+"/cgroup.subtree_control", []byte("+memory"), 0o600); err != nil {
+			return "", err
+		}
+	}
+	group, err := os.MkdirTemp(parent, "ebbtide-test-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(group, file), []byte(strconv.Itoa(limit)), 0o600); err != nil {
+		return "", errors.Join(err, os.Remove(group))
+	}
+	return group, nil
 }
 
 // A command does not outlive a worker that is killed.

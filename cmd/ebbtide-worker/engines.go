@@ -21,9 +21,11 @@ import (
 const enginesLong = `engines lets several scanners, each in a container of its own in the same pod, scan the same message at the same time.
 
 Each container runs "engines serve" with its scanner as the command, and listens on a socket in a folder that it shares with the worker
-alone: it must not mount those of other engines, or what it scans could answer for them. The worker runs "engines call" as its command. That hands the message to every engine, waits for all of them, and writes their joined results:
-a ScanResult of proto/ebbtide/results, in JSON. If an engine fails, the others are ended and the message is a dead letter; if an engine
-is killed, can't be reached or exits with 75, the message gets another attempt.
+alone: it must not mount those of other engines, or what it scans could answer for them. The worker runs "engines call" as its command. That
+hands the message to every engine, waits for all of them, and writes their joined results: a ScanResult of proto/ebbtide/results, in JSON. If an
+engine fails, the others are ended and the message is a dead letter; if an engine
+can't be reached, is killed by a signal or exits with 75, the message gets another attempt. One that is killed for want of memory ends the
+message as --on memory says.
 
 With one scanner the worker runs "engines run", whose output and exit code are the scanner's. The worker then outlives a container that is
 killed for want of memory, and the scanner is where no credentials are.`
@@ -80,6 +82,9 @@ func callEnginesCommand() *cobra.Command {
 			if errors.Is(err, engines.ErrRetry) {
 				return errors.Join(err, worker.ErrGivenBack)
 			}
+			if errors.As(err, new(engines.OutOfMemory)) {
+				return errors.Join(err, worker.Ending{Memory: err.Error()}.Report())
+			}
 			if err != nil {
 				return err
 			}
@@ -122,8 +127,12 @@ func runEngineCommand() *cobra.Command {
 			}
 			_, err = cmd.OutOrStdout().Write(ended.Output)
 			_, saidErr := io.WriteString(cmd.ErrOrStderr(), ended.Said)
-			if ended.Signal != 0 {
-				return errors.Join(fmt.Errorf("the command was killed by signal %d", ended.Signal), worker.ErrGivenBack)
+			if ended.Memory != "" || ended.Signal != 0 {
+				// The worker says what it was.
+				if err := (worker.Ending{Memory: ended.Memory, Signal: ended.Signal}).Report(); err != nil {
+					return err
+				}
+				return commandEnd(max(ended.ExitCode, exitGivenBack))
 			}
 			if ended.ExitCode != 0 {
 				return commandEnd(ended.ExitCode)

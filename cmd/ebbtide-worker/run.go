@@ -54,6 +54,7 @@ to leave or lost the broker; 1 anything else.`
 type runOptions struct {
 	worker.Config
 	resultFormat, resultStore, summaryFile string
+	metricsListen                          string
 	retryable                              []int
 	on                                     []string
 	confine, user                          string
@@ -162,6 +163,7 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 		"the only folders that commands may write to, besides --scratch, $TMPDIR and devices; it needs Landlock; default: wherever permissions allow")
 	flags.StringVar(&o.user, "run-as", "",
 		"UID:GID that commands run as; the worker needs the capabilities SETUID, SETGID, KILL, CHOWN and DAC_OVERRIDE; default: the worker's")
+	flags.StringVar(&o.metricsListen, "metrics-listen", "", "address of /metrics, such as :9092; default: none, as most workers do not live long enough")
 	flags.StringVar(&o.summaryFile, "summary-file", "",
 		"write what was done to this file as JSON; /dev/termination-log shows it in the pod's status")
 }
@@ -286,6 +288,11 @@ func (o *runOptions) setBoundary() error {
 
 // run works on a queue, and says what was done.
 func (o *runOptions) run(ctx context.Context, begin time.Time, open func(context.Context) (worker.Queue, error)) error {
+	stop, err := o.serveMetrics(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	queue, err := open(ctx)
 	var summary worker.Summary
 	switch {

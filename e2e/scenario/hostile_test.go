@@ -46,7 +46,7 @@ func (s *scanQueue) hostile() {
 	s.attack("evil", map[string]attack{
 		"it looks for credentials":                  {body: "credentials", repository: repository, result: nothing},
 		"it writes into the store":                  {body: "store", repository: repository, result: nothing},
-		"it takes all memory":                       {body: "memory", repository: repository, reason: "want of memory"},
+		"it takes all memory":                       {body: "memory", repository: repository, reason: "out of memory: the kernel killed the command"},
 		"a tree of ten thousand million files":      {body: "read", repository: "file:///ebbtide-source/bomb.git", reason: "more than 100000 files and folders"},
 		"a repository that is not there":            {body: "read", repository: "file:///ebbtide-source/none.git", reason: "no such repository"},
 		"a revision that is not there":              {body: "read", repository: repository, revision: "none", reason: `has no "none"`},
@@ -65,11 +65,12 @@ func (s *scanQueue) hostile() {
 	// A branch becomes a folder of branches, and the mirror goes on.
 	s.attack("victim", map[string]attack{"a branch": {body: "read", repository: repository, revision: "feature", result: "token"}})
 	bare := filepath.Join(folder, "hidden.git")
+	s.must(owned(folder, os.Getuid()))
 	for _, args := range [][]string{{"branch", "-D", "feature"}, {"branch", "feature/a", "main"}, {"symbolic-ref", "HEAD", "refs/heads/gone"}} {
 		_, err := gitserver.Git(bare, args...)
 		s.must(err)
 	}
-	s.must(owned(folder))
+	s.must(owned(folder, podUser))
 	s.attack("victim", map[string]attack{
 		"it becomes a folder":        {body: "read", repository: repository, revision: "feature/a", result: "token"},
 		"a HEAD that names nothing":  {body: "read", repository: repository, reason: "has no default branch"},
@@ -165,19 +166,22 @@ func hostileRepositories(t *testing.T, folder string) {
 		t.Fatal(err)
 	}
 	git(bomb, "branch", "main", "level9")
-	if err := owned(folder); err != nil {
+	if err := owned(folder, podUser); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// owned gives the repositories on the volume to the user of the pods: git reads none of another's.
-func owned(folder string) error {
+// podUser is the chart's.
+const podUser = 65532
+
+// owned gives the repositories on the volume to a user: git reads none of another's.
+func owned(folder string, user int) error {
 	for _, name := range []string{"hidden.git", "bomb.git"} {
 		err := filepath.WalkDir(filepath.Join(folder, name), func(path string, _ os.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
-			return os.Chown(path, 65532, 65532)
+			return os.Chown(path, user, user)
 		})
 		if err != nil {
 			return err

@@ -48,6 +48,8 @@ type request struct {
 type answer struct {
 	ExitCode int `json:"exitCode"` // -1 when a signal ended it
 	Signal   int `json:"signal"`   // 0 when none did
+	// Memory says that the kernel killed it, or what it started, for want of memory; empty when it did not.
+	Memory string `json:"memory,omitempty"`
 	// Output is what it wrote to standard output; Full is true when that was more than is kept.
 	Output []byte `json:"output"`
 	Full   bool   `json:"full"`
@@ -61,6 +63,14 @@ const exitRetry = 75
 
 // ErrRetry is wrapped by errors of Call after which the same message may succeed.
 var ErrRetry = errors.New("another attempt may succeed")
+
+// OutOfMemory is the error of a command that was killed for want of memory: itself, which its server tells, or with its server.
+type OutOfMemory string
+
+func (e OutOfMemory) Error() string { return string(e) }
+
+// errContainerKilled is that of a server that does not live to answer. With cgroup v2 the kernel kills all of a container, or nothing.
+const errContainerKilled OutOfMemory = "out of memory, by all appearances: its container was killed while it ran"
 
 // Socket is the name of an engine's socket in its folder.
 const Socket = "engine.sock"
@@ -88,6 +98,9 @@ func (p Pod) Call(ctx context.Context, names []string, scan, key string, message
 	for i, name := range names {
 		all.Go(func() error {
 			got, err := p.call(ctx, filepath.Join(p.Sockets, name, Socket), request{message, env})
+			if errors.As(err, new(OutOfMemory)) {
+				return fmt.Errorf("engine %s: %w", name, err)
+			}
 			if err != nil {
 				return fmt.Errorf("engine %s can't be reached: %w: %w", name, ErrRetry, err)
 			}
@@ -118,6 +131,8 @@ func (a answer) err() error {
 	switch {
 	case a.Full:
 		return errors.New("it wrote more to standard output than --output-max-bytes of its server allows, or than is taken from it")
+	case a.Memory != "" && (a.Signal != 0 || a.ExitCode != 0):
+		return fmt.Errorf("%w%s", OutOfMemory(a.Memory), said)
 	case a.Signal != 0:
 		return fmt.Errorf("killed by signal %d: %w%s", a.Signal, ErrRetry, said)
 	case a.ExitCode == exitRetry:
@@ -133,6 +148,8 @@ type Ended struct {
 	// ExitCode is -1 when a signal ended it, which is Signal then.
 	ExitCode, Signal int
 	Output           []byte
+	// Memory is why the kernel killed it, where that was for want of memory.
+	Memory string
 	// Said is the end of what it wrote to standard error.
 	Said string
 }
@@ -143,7 +160,15 @@ func (p Pod) Run(ctx context.Context, socket string, message []byte, env []strin
 	if err == nil && got.Full {
 		err = got.err()
 	}
-	return Ended{got.ExitCode, got.Signal, got.Output, got.Said}, err
+	var memory OutOfMemory
+	if errors.As(err, &memory) {
+		return Ended{ExitCode: -1, Signal: int(syscall.SIGKILL), Memory: string(memory)}, nil
+	}
+	ended := Ended{ExitCode: got.ExitCode, Signal: got.Signal, Output: got.Output, Said: got.Said}
+	if got.ExitCode != 0 {
+		ended.Memory = got.Memory[:min(len(got.Memory), saidBytes)]
+	}
+	return ended, err
 }
 
 func (p Pod) call(ctx context.Context, socket string, order request) (answer, error) {
@@ -163,8 +188,10 @@ func (p Pod) call(ctx context.Context, socket string, order request) (answer, er
 	switch {
 	case text.N <= 0:
 		return answer{Full: true}, nil
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return got, errContainerKilled
 	case err != nil:
-		return got, fmt.Errorf("its answer breaks off, as when its container is killed, for want of memory say: %w", err)
+		return got, fmt.Errorf("its answer can't be read: %w", err)
 	}
 	return got, nil
 }
@@ -206,6 +233,10 @@ func (p Pod) ask(ctx context.Context, socket, method string, body []byte) (*http
 		return nil, err
 	}
 	response, err := client.Do(request)
+	// It was there, and is gone.
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return nil, errContainerKilled
+	}
 	if err != nil {
 		return nil, errors.Unwrap(err) // without the URL, which means nothing
 	}

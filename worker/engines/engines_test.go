@@ -1,6 +1,7 @@
 package engines_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -183,6 +184,42 @@ func TestRun(t *testing.T) {
 		if err != nil || got.ExitCode != want.ExitCode || got.Signal != want.Signal || string(got.Output) != string(want.Output) || got.Said != want.Said {
 			t.Errorf("%s: %+v, %v; want %+v", script, got, err, want)
 		}
+	}
+}
+
+// A server that is gone in the middle of a scan was killed with its container, as the kernel does for want of memory: the same happens again.
+func TestContainerIsKilled(t *testing.T) {
+	dir := sockets(t)
+	if err := os.Mkdir(filepath.Join(dir, "one"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "one", engines.Socket)
+	for name, said := range map[string]string{"before it answers": "", "while it answers": "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"} {
+		listener, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				connection, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				if _, err := http.ReadRequest(bufio.NewReader(connection)); err == nil {
+					_, _ = io.WriteString(connection, said)
+				}
+				connection.Close()
+			}
+		}()
+		const want = "its container was killed while it ran"
+		if got, err := (engines.Pod{}).Run(t.Context(), socket, []byte("order"), nil); err != nil || got.ExitCode == 0 || !strings.Contains(got.Memory, want) {
+			t.Errorf("%s: %+v, %v, want memory to be %q", name, got, err, want)
+		}
+		_, err = engines.Pod{Sockets: dir}.Call(t.Context(), []string{"one"}, "", "", nil, nil)
+		if err == nil || errors.Is(err, engines.ErrRetry) || !errors.As(err, new(engines.OutOfMemory)) || !strings.Contains(err.Error(), "engine one: out of memory") {
+			t.Errorf("%s: error %v", name, err)
+		}
+		listener.Close()
 	}
 }
 

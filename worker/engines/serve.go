@@ -120,6 +120,8 @@ func (s Server) run(ctx context.Context, order request) (answer, error) {
 		}
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = message, stdout, io.MultiWriter(s.Stderr, stderr)
+	memory := child.OwnMemory()
+	killed := memory.Kills()
 	end, err := child.Boundary{Reaper: s.Reaper, Grace: s.Grace}.Run(ctx, cmd)
 	got := answer{Started: end.Started, Finished: end.Finished}
 	if err := errors.Join(err, worker.EmptyScratch(s.Scratch)); err != nil {
@@ -131,6 +133,9 @@ func (s Server) run(ctx context.Context, order request) (answer, error) {
 	got.ExitCode = end.State.ExitCode()
 	if status := end.State.Sys().(syscall.WaitStatus); status.Signaled() {
 		got.Signal = int(status.Signal())
+	}
+	if memory.Kills() > killed {
+		got.Memory = memory.Reason()
 	}
 	got.Output, got.Full, got.Said = stdout.text, stdout.full, stderr.String()
 	return got, nil

@@ -1,4 +1,4 @@
-package worker
+package child
 
 import (
 	"fmt"
@@ -8,14 +8,20 @@ import (
 	"strings"
 )
 
-// memory is this process's memory cgroup. The kernel counts there whom it killed for want of memory.
-type memory struct {
+// Memory is a memory cgroup. The kernel counts there whom it killed for want of memory.
+type Memory struct {
 	// events has a line "oom_kill N", limit is the number of bytes.
 	events, limit string
 }
 
+// OwnMemory is this process's, in which its commands run too.
+func OwnMemory() Memory {
+	self, _ := os.ReadFile("/proc/self/cgroup") // without it there is nothing to tell
+	return ownMemory("/sys/fs/cgroup", string(self))
+}
+
 // ownMemory finds the cgroup; empty when there is none to read. Root is where cgroups are mounted, self the text of /proc/self/cgroup.
-func ownMemory(root, self string) memory {
+func ownMemory(root, self string) Memory {
 	for line := range strings.Lines(self) {
 		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
 		controllers, path, _ := strings.Cut(rest, ":")
@@ -30,17 +36,17 @@ func ownMemory(root, self string) memory {
 		}
 		// In a container the path may be the host's, and the container's own cgroup is what is mounted.
 		for _, folder := range []string{filepath.Join(folder, path), folder} {
-			m := memory{events: filepath.Join(folder, events), limit: filepath.Join(folder, limit)}
-			if m.kills() >= 0 {
+			m := Memory{events: filepath.Join(folder, events), limit: filepath.Join(folder, limit)}
+			if m.Kills() >= 0 {
 				return m
 			}
 		}
 	}
-	return memory{}
+	return Memory{}
 }
 
-// kills is how many processes were killed for want of memory; -1 when nobody counts.
-func (m memory) kills() int {
+// Kills is how many processes were killed for want of memory; -1 when nobody counts.
+func (m Memory) Kills() int {
 	text, err := os.ReadFile(m.events)
 	if err != nil {
 		return -1
@@ -55,8 +61,8 @@ func (m memory) kills() int {
 	return -1
 }
 
-// reason of a kill, with the limit where it is known.
-func (m memory) reason() string {
+// Reason of a kill, with the limit where it is known.
+func (m Memory) Reason() string {
 	text, err := os.ReadFile(m.limit)
 	if err == nil {
 		if bytes, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {

@@ -24,7 +24,11 @@ func (b *bench) letters(t *testing.T, replayTo string) *kafka.DeadLetters {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { letters.Close() })
+	t.Cleanup(func() {
+		if err := letters.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return letters
 }
 

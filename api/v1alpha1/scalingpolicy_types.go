@@ -480,7 +480,7 @@ type Holidays struct {
 	// +optional
 	Except *HolidayFilter `json:"except,omitempty"`
 	// Strict refuses a file with an event that is not understood. By default that event is skipped, and
-	// ebbtide explain says why.
+	// ebbtide explain and the condition HolidaysRead say why.
 	// +optional
 	Strict bool `json:"strict,omitempty"`
 	// Use names the period whose limits hold all day.
@@ -664,7 +664,7 @@ type ScalingPolicyStatus struct {
 	// ServiceTime is the mean time that a replica takes for a message, as it was observed; it outlives the scaler.
 	// +optional
 	ServiceTime *metav1.Duration `json:"serviceTime,omitempty"`
-	// Conditions: Ready, Accepted, BacklogReachable, CredentialsResolved.
+	// Conditions: Ready, Accepted, BacklogReachable, CredentialsResolved and, with holidays, HolidaysRead.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
@@ -713,6 +713,9 @@ const (
 	ConditionBacklogReachable = "BacklogReachable"
 	// ConditionCredentialsResolved is True while all values that the spec refers to are found.
 	ConditionCredentialsResolved = "CredentialsResolved"
+	// ConditionHolidaysRead is True while every event of the policy's iCalendar files is understood, and their last year is not over. A policy
+	// without such files has no such condition. While it is False the other holidays hold, and Ready is not False for it.
+	ConditionHolidaysRead = "HolidaysRead"
 )
 
 // Reasons of conditions.
@@ -732,4 +735,9 @@ const (
 	ReasonResolved              = "Resolved"
 	ReasonUnresolved            = "Unresolved"
 	ReasonReady                 = "Ready"
+	ReasonHolidaysRead          = "Read"
+	// ReasonHolidaysSkipped is that of an iCalendar file with events that are not understood; they are no holidays.
+	ReasonHolidaysSkipped = "HolidaysSkipped"
+	// ReasonHolidaysExpired is that of an iCalendar file without a holiday in this year or later.
+	ReasonHolidaysExpired = "HolidaysExpired"
 )

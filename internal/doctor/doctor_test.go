@@ -163,6 +163,12 @@ func TestChecks(t *testing.T) {
 		"EBB208": {
 			{"  calendar: {", "  calendar: {holidays: {ics: {value: \"BEGIN:VCALENDAR\\nVERSION:2.0\\nPRODID:x\\nBEGIN:VEVENT\\nUID:1\\nDTSTART;VALUE=DATE:20240501\\nEND:VEVENT\\nEND:VCALENDAR\\n\"}, use: day}, "},
 			{"  calendar: {", "  calendar: {holidays: {ics: {value: nonsense}, use: day}, "},
+			{`{type: Ready, status: "True"}`, `{type: Ready, status: "True"}, {type: HolidaysRead, status: "False", reason: HolidaysExpired, message: x}`},
+		},
+		"EBB216": {
+			{"  calendar: {", "  calendar: {additionalHolidays: [{ics: {value: \"BEGIN:VCALENDAR\\nBEGIN:VEVENT\\nDTSTART;VALUE=DATE:20261224\\nRRULE:FREQ=YEARLY\\nEND:VEVENT\\n" +
+				"BEGIN:VEVENT\\nDTSTART:soon\\nEND:VEVENT\\nEND:VCALENDAR\\n\"}, use: day}], "},
+			{`{type: Ready, status: "True"}`, `{type: Ready, status: "True"}, {type: HolidaysRead, status: "False", reason: HolidaysSkipped, message: x}`},
 		},
 		"EBB209": {
 			{"{consolidationPolicy: WhenEmpty}", "{consolidationPolicy: WhenEmpty, consolidateAfter: Never}"},

@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"fmt"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -90,25 +92,44 @@ func policyChecks() []Check {
 			Fix: "put a newer iCalendar file into the ConfigMap; it is taken up within a minute",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, policy := range o.of("ScalingPolicy") {
-					ics, there := o.holidays(policy)
-					if !there {
-						continue
+					seen := false
+					for _, file := range o.holidayFiles(policy) {
+						now := o.scope.Now.In(file.zone)
+						if file.err != nil {
+							found(policy, "%s can't be read: %s", file.field, firstLine(file.err.Error()))
+							seen = true
+							continue
+						}
+						ahead := false
+						for day := range 366 {
+							ahead = ahead || file.days.Is(now.AddDate(0, 0, day))
+						}
+						if !ahead {
+							found(policy, "%s has none in the year to come", file.field)
+							seen = true
+						}
 					}
-					zone, err := calendar.LoadZone(text(policy.Object, "spec", "calendar", "timeZone"))
-					if err != nil {
-						continue // the scaler says so
+					if _, reason, message := condition(policy, v1alpha1.ConditionHolidaysRead); reason == v1alpha1.ReasonHolidaysExpired && !seen {
+						found(policy, "%s", message)
 					}
-					days, err := calendar.ParseHolidays(ics, zone)
-					if err != nil {
-						found(policy, "its file of holidays can't be read: %s", firstLine(err.Error()))
-						continue
+				}
+			},
+		},
+		{
+			ID: "EBB216", Severity: Warning, Title: "holidays that are not understood",
+			Why: "An event that is skipped is no holiday, whatever it says: its day is an ordinary one.",
+			Fix: "correct the event in the iCalendar file, or write its dates under exceptions; ebbtide holidays lists what a file says",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, policy := range o.of("ScalingPolicy") {
+					seen := false
+					for _, file := range o.holidayFiles(policy) {
+						if skipped := file.days.NotUnderstood(); len(skipped) > 0 {
+							found(policy, "%s skips %d events; %s", file.field, len(skipped), skipped[0])
+							seen = true
+						}
 					}
-					ahead := false
-					for day := range 366 {
-						ahead = ahead || days.Is(o.scope.Now.In(zone).AddDate(0, 0, day))
-					}
-					if !ahead {
-						found(policy, "its file of holidays has none in the year to come")
+					if _, reason, message := condition(policy, v1alpha1.ConditionHolidaysRead); reason == v1alpha1.ReasonHolidaysSkipped && !seen {
+						found(policy, "%s", message)
 					}
 				}
 			},
@@ -116,12 +137,40 @@ func policyChecks() []Check {
 	}
 }
 
-// holidays is the iCalendar file of a policy, if it is among the objects.
-func (o *objects) holidays(policy Object) (ics string, there bool) {
-	source, ok := nested(policy.Object, "spec", "calendar", "holidays", "ics")
-	if !ok {
-		return "", false
+// holidayFile is an iCalendar file of a policy.
+type holidayFile struct {
+	field string
+	zone  *time.Location
+	days  *calendar.Holidays // nil where there is an error
+	err   error
+}
+
+// holidayFiles are those of a policy that are among the objects.
+func (o *objects) holidayFiles(policy Object) []holidayFile {
+	zone, err := calendar.LoadZone(text(policy.Object, "spec", "calendar", "timeZone"))
+	if err != nil {
+		return nil // the scaler says so
 	}
+	var files []holidayFile
+	add := func(field string, holidays map[string]any) {
+		source, _ := nested(holidays, "ics")
+		if ics, there := o.textOf(policy, source); there {
+			file := holidayFile{field: field, zone: zone}
+			file.days, file.err = calendar.ParseHolidays(ics, zone)
+			files = append(files, file)
+		}
+	}
+	if holidays, ok := nested(policy.Object, "spec", "calendar", "holidays"); ok {
+		add("spec.calendar.holidays", holidays)
+	}
+	for i, holidays := range list(policy.Object, "spec", "calendar", "additionalHolidays") {
+		add(fmt.Sprintf("spec.calendar.additionalHolidays[%d]", i), holidays)
+	}
+	return files
+}
+
+// textOf is what a policy's value refers to, if it is among the objects.
+func (o *objects) textOf(policy Object, source map[string]any) (value string, there bool) {
 	if ics := text(source, "value"); ics != "" {
 		return ics, true
 	}
@@ -130,8 +179,8 @@ func (o *objects) holidays(policy Object) (ics string, there bool) {
 		return "", false
 	}
 	data, _ := nested(file.Object, "data")
-	ics, there = data[text(source, "configMapKeyRef", "key")].(string)
-	return ics, there
+	value, there = data[text(source, "configMapKeyRef", "key")].(string)
+	return value, there
 }
 
 func firstLine(s string) string {

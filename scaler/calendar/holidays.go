@@ -23,6 +23,8 @@ const (
 type Holidays struct {
 	events  []holiday
 	byDay   map[day]int // the first of the events on a day
+	first   day         // of byDay
+	last    day
 	skipped []Skipped
 }
 
@@ -126,9 +128,8 @@ func (h *Holidays) Years() (from, to int) {
 	if h.Len() == 0 {
 		return 0, 0
 	}
-	days := slices.Sorted(maps.Keys(h.byDay))
-	from, _, _ = days[0].civil()
-	to, _, _ = days[len(days)-1].civil()
+	from, _, _ = h.first.civil()
+	to, _, _ = h.last.civil()
 	return from, to
 }
 
@@ -170,6 +171,10 @@ func (h *Holidays) Select(only, except Filter) *Holidays {
 
 func (h *Holidays) add(e holiday) {
 	for _, d := range e.days {
+		if len(h.byDay) == 0 {
+			h.first, h.last = d, d
+		}
+		h.first, h.last = min(h.first, d), max(h.last, d)
 		if _, named := h.byDay[d]; !named {
 			h.byDay[d] = len(h.events)
 		}

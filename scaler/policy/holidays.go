@@ -32,17 +32,42 @@ func (f *parsedFiles) read(ctx context.Context, p *v1alpha1.ScalingPolicy, resol
 	defer cancel()
 	read, sum := &holidayFile{}, sha256.New()
 	for i, file := range files {
-		at := field.NewPath("spec", "calendar", "holidays")
-		if file != p.Spec.Calendar.Holidays {
-			at = field.NewPath("spec", "calendar", "additionalHolidays").Index(i - (len(files) - len(p.Spec.Calendar.AdditionalHolidays)))
-		}
-		text, days, errs := f.readFile(ctx, p, file, at.Child("ics"), resolver)
+		text, days, errs := f.readFile(ctx, p, file, holidaysPath(p.Spec.Calendar, i).Child("ics"), resolver)
 		fmt.Fprintf(sum, "%d\n%s", len(text), text)
 		read.days = append(read.days, days)
 		read.errs = append(read.errs, errs...)
 	}
 	sum.Sum(read.sum[:0])
 	return read
+}
+
+// holidaysPath is where the ith file of holidays stands.
+func holidaysPath(c *v1alpha1.Calendar, i int) *field.Path {
+	at := field.NewPath("spec", "calendar")
+	if c.Holidays != nil {
+		if i == 0 {
+			return at.Child("holidays")
+		}
+		i--
+	}
+	return at.Child("additionalHolidays").Index(i)
+}
+
+// HolidayFile is one of a policy's iCalendar files, as it was read.
+type HolidayFile struct {
+	// Field where it stands: spec.calendar.holidays.
+	Field string
+	// Days of those events that the policy chooses.
+	Days *calendar.Holidays
+}
+
+// HolidayFiles are those of a policy, in the order in which they beat each other.
+func (p *Policy) HolidayFiles() []HolidayFile {
+	var list []HolidayFile
+	for i, days := range p.Calendar.Holidays() {
+		list = append(list, HolidayFile{holidaysPath(p.spec.Calendar, i).String(), days})
+	}
+	return list
 }
 
 func (f *parsedFiles) readFile(

@@ -215,6 +215,7 @@ func (r *Reconciler) render(object *v1alpha1.ScalingPolicy, inForce *policy.Poli
 	var last []sizing.Decision
 	if inForce != nil {
 		next = min(next, r.renderLimits(status, inForce))
+		renderHolidays(status, inForce, r.Now(), set)
 		last = r.Ledger.Last(inForce.Name, 1)
 	}
 	switch {
@@ -264,6 +265,49 @@ func (r *Reconciler) renderLimits(status *v1alpha1.ScalingPolicyStatus, inForce 
 		status.ServiceTime = &metav1.Duration{Duration: mean.Round(time.Millisecond)}
 	}
 	return next
+}
+
+// toldSkipped is how many events that are not understood a condition names.
+const toldSkipped = 5
+
+// renderHolidays says what became of the policy's iCalendar files: a holiday does not vanish without a word.
+func renderHolidays(status *v1alpha1.ScalingPolicyStatus, p *policy.Policy, now time.Time, set func(kind string, verdict metav1.ConditionStatus, reason, message string)) {
+	files := p.HolidayFiles()
+	if len(files) == 0 {
+		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionHolidaysRead)
+		return
+	}
+	year := now.In(p.TimeZone).Year()
+	var read, skipped, expired []string
+	dropped := 0
+	for _, file := range files {
+		first, last := file.Days.Years()
+		switch {
+		case file.Days.Len() == 0:
+			expired = append(expired, fmt.Sprintf("%s: none of its events is a holiday", file.Field))
+		case last < year:
+			expired = append(expired, fmt.Sprintf("%s: its last holiday is of %d, and %d has none: put a newer file in its place", file.Field, last, year))
+		default:
+			read = append(read, fmt.Sprintf("%s: %d dates, from %d to %d", file.Field, file.Days.Len(), first, last))
+		}
+		for _, s := range file.Days.NotUnderstood() {
+			if dropped++; dropped <= toldSkipped {
+				skipped = append(skipped, fmt.Sprintf("%s: %s", file.Field, s))
+			}
+		}
+	}
+	if dropped > toldSkipped {
+		skipped = append(skipped, fmt.Sprintf("%d more", dropped-toldSkipped))
+	}
+	switch {
+	case dropped > 0:
+		set(v1alpha1.ConditionHolidaysRead, metav1.ConditionFalse, v1alpha1.ReasonHolidaysSkipped,
+			"events that are not understood are no holidays: "+strings.Join(append(skipped, expired...), "; "))
+	case len(expired) > 0:
+		set(v1alpha1.ConditionHolidaysRead, metav1.ConditionFalse, v1alpha1.ReasonHolidaysExpired, strings.Join(expired, "; "))
+	default:
+		set(v1alpha1.ConditionHolidaysRead, metav1.ConditionTrue, v1alpha1.ReasonHolidaysRead, strings.Join(read, "; "))
+	}
 }
 
 // differ reports whether two service times differ by more than a tenth.

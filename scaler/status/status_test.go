@@ -41,6 +41,13 @@ func (unread) Close() error                          { return nil }
 func (unread) Validated(types.NamespacedName, error) {}
 func (unread) Forget(types.NamespacedName)           {}
 
+// inPlace resolves values that are written in the policy.
+type inPlace struct{}
+
+func (inPlace) Resolve(_ context.Context, _ string, v *v1alpha1.ValueSource) (string, error) {
+	return v.Value, nil
+}
+
 // testBundle is an API server with policies, the scaler's store of them, and leaders that write.
 type testBundle struct {
 	*Reconciler
@@ -72,7 +79,7 @@ func newBundle(t *testing.T, policies ...*v1alpha1.ScalingPolicy) *testBundle {
 	store := policy.NewStore(unread{}, unread{}, slog.New(slog.DiscardHandler))
 	for _, object := range policies {
 		builder.WithObjects(object)
-		store.Set(t.Context(), object, nil)
+		store.Set(t.Context(), object, inPlace{})
 	}
 	b.api = builder.WithInterceptorFuncs(interceptor.Funcs{
 		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, options ...client.SubResourcePatchOption) error {
@@ -195,6 +202,110 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// holidaysOf is a policy with an iCalendar file of events.
+func holidaysOf(strict bool, events ...string) *v1alpha1.ScalingPolicy {
+	text := "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\n"
+	for _, event := range events {
+		text += "BEGIN:VEVENT\n" + event + "\nEND:VEVENT\n"
+	}
+	p := scansPolicy("scans", "one")
+	p.Spec.Calendar = &v1alpha1.Calendar{
+		Holidays: &v1alpha1.Holidays{ICS: v1alpha1.ValueSource{Value: text + "END:VCALENDAR\n"}, Strict: strict, Limits: &v1alpha1.Limits{}},
+	}
+	return p
+}
+
+// An event that is skipped, and a file that is over, are said of the policy, and of it alone who reads its conditions; doctor names them. (Now is 2026.)
+func TestHolidaysRead(t *testing.T) {
+	const christmas = "SUMMARY:Christmas\nDTSTART;VALUE=DATE:20201224\nRRULE:FREQ=YEARLY"
+	const read = "Ready=True Ready, Accepted=True Accepted, BacklogReachable=True Reachable, CredentialsResolved=True Resolved"
+	unclear := "SUMMARY:Bridge\nDTSTART:soon"
+	for title, tc := range map[string]struct {
+		policy  *v1alpha1.ScalingPolicy
+		want    string // verdict and reason
+		message []string
+		others  string
+		doctor  string
+	}{
+		"no file": {scansPolicy("scans", "one"), "", nil, read, ""},
+		"all read": {
+			holidaysOf(false, christmas), "True Read", []string{"spec.calendar.holidays: 81 dates, from 2020 to 2100"}, read, "",
+		},
+		"one skipped": {
+			holidaysOf(false, christmas, unclear), "False HolidaysSkipped",
+			[]string{"no holidays", "spec.calendar.holidays: event of line 9 (Bridge): line 11: DTSTART:"}, read, "EBB216",
+		},
+		"many skipped": {
+			holidaysOf(false, christmas, unclear, unclear, unclear, unclear, unclear, unclear, unclear), "False HolidaysSkipped", []string{"; 2 more"}, read, "EBB216",
+		},
+		"cancelled is not skipped": {holidaysOf(false, christmas, "DTSTART;VALUE=DATE:20260501\nSTATUS:CANCELLED"), "True Read", nil, read, ""},
+		"over":                     {holidaysOf(false, "DTSTART;VALUE=DATE:20251224"), "False HolidaysExpired", []string{"its last holiday is of 2025, and 2026 has none"}, read, "EBB208"},
+		"over, and one skipped":    {holidaysOf(false, "DTSTART;VALUE=DATE:20251224", unclear), "False HolidaysSkipped", []string{"line 9: DTSTART", "its last holiday is of 2025"}, read, "EBB208 EBB216"},
+		"only cancelled ones":      {holidaysOf(false, "DTSTART;VALUE=DATE:20260501\nSTATUS:CANCELLED"), "False HolidaysExpired", []string{"none of its events is a holiday"}, read, "EBB208"},
+		"until this year":          {holidaysOf(false, "DTSTART;VALUE=DATE:20261224"), "True Read", nil, read, ""},
+		"strict": {
+			holidaysOf(true, christmas, unclear), "", nil,
+			"Ready=False Invalid, Accepted=False Invalid, BacklogReachable=Unknown NotAsked, CredentialsResolved=Unknown NotAsked", "EBB204 EBB216",
+		},
+	} {
+		t.Run(title, func(t *testing.T) {
+			b := newBundle(t, tc.policy)
+			b.decided(name, sizing.Observation{Ready: 3}, nil)
+			s := b.reconciled(t)
+			got, message := "", ""
+			if c := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionHolidaysRead); c != nil {
+				got, message = fmt.Sprintf("%s %s", c.Status, c.Reason), c.Message
+			}
+			if got != tc.want {
+				t.Errorf("%q, want %q: %s", got, tc.want, message)
+			}
+			for _, part := range tc.message {
+				if !strings.Contains(message, part) {
+					t.Errorf("%q lacks %q", message, part)
+				}
+			}
+			if others := conditions(s); others != tc.others {
+				t.Errorf("%s, want %s", others, tc.others)
+			}
+			if found := b.doctorFinds(t); found != tc.doctor {
+				t.Errorf("doctor finds %q, want %q", found, tc.doctor)
+			}
+		})
+	}
+}
+
+// The year ends, and with it the file; a newer version without holidays takes the condition away.
+func TestHolidaysExpire(t *testing.T) {
+	b := newBundle(t, holidaysOf(false, "DTSTART;VALUE=DATE:20261224"))
+	b.decided(name, sizing.Observation{}, nil)
+	verdict := func() string {
+		c := meta.FindStatusCondition(b.reconciled(t).Conditions, v1alpha1.ConditionHolidaysRead)
+		if c == nil {
+			return ""
+		}
+		return c.Reason
+	}
+	if got := verdict(); got != v1alpha1.ReasonHolidaysRead {
+		t.Errorf("in 2026: %s", got)
+	}
+	b.now = time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+	if got := verdict(); got != v1alpha1.ReasonHolidaysExpired {
+		t.Errorf("in 2027: %s", got)
+	}
+	var object v1alpha1.ScalingPolicy
+	if err := b.api.Get(t.Context(), name, &object); err != nil {
+		t.Fatal(err)
+	}
+	object.Generation, object.Spec.Calendar = 2, nil
+	if err := b.api.Update(t.Context(), &object); err != nil {
+		t.Fatal(err)
+	}
+	b.Policies.Set(t.Context(), &object, inPlace{})
+	if got := verdict(); got != "" {
+		t.Errorf("without holidays: %s", got)
+	}
+}
+
 // A change of leader is no news of the backlog: what was seen stands until the new leader is asked.
 func TestNextLeader(t *testing.T) {
 	b := newBundle(t, scansPolicy("scans", "one"))
@@ -228,7 +339,7 @@ func TestGenerations(t *testing.T) {
 	if s := b.reconciled(t); s.ObservedGeneration != 1 || !meta.IsStatusConditionTrue(s.Conditions, "Accepted") {
 		t.Errorf("before it is compiled: generation %d, %s", s.ObservedGeneration, conditions(s))
 	}
-	b.Policies.Set(t.Context(), &object, nil)
+	b.Policies.Set(t.Context(), &object, inPlace{})
 	s := b.reconciled(t)
 	if want := "Ready=False Invalid, Accepted=False Invalid, BacklogReachable=True Reachable, CredentialsResolved=True Resolved"; s.ObservedGeneration != 2 || conditions(s) != want {
 		t.Errorf("generation %d, %s; want 2, %s", s.ObservedGeneration, conditions(s), want)

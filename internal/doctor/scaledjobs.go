@@ -51,7 +51,7 @@ func scaledJobChecks() []Check {
 		{
 			ID: "EBB004", Severity: Warning, Title: "maxReplicaCount below the policy's cap",
 			Why: "KEDA starts no more than maxReplicaCount, whatever the policy says; unset it is 100.",
-			Fix: "set spec.maxReplicaCount above the policy's maxReplicas, 1000 say; the policy caps",
+			Fix: "set spec.maxReplicaCount to the policy's maxReplicas or more; the policy caps",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, job := range o.of("ScaledJob", "ScaledObject") {
 					ours, _ := triggers(job)

@@ -132,9 +132,15 @@ func (d *Directory) Load(ctx context.Context) {
 		}
 		path := filepath.Join(d.path, entry.Name())
 		there[path] = true
-		d.read(path, maxFilesBytes-total)
-		if file := d.files[path]; file != nil {
+		cut := d.read(path, maxFilesBytes-total)
+		file := d.files[path]
+		if file != nil {
 			total += len(file.text)
+		}
+		switch {
+		case cut != nil:
+			d.fault(path, cut, "policy file looks cut off; its policies stay as they were for a minute after it was last written")
+		case file != nil:
 			d.fault(path, file.broken, "policy file is not valid; its policies stay as they were")
 		}
 	}
@@ -144,20 +150,20 @@ func (d *Directory) Load(ctx context.Context) {
 	d.apply(ctx)
 }
 
-// read reads a file if it changed and is whole.
-func (d *Directory) read(path string, bound int) {
+// read reads a file if it changed and is whole. Cut is why one that has been left alone for a moment looks as if it were not.
+func (d *Directory) read(path string, bound int) (cut error) {
 	old := d.files[path]
 	text, info, err := readRegular(path, int64(min(maxFileBytes, bound)))
 	switch {
 	case err != nil && old == nil:
 		d.files[path] = &policyFile{broken: err}
-		return
+		return nil
 	case err != nil:
 		old.broken, old.text, old.info = err, nil, nil
-		return
+		return nil
 	case old != nil && old.info != nil && bytes.Equal(old.text, text):
 		old.info = info
-		return
+		return nil
 	}
 	inPlace := d.written[path] || old != nil && old.info != nil && os.SameFile(old.info, info)
 	wait := quiet
@@ -167,10 +173,9 @@ func (d *Directory) read(path string, bound int) {
 	if age := d.now().Sub(info.ModTime()); inPlace && age >= 0 && age < wait {
 		d.waiting = true
 		if wait == quietCut && age > quiet {
-			d.fault(path, errors.New("it ends in the middle of a line, or where its last version went on"),
-				"policy file looks cut off; its policies stay as they were for a minute after it was last written")
+			return errors.New("it ends in the middle of a line, or where its last version went on")
 		}
-		return
+		return nil
 	}
 	delete(d.written, path)
 	file := &policyFile{info: info, text: text}
@@ -178,6 +183,7 @@ func (d *Directory) read(path string, bound int) {
 		file.defines = old.defines
 	}
 	d.files[path] = file
+	return nil
 }
 
 // looksCut is true for text that ends in the middle of a line, or where the last version of the file went on.

@@ -45,8 +45,9 @@ func TestDirectoryWaitsForWholeFiles(t *testing.T) {
 	overwrite(t, file, cut)
 	check("half of it", 0, 5)
 	check("half of it, left alone", 10*time.Second, 5)
-	if !strings.Contains(b.log.String(), "looks cut off") {
-		t.Errorf("log %s", b.log)
+	check("half of it, left alone for longer", 11*time.Second, 5)
+	if n := strings.Count(b.log.String(), "looks cut off"); n != 1 || strings.Contains(b.log.String(), "good again") {
+		t.Errorf("it is said %d times that the file looks cut off\n%s", n, b.log)
 	}
 	overwrite(t, file, cut[:len(cut)-3])
 	check("cut in a line", 10*time.Second, 5)

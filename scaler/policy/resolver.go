@@ -27,7 +27,7 @@ const (
 	objectPace = 50 * time.Millisecond
 	// objectReads bounds how often the API server is asked a second: after a start, or when many policies fail and look for new
 	// credentials.
-	objectReads, objectReadsBurst = 50, 100
+	objectReads, objectReadsBurst = 80, 160
 	// objectUnused is how long an object that nobody refers to any more is kept.
 	objectUnused = 10 * time.Minute
 	// maxValueBytes bounds a value.

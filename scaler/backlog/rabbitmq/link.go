@@ -264,6 +264,9 @@ func (l *link) lost(ctx context.Context, c *connection, queue string, alone bool
 	l.mu.Unlock()
 	reason := c.reason()
 	if reason == nil {
+		if errors.Is(err, amqp.ErrClosed) {
+			err = errors.New("it ended without a reason")
+		}
 		return &lostError{err: err, innocent: c.answers.Load() > 0}
 	}
 	said := endpoint.Said(reason.Reason, l.uris[0].Password)

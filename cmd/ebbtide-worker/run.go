@@ -99,8 +99,11 @@ func command(begin time.Time, secrets secret.Values) *cobra.Command {
 				return fmt.Errorf("no broker: set $%s or --uri-file", rabbitmq.URIVariable)
 			case q.Queue == "":
 				return errors.New("--queue: name the queue to consume from")
+			case q.TenantLimit < 0:
+				return fmt.Errorf("--tenant-limit %d: must not be negative", q.TenantLimit)
 			}
 			q.ConsumerTag, q.Log = o.Name, o.Log
+			q.TenantDelays = []time.Duration{5 * time.Second, 30 * time.Second} // the first two retry queues by default
 			if priorityByAge {
 				q.Priority = rabbitmq.PriorityByAge(begin)
 			}
@@ -118,6 +121,8 @@ func command(begin time.Time, secrets secret.Values) *cobra.Command {
 	flags.StringVar(&q.ResultRoutingKey, "result-routing-key", "", "routing key of results")
 	flags.StringVar(&q.DeadLetterExchange, "dead-letter-exchange", "", "exchange for messages that failed; default: reject them")
 	flags.StringVar(&q.LargerQueue, "larger-queue", "", "queue of workers with more memory, for messages that end as --on ENDING=larger says")
+	flags.IntVar(&q.TenantLimit, "tenant-limit", 0,
+		"most messages of one tenant, as the header tenant names it, that all workers of the queue work on at a time; 0: no limit")
 	flags.DurationVar(&q.ConnectTimeout, "connect-timeout", time.Minute, "how long to try to reach the broker")
 	cmd.AddCommand(kafkaCommand(begin, secrets), sourceCommand(secrets), enginesCommand(), installCommand(), pauseCommand(),
 		submitCommand(secrets), topologyCommand(secrets), deadCommand(secrets, time.Now))

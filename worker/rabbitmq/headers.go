@@ -70,7 +70,7 @@ func republished(delivery *amqp.Delivery, added amqp.Table, frame int) amqp.Publ
 // workersHeader reports whether a header of a message that was sent again is this package's, and not the producer's.
 func workersHeader(name string) bool {
 	switch name {
-	case reasonHeader, resultHeader, attemptHeader, routingKeyHeader, droppedHeader:
+	case reasonHeader, resultHeader, attemptHeader, routingKeyHeader, droppedHeader, heldHeader:
 		return true
 	}
 	return false

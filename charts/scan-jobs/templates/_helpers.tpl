@@ -120,3 +120,11 @@ queues:
 {{- end -}}
 {{ ceil $sum | int64 }}
 {{- end -}}
+
+{{- /* Whole seconds as the worker writes them in names of retry queues: 90 is 1m30s, 3600 is 1h. */ -}}
+{{- define "scan-jobs.brief" -}}
+{{- $h := div . 3600 -}}{{- $m := div (mod . 3600) 60 -}}{{- $s := mod . 60 -}}
+{{- if $h -}}{{ $h }}h{{ end -}}
+{{- if or $m (and $h $s) -}}{{ $m }}m{{ end -}}
+{{- if $s -}}{{ $s }}s{{ end -}}
+{{- end -}}

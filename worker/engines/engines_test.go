@@ -156,6 +156,37 @@ func TestCallWithoutServer(t *testing.T) {
 	serve(t, dir, "two", "cat")
 }
 
+// A command that nobody waits for any more, as its worker has to end, gets SIGTERM, and SIGKILL only after the grace.
+func TestStopIsPassedOn(t *testing.T) {
+	dir, marks := sockets(t), t.TempDir()
+	socket := filepath.Join(dir, engines.Socket)
+	serving, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	script := "trap 'touch " + marks + "/told; exit 0' TERM; touch " + marks + "/started; sleep 1000 & wait"
+	go func() {
+		done <- engines.Server{Command: []string{"sh", "-c", script}, OutputMaxBytes: 1000, Stderr: io.Discard, Grace: time.Minute}.Serve(serving, socket)
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := engines.Pod{StartWithin: time.Minute}.Run(ctx, socket, nil, nil)
+		ended <- err
+	}()
+	exists := func(name string) func() bool {
+		return func() bool { _, err := os.Stat(filepath.Join(marks, name)); return err == nil }
+	}
+	await(t, "the scan starts", exists("started"))
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("a call that was given up succeeded")
+	}
+	await(t, "the scan is told", exists("told"))
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // The worker may be there before its engines are.
 func TestCallWaitsForTheServer(t *testing.T) {
 	dir := sockets(t)

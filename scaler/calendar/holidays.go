@@ -193,6 +193,9 @@ type moment struct {
 func parseMoment(text string) (moment, error) {
 	text = strings.ToUpper(strings.TrimSpace(text))
 	local, utc := strings.CutSuffix(text, "Z")
+	if leap, ok := strings.CutSuffix(local, "5960"); ok && len(local) == len("20060102T150405") {
+		local = leap + "5959" // a leap second
+	}
 	form := "20060102T150405"
 	if len(local) == len("20061224") && !utc {
 		form = "20060102"

@@ -116,6 +116,7 @@ func TestParseHolidays(t *testing.T) {
 		"blank lines":               {"\n\nDTSTART;VALUE=DATE:20260706\n\nSUMMARY:x\n  y\n", "", "2026-01-01", "2026-07-06", ""},
 		"lines without a colon":     {"DTSTART;VALUE=DATE:20260706\nDESCRIPTION\nnot folded", "", "2026-01-01", "2026-07-06", ""},
 		"an alarm":                  {"DTSTART;VALUE=DATE:20260706\nBEGIN:VALARM\nTRIGGER:-PT10M\nDURATION:PT5M\nEND:VALARM", "", "2026-01-01", "2026-07-06", ""},
+		"a leap second":             {"DTSTART:20260630T235960Z", "UTC", "2026-01-01", "2026-06-30", ""},
 		"a to-do":                   {"BEGIN:VTODO\nDTSTART;VALUE=DATE:20260708\nEND:VTODO\n" + event("DTSTART;VALUE=DATE:20260706") + "X-WR-CALNAME:late\n", "", "2026-01-01", "2026-07-06", ""},
 		"one UID for all":           {event("UID:1\nDTSTART;VALUE=DATE:20260501") + event("UID:1\nDTSTART;VALUE=DATE:20260502"), "", "2026-01-01", "2026-05-01 2026-05-02", ""},
 		"a newer version":           {event("UID:1\nDTSTART;VALUE=DATE:20260502\nSEQUENCE:2") + event("UID:1\nDTSTART;VALUE=DATE:20260501\nSEQUENCE:1"), "", "2026-01-01", "2026-05-02", ""},

@@ -1,10 +1,14 @@
 package calendar
 
 import (
+	"encoding/binary"
 	"fmt"
+	"io"
+	"mime/quotedprintable"
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -19,6 +23,20 @@ type property struct {
 	value      string
 	colon      bool // without one there is no value
 }
+
+// plain is the value as it was before it was encoded, by producers of vCalendar 1.0.
+func (p property) plain() string {
+	if !strings.EqualFold(p.parameters["ENCODING"], quotedPrintable) {
+		return p.value
+	}
+	text, err := io.ReadAll(quotedprintable.NewReader(strings.NewReader(p.value)))
+	if err != nil {
+		return p.value
+	}
+	return string(text)
+}
+
+const quotedPrintable = "QUOTED-PRINTABLE"
 
 // component is what is between a BEGIN and its END.
 type component struct {
@@ -46,7 +64,7 @@ func (c *component) get(name string) (p property, found bool, err error) {
 func (c *component) text(name string) string {
 	for _, p := range c.properties {
 		if p.name == name {
-			return harmless(unescape(p.value))
+			return harmless(unescape(p.plain()))
 		}
 	}
 	return ""
@@ -58,7 +76,7 @@ func parseICS(text string) ([]*component, error) {
 	if len(text) > maxICS {
 		return nil, fmt.Errorf("line 1: the file has %d bytes; %d are the most", len(text), maxICS)
 	}
-	text = strings.TrimPrefix(text, "\ufeff")
+	text = strings.TrimPrefix(fromUTF16(text), "\ufeff")
 	var roots, open []*component
 	line := 0
 	for n, rest := 1, text; rest != ""; {
@@ -76,7 +94,15 @@ func parseICS(text string) ([]*component, error) {
 			}
 			raw = folded.String()
 		}
-		if strings.TrimSpace(raw) == "" {
+		if strings.HasSuffix(raw, "=") && strings.Contains(strings.ToUpper(raw), "ENCODING="+quotedPrintable) {
+			for strings.HasSuffix(raw, "=") && rest != "" {
+				var next string
+				next, rest = cutLine(rest)
+				raw = strings.TrimSuffix(raw, "=") + next
+				n++
+			}
+		}
+		if isBlank(raw) {
 			continue
 		}
 		line = number
@@ -114,6 +140,29 @@ func parseICS(text string) ([]*component, error) {
 		return nil, fmt.Errorf("line 1: the file is empty: not an iCalendar file")
 	}
 	return roots, nil
+}
+
+// isBlank reports whether a line shows nothing: some files end with a NUL or a Control-Z.
+func isBlank(line string) bool {
+	return strings.TrimFunc(line, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) == ""
+}
+
+// fromUTF16 is a text as UTF-8, if it is UTF-16 now, as Windows' editors save it.
+func fromUTF16(text string) string {
+	var order binary.ByteOrder
+	switch {
+	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "B\x00"):
+		order = binary.LittleEndian
+	case strings.HasPrefix(text, "\xfe\xff"), strings.HasPrefix(text, "\x00B"):
+		order = binary.BigEndian
+	default:
+		return text
+	}
+	units := make([]uint16, len(text)/2)
+	for i := range units {
+		units[i] = order.Uint16([]byte(text[2*i : 2*i+2]))
+	}
+	return string(utf16.Decode(units))
 }
 
 // cutLine cuts text after its first line end, which is CRLF, LF or CR.

@@ -23,7 +23,8 @@ func LoadZone(name string) (*time.Location, error) {
 
 // clock is what tells the time of an event: a zone of the IANA database, or one that an iCalendar file defines.
 type clock interface {
-	// unix is the instant at which the clock shows a time; of two the first, of none that at which it jumps over it.
+	// unix is the instant at which the clock shows a time; of two the first, of none that at which it would without the jump (RFC 5545
+	// section 3.3.5).
 	unix(shown int64) int64
 	// shown is what the clock shows at an instant.
 	shown(unix int64) int64
@@ -31,7 +32,14 @@ type clock interface {
 
 type zoneClock struct{ zone *time.Location }
 
-func (z zoneClock) unix(shown int64) int64 { return wallShown(z.zone, shown, first).Unix() }
+func (z zoneClock) unix(shown int64) int64 {
+	unix := wallShown(z.zone, shown, first).Unix()
+	if z.shown(unix) != shown {
+		_, before := time.Unix(unix-1, 0).In(z.zone).Zone()
+		return shown - int64(before)
+	}
+	return unix
+}
 
 func (z zoneClock) shown(unix int64) int64 {
 	_, offset := time.Unix(unix, 0).In(z.zone).Zone()
@@ -52,7 +60,11 @@ func (c *definedClock) unix(shown int64) int64 {
 	// No clock is further from UTC than a day.
 	i := max(0, sort.Search(len(o), func(i int) bool { return o[i].unix > shown-daySeconds })-1)
 	for ; i < len(o); i++ {
-		if unix := max(shown-o[i].offset, o[i].unix); i+1 == len(o) || unix < o[i+1].unix {
+		unix := shown - o[i].offset
+		if unix < o[i].unix && i > 0 {
+			return shown - o[i-1].offset // it is skipped
+		}
+		if i+1 == len(o) || unix < o[i+1].unix {
 			return unix
 		}
 	}

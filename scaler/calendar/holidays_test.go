@@ -47,6 +47,9 @@ func TestParseHolidays(t *testing.T) {
 		skipped string // part of what is said of an event that was not understood
 	}{
 		// Found by make fuzz-calendar.
+		"an end that clocks skip":   {"DTSTART;TZID=America/Scoresbysund:20160326T233000\nDURATION:PT1H", "America/Scoresbysund", "2016-01-01", "2016-03-26 2016-03-27", ""},
+		"an end when clocks jump":   {"DTSTART;TZID=America/Scoresbysund:20160326T230000\nDURATION:PT1H", "America/Scoresbysund", "2016-01-01", "2016-03-26", ""},
+		"a skipped end, own clock":  {strings.NewReplacer("%s", "Ours", "T030000", "T010000", "T020000", "T000000").Replace(berlin) + event("DTSTART;TZID=Ours:20260328T233000\nDTEND;TZID=Ours:20260329T003000"), "", "2026-01-01", "2026-03-28 2026-03-29", ""},
 		"a rule without a match":    {"DTSTART;VALUE=DATE:20260330\nRRULE:FREQ=DAILY;BYDAY=TH;BYSETPOS=4\nRRULE:FREQ=WEEKLY;COUNT=2", "", "2026-01-01", "2026-03-30 2026-04-06", ""},
 		"a day that clocks skip":    {"DTSTART:19941231T090000", "Pacific/Kiritimati", "1994-12-01", "1995-01-01", ""},
 		"one date":                  {"DTSTART;VALUE=DATE:20261228\nSUMMARY:Bridge", "", "2026-01-01", "2026-12-28", ""},

@@ -57,6 +57,7 @@ generate: tools ## Generate code, manifests, dashboards and reference pages
 	cp manifests/crd/ebbtide.dev_scalingpolicies.yaml manifests/scheduler/config/scheduler-config.yaml charts/ebbtide/files/
 	go run ./hack/values charts/ebbtide docs/reference/values.md
 	go run ./hack/values charts/scan-jobs docs/reference/values-scan-jobs.md
+	go run ./hack/values charts/batch-jobs-min-nodes docs/reference/values-batch-jobs-min-nodes.md
 	$(call render,tls.mode=none,scaler/*) > manifests/scaler/scaler.yaml
 	$(call render,tls.mode=none,scheduler/*) > manifests/scheduler/scheduler.yaml
 	$(call render,tls.mode=existing,scaler/triggerauthentication) > manifests/overlays/production/triggerauthentication.yaml

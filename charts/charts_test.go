@@ -232,11 +232,13 @@ func (b bundle) charts(t *testing.T) []string {
 
 // testValues are the flags by which helm reads what a chart can't be rendered without, where there is something.
 func testValues(chart string) []string {
-	file := filepath.Join(chart, "values-test.yaml")
-	if _, err := os.Stat(file); err != nil {
-		return nil
+	for _, name := range []string{"values-test.yaml", "test_values.yaml"} {
+		file := filepath.Join(chart, name)
+		if _, err := os.Stat(file); err == nil {
+			return []string{"-f", file}
+		}
 	}
-	return []string{"-f", file}
+	return nil
 }
 
 // command is one of a tool, with a home of its own.

@@ -5,9 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,8 +22,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/gitserver"
 	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 	"github.com/ebbtide-dev/ebbtide/examples/demo-scanner"
+	"github.com/ebbtide-dev/ebbtide/images"
 )
 
 // hostileScans is a choice until they have been seen to pass: then they are a part of every run.
@@ -55,6 +60,7 @@ func (s *scanQueue) asDocumented() {
 		s.helm("uninstall", name)
 	}
 	s.sourceStore()
+	s.batchJobs()
 }
 
 // scanQueue is the scenario's state.
@@ -271,5 +277,77 @@ func (s *scanQueue) storeLost(folder string) {
 	s.results("source", burst)
 	if dead := s.take("source.dead"); len(dead) > 0 {
 		s.Errorf("the loss of the store made %d dead letters", len(dead))
+	}
+}
+
+// batchJobs runs charts/batch-jobs-min-nodes as its README says, and then jobs of two repositories of a git server, by either scheduler. All
+// jobs fit on one node and run there, and each repository is fetched once.
+func (s *scanQueue) batchJobs() {
+	const chart = "charts/batch-jobs-min-nodes"
+	begin := time.Now()
+	_, err := scans.SourceVolume(s.ctx, s.c, "my-jobs")
+	s.must(err)
+	s.helm("install", "my-jobs", chart, "--values", filepath.Join(chart, "test_values.yaml"))
+	s.batchEnds("my-jobs", 5, "ebbtide")
+	s.helm("uninstall", "my-jobs")
+
+	repositories := s.TempDir()
+	s.must(demoscanner.MakeRepositories(s.ctx, repositories))
+	origin, err := gitserver.Start(repositories)
+	s.must(err)
+	s.Cleanup(origin.Stop)
+	at, err := url.Parse(origin.URL)
+	s.must(err)
+	port, err := strconv.Atoi(at.Port())
+	s.must(err)
+	address, err := s.c.Forward(port)
+	s.must(err)
+	for mode, scheduler := range map[string]string{"auto": "ebbtide", "default": corev1.DefaultSchedulerName} {
+		name := "batch-" + mode
+		folder, err := scans.SourceVolume(s.ctx, s.c, name)
+		s.must(err)
+		values := []string{"scheduling.mode=" + mode, "worker.image.tag=" + scans.ImageTag, "cache.protocols={http}", "cache.size=1Gi",
+			"cache.gc.unusedFor=1ns", "resources.requests.cpu=20m", "resources.requests.memory=32Mi"}
+		const jobs = 6
+		for i := range jobs {
+			values = append(values, fmt.Sprintf("jobs[%d].name=job-%d,jobs[%d].image=%s,jobs[%d].command={git,log,--oneline},jobs[%d].repository=http://%s/%s.git",
+				i, i, i, images.Reference(demoscanner.Name, scans.ImageTag), i, i, address, []string{"payments", "website"}[i%2]))
+		}
+		before := origin.Fetches()
+		s.helm("install", name, chart, "--set", strings.Join(values, ","))
+		s.batchEnds(name, jobs, scheduler)
+		if fetches := origin.Fetches() - before; fetches != 2 {
+			s.Errorf("%s: %d fetches of two repositories for %d jobs, want 2", name, fetches, jobs)
+		}
+		s.exec("kubectl", "create", "job", name+"-gc", "--from=cronjob/"+name+"-cache-gc", "-n", scans.Namespace)
+		s.exec("kubectl", "wait", "--for=condition=complete", "job/"+name+"-gc", "-n", scans.Namespace, "--timeout=1m")
+		if mirrors, err := filepath.Glob(filepath.Join(folder, "mirrors", "*")); err != nil || len(mirrors) > 0 {
+			s.Errorf("%s: mirrors %v are left in the cache, %v", name, mirrors, err)
+		}
+		s.helm("uninstall", name)
+	}
+	s.Logf("batch jobs: %.0f s", time.Since(begin).Seconds())
+}
+
+// batchEnds waits for the jobs of a release and checks that their pods ran on one node, by a scheduler.
+func (s *scanQueue) batchEnds(name string, jobs int, scheduler string) {
+	s.Helper()
+	s.exec("kubectl", "wait", "--for=condition=complete", "jobs", "-l", "app.kubernetes.io/instance="+name, "-n", scans.Namespace, "--timeout=3m")
+	list, err := s.client.CoreV1().Pods(scans.Namespace).List(s.ctx, metav1.ListOptions{
+		LabelSelector: "app.kubernetes.io/component=job,app.kubernetes.io/instance=" + name,
+	})
+	s.must(err)
+	nodes, by := map[string]int{}, map[string]bool{}
+	for _, pod := range list.Items {
+		nodes[pod.Spec.NodeName]++
+		by[pod.Spec.SchedulerName] = true
+	}
+	if len(list.Items) != jobs || len(nodes) != 1 || !by[scheduler] || len(by) != 1 {
+		s.Errorf("%s: pods by node %v, schedulers %v; want %d pods on one node by %s", name, nodes, by, jobs, scheduler)
+	}
+	for i := range list.Items {
+		if out := s.exec("kubectl", "logs", list.Items[i].Name, "-n", scans.Namespace); out == "" {
+			s.Errorf("%s: pod %s has no output", name, list.Items[i].Name)
+		}
 	}
 }

@@ -133,10 +133,10 @@ func TestObjectsConform(t *testing.T) {
 
 // more are values of a component that add to its pods.
 func more(component string) string {
-	return strings.ReplaceAll("C.extraEnv[0].name=A,C.extraEnv[0].value=b,C.extraVolumes[0].name=ca,C.extraVolumes[0].configMap.name=ca,"+
-		"C.extraVolumeMounts[0].name=ca,C.extraVolumeMounts[0].mountPath=/etc/ssl/certs,C.serviceAccount.annotations.a=b,"+
-		"C.topologySpreadConstraints[0].maxSkew=2,C.topologySpreadConstraints[0].topologyKey=zone,"+
-		"C.topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule,C.livenessProbe.timeoutSeconds=3,C.podAnnotations.a=b,", "C", component)
+	return strings.ReplaceAll("COMPONENT.extraEnv[0].name=A,COMPONENT.extraEnv[0].value=b,COMPONENT.extraVolumes[0].name=ca,COMPONENT.extraVolumes[0].configMap.name=ca,"+
+		"COMPONENT.extraVolumeMounts[0].name=ca,COMPONENT.extraVolumeMounts[0].mountPath=/etc/ssl/certs,COMPONENT.serviceAccount.annotations.a=b,"+
+		"COMPONENT.topologySpreadConstraints[0].maxSkew=2,COMPONENT.topologySpreadConstraints[0].topologyKey=zone,"+
+		"COMPONENT.topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule,COMPONENT.livenessProbe.timeoutSeconds=3,COMPONENT.podAnnotations.a=b,", "COMPONENT", component)
 }
 
 // overlays are folders of manifests that a user applies.

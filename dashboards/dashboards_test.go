@@ -35,6 +35,7 @@ var foreign = map[string]metric{
 	"scheduler_pending_pods":                        {"gauge", []string{"queue"}},
 	"scheduler_pod_scheduling_sli_duration_seconds": {"histogram", []string{"attempts"}},
 	"leader_election_master_status":                 {"gauge", []string{"name"}},
+	"ALERTS":                                        {"gauge", []string{"alertname", "alertstate"}}, // of Prometheus itself
 }
 
 // known metrics, from the tables of the reference: tests of the scaler and of the scheduler keep them to what is registered.

@@ -87,7 +87,7 @@ func TestIntegrationChart(t *testing.T) {
 		kubectl("get", definition)
 	}
 	helm.run(t, "install", "ebbtide", helm.chart, "--set", "crd.keep=false")
-	helm.run(t, "uninstall", "ebbtide")
+	helm.run(t, "uninstall", "ebbtide", "--wait", "--timeout", "2m")
 	if left := kubectl("get", definition, "--ignore-not-found", "-o", "name"); left != "" {
 		t.Errorf("crd.keep is false, and the uninstall left %s", left)
 	}

@@ -307,7 +307,7 @@ func (s *scanQueue) batchJobs() {
 		folder, err := scans.SourceVolume(s.ctx, s.c, name)
 		s.must(err)
 		values := []string{"scheduling.mode=" + mode, "worker.image.tag=" + scans.ImageTag, "cache.protocols={http}", "cache.size=1Gi",
-			"cache.gc.unusedFor=1ns", "resources.requests.cpu=20m", "resources.requests.memory=32Mi"}
+			"cache.gc.unusedFor=1ns", "cache.args={--explain}", "resources.requests.cpu=20m", "resources.requests.memory=32Mi"}
 		const jobs = 6
 		for i := range jobs {
 			values = append(values, fmt.Sprintf("jobs[%d].name=job-%d,jobs[%d].image=%s,jobs[%d].command={git,log,--oneline},jobs[%d].repository=http://%s/%s.git",

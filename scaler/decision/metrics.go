@@ -32,8 +32,8 @@ var series = []struct {
 		func(d *sizing.Decision) float64 { return float64(d.Observation.Ready) }},
 	{desc("ebbtide_backlog_in_flight_messages", "Messages that replicas are working on."),
 		func(d *sizing.Decision) float64 { return float64(d.InFlight) }},
-	{desc("ebbtide_backlog_consumers", "Consumers of the backlog: replicas that are up, busy or idle."),
-		func(d *sizing.Decision) float64 { return float64(d.Observation.Consumers) }},
+	{desc("ebbtide_backlog_consumers_known", "1 if the source can count consumers, else 0: Prometheus can't."),
+		func(d *sizing.Decision) float64 { return oneIf(!d.Observation.ConsumersUnknown) }},
 	{desc("ebbtide_backlog_reachable", "1 while the backlog is read without error, else 0."),
 		func(d *sizing.Decision) float64 { return oneIf(d.Failure == nil) }},
 	{desc("ebbtide_backlog_missing_queues", "Queues of the policy that do not exist, in the broker's own word, whether they count as empty or as an error."),
@@ -64,6 +64,8 @@ var series = []struct {
 }
 
 var (
+	consumersDesc = desc("ebbtide_backlog_consumers",
+		"Consumers of the backlog: replicas that are up, busy or idle. No series if the source can't count them.")
 	constraintDesc = desc("ebbtide_target_constraint",
 		"1 for the constraint that decided the target: backlog, drain, floor, idle, cap, scale-in, hold, outage; 0 for the others.",
 		"constraint")
@@ -98,6 +100,7 @@ func (m *metrics) Describe(descs chan<- *prometheus.Desc) {
 	for _, s := range series {
 		descs <- s.desc
 	}
+	descs <- consumersDesc
 	descs <- constraintDesc
 	descs <- decisionsDesc
 	descs <- validDesc
@@ -114,6 +117,9 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		namespace, name := e.Policy.Namespace, e.Policy.Name
 		for _, s := range series {
 			gauge(s.desc, s.value(&e.Decision), namespace, name)
+		}
+		if !e.Decision.Observation.ConsumersUnknown {
+			gauge(consumersDesc, float64(e.Decision.Observation.Consumers), namespace, name)
 		}
 		for _, constraint := range sizing.Constraints {
 			gauge(constraintDesc, oneIf(constraint == e.Decision.Constraint), namespace, name, string(constraint))

@@ -33,6 +33,8 @@ type Observation struct {
 	ReadyHoldsInFlight bool
 	// Consumers of the workload's own. With prefetch 1 each holds at most one message.
 	Consumers int64
+	// ConsumersUnknown is true if the source can't count consumers: Consumers is 0 then.
+	ConsumersUnknown bool
 	// Unacknowledged messages, and whether they are known. They may lag some seconds behind Ready and Consumers, so
 	// they only ever tell how many consumers are idle.
 	Unacknowledged      int64
@@ -140,7 +142,7 @@ func Decide(
 	d := Decision{Time: now, Observation: observation, Failure: failure, Limits: limits}
 	age := now.Sub(observation.Time)
 	if failure != nil && (observation.Time.IsZero() || age > parameters.HoldFor) {
-		d.Observation = Observation{Time: observation.Time, Source: observation.Source}
+		d.Observation = Observation{Time: observation.Time, Source: observation.Source, ConsumersUnknown: true}
 		d.Target = min(max(limits.MinReplicas, limits.IdleReplicas), limits.MaxReplicas)
 		d.Constraint = Outage
 		d.Reason = oneLine("the backlog can't be read (%v); the limits of period %s ask for %d", failure, limits.Period, d.Target)

@@ -37,11 +37,11 @@ app.kubernetes.io/name: ebbtide-{{ index . 1 }}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 {{- end -}}
 
-{{- /* Image and pull policy of a container; takes a list of the root and the image's values. A repository that starts with a host, by the
-rules of image names, is complete. */ -}}
+{{- /* Image and pull policy of a container; takes a list of the root, the image's values and its name. A repository that starts with a host,
+by the rules of image names, is complete. */ -}}
 {{- define "ebbtide.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
-{{- $name := $image.repository -}}
+{{- $name := $image.repository | default (index . 2) -}}
 {{- if not (regexMatch "^([^/]*[.:][^/]*|localhost)/" $name) -}}
 {{- $registry := coalesce $image.registry $root.Values.global.imageRegistry $root.Values.image.registry -}}
 {{- $name = list $registry $name | compact | join "/" -}}

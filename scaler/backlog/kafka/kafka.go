@@ -191,6 +191,7 @@ func (r *reader) read(ctx context.Context) (sizing.Observation, error) {
 	if consumers, err := r.consumers(ctx); err == nil {
 		o.Consumers = consumers
 	} else {
+		o.ConsumersUnknown = true
 		o.Finished = nil // how long a message takes can't be told without those who work on it
 	}
 	return o, nil

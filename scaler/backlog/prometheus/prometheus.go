@@ -128,7 +128,7 @@ type reader struct {
 
 // Read implements backlog.Reader.
 func (r *reader) Read(ctx context.Context) (sizing.Observation, error) {
-	o := sizing.Observation{Source: "prometheus " + r.host, ReadyHoldsInFlight: true}
+	o := sizing.Observation{Source: "prometheus " + r.host, ReadyHoldsInFlight: true, ConsumersUnknown: true}
 	value, warnings, err := r.api.Query(ctx, r.config.Query, time.Time{})
 	if err != nil {
 		var failure *promv1.Error

@@ -5,6 +5,7 @@ package dashboards
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -12,18 +13,49 @@ import (
 
 // All dashboards, by the names of their files.
 func All() map[string]*Dashboard {
-	return map[string]*Dashboard{"decisions": decisions(), "packing": packing(), "cost-and-service": costAndService()}
+	return map[string]*Dashboard{"fleet": everyPolicy(), "decisions": decisions(), "packing": packing(), "cost-and-service": costAndService()}
 }
 
 // dataSource is the variable that chooses a Prometheus.
 var dataSource = Variable{Name: "datasource", Label: "Data source", Type: "datasource", Query: "prometheus"}
 
+// cluster is the variable that chooses one of several clusters with one Prometheus, by the external label that they usually have.
+var cluster = Variable{
+	Name: "cluster", Label: "Cluster", Type: "query", Query: "label_values(ebbtide_policy_valid, cluster)", Source: &prometheus, Refresh: 2, Sort: 1,
+	IncludeAll: true, AllValue: ".*", Current: &option{"All", "$__all", true},
+}
+
+// metricName finds metrics in an expression, with the brace after them.
+var metricName = regexp.MustCompile(`\b((?:ebbtide|keda|scheduler|leader_election)_\w+|ALERTS)\b(\{)?`)
+
+// inCluster has every metric of an expression selected by the variable cluster.
+func inCluster(expr string) string {
+	return metricName.ReplaceAllStringFunc(expr, func(found string) string {
+		if name, open := strings.CutSuffix(found, "{"); open {
+			return name + `{cluster=~"$cluster", `
+		}
+		return found + `{cluster=~"$cluster"}`
+	})
+}
+
 func newDashboard(uid, title, description string, variables []Variable, panels []*Panel) *Dashboard {
+	for _, p := range panels {
+		for i := range p.Targets {
+			p.Targets[i].Expr = inCluster(p.Targets[i].Expr)
+		}
+	}
+	of := []Variable{dataSource, cluster}
+	for _, v := range variables {
+		if v.Type == "query" {
+			v.Query = inCluster(v.Query)
+		}
+		of = append(of, v)
+	}
 	return &Dashboard{
 		UID: "ebbtide-" + uid, Title: "Ebbtide / " + title, Description: description, Tags: []string{"ebbtide"},
 		SchemaVersion: 41, Editable: true,
 		GraphTooltip: 1, Refresh: "30s", Time: timeRange{"now-6h", "now"}, Timezone: "browser",
-		Templating:  list[Variable]{append([]Variable{dataSource}, variables...)},
+		Templating:  list[Variable]{of},
 		Annotations: list[annotation]{[]annotation{}},
 		Links: []link{{
 			Type: "dashboards", Title: "Ebbtide", Tags: []string{"ebbtide"}, KeepTime: true, IncludeVars: true, Icon: "external link",

@@ -17,7 +17,7 @@ import (
 // example are values of all variables.
 var example = map[string]string{
 	"__rate_interval": "1m", "__range": "6h", "__range_s": "21600", "__interval": "1m",
-	"namespace": "scan", "policy": "scans", "scaledjob": "scans", "objective": "60", "price": "0.04",
+	"namespace": "scan", "policy": "scans", "scaledjob": "scans", "objective": "60", "price": "0.04", "cluster": ".*",
 }
 
 // metric is what the reference says of one.
@@ -35,7 +35,7 @@ var foreign = map[string]metric{
 	"scheduler_pending_pods":                        {"gauge", []string{"queue"}},
 	"scheduler_pod_scheduling_sli_duration_seconds": {"histogram", []string{"attempts"}},
 	"leader_election_master_status":                 {"gauge", []string{"name"}},
-	"ALERTS":                                        {"gauge", []string{"alertname", "alertstate"}}, // of Prometheus itself
+	"ALERTS":                                        {"gauge", []string{"alertname", "alertstate", "severity", "namespace", "policy", "scaledjob"}}, // of Prometheus itself
 }
 
 // known metrics, from the tables of the reference: tests of the scaler and of the scheduler keep them to what is registered.
@@ -88,7 +88,7 @@ func checkExpr(expr string, metrics map[string]metric) (has []string, err error)
 		}
 		has = append(has, m.labels...)
 		for _, matcher := range selector.LabelMatchers {
-			if matcher.Name != model.MetricNameLabel && !slices.Contains(m.labels, matcher.Name) {
+			if matcher.Name != model.MetricNameLabel && matcher.Name != "cluster" && !slices.Contains(m.labels, matcher.Name) {
 				wrong = fmt.Errorf("%s has no label %q", selector.Name, matcher.Name)
 			}
 		}
@@ -153,12 +153,39 @@ func TestQueries(t *testing.T) {
 			arguments := strings.TrimSuffix(strings.TrimPrefix(v.Query, "label_values("), ")")
 			i := strings.LastIndex(arguments, ", ")
 			has, err := checkExpr(Replacer(example).Replace(arguments[:i]), map[string]metric{
-				"ebbtide_policy_valid":     metrics["ebbtide_policy_valid"],
+				"ebbtide_policy_valid":     {"gauge", append(metrics["ebbtide_policy_valid"].labels, "cluster")},
 				"ebbtide_scans_pods_total": {"gauge", metrics["ebbtide_scans_pods_total"].labels}, // its values do not matter
 			})
 			if err != nil || !slices.Contains(has, arguments[i+2:]) {
 				t.Errorf("%s, variable %s: %s: %v", name, v.Name, v.Query, err)
 			}
+		}
+	}
+}
+
+// Every metric of every dashboard is selected by the cluster.
+func TestInCluster(t *testing.T) {
+	for expr, want := range map[string]string{
+		`max(ebbtide_policy_valid)`: `max(ebbtide_policy_valid{cluster=~"$cluster"})`,
+		`sum by (namespace) (rate(ebbtide_decisions_total{namespace="$namespace"}[5m])) / 2`: `sum by (namespace) (rate(ebbtide_decisions_total{cluster=~"$cluster", namespace="$namespace"}[5m])) / 2`,
+		`keda_scaled_job_errors_total`: `keda_scaled_job_errors_total{cluster=~"$cluster"}`,
+	} {
+		if got := inCluster(expr); got != want {
+			t.Errorf("%s: %s, want %s", expr, got, want)
+		}
+	}
+	for name, d := range All() {
+		for _, q := range d.Queries(example) {
+			parsed, err := parser.NewParser(parser.Options{}).ParseExpr(q.Expr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parser.Inspect(parsed, func(node parser.Node, _ []parser.Node) error {
+				if selector, ok := node.(*parser.VectorSelector); ok && !strings.Contains(selector.String(), "cluster=~") {
+					t.Errorf("%s, %s: %s of every cluster", name, q.Panel, selector)
+				}
+				return nil
+			})
 		}
 	}
 }

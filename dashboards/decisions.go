@@ -18,12 +18,12 @@ var bound = []struct {
 }
 
 // constraintCode is a number for what binds the target of each policy, from 1 on in the order of bound.
-func constraintCode(selector string) string {
+func constraintCode(by, selector string) string {
 	codes := make([]string, 0, len(bound))
 	for i, b := range bound {
-		codes = append(codes, fmt.Sprintf("ebbtide_target_constraint{%s, constraint=%q} * %d", selector, b.constraint, i+1))
+		codes = append(codes, fmt.Sprintf("ebbtide_target_constraint{%sconstraint=%q} * %d", selector, b.constraint, i+1))
 	}
-	return "max by (policy) (" + strings.Join(codes, " or ") + ")"
+	return "max by (" + by + ") (" + strings.Join(codes, " or ") + ")"
 }
 
 // constraintWords name the codes.
@@ -44,7 +44,7 @@ func decisions() *Dashboard {
 		"How many jobs there should be for a policy, why, and whether they are there. Start with the band of what binds the target.",
 		policyVariables, arrange(
 			stat("Bound by", "What decided the newest target: the backlog, the calendar's floor, idle reserve or cap, or an outage.",
-				latest("{{policy}}", constraintCode(`namespace="$namespace", policy="$policy"`)), constraintWords(), background),
+				latest("{{policy}}", constraintCode("policy", `namespace="$namespace", policy="$policy", `)), constraintWords(), background),
 			stat("Target", "Unfinished jobs, or pods, that should exist.",
 				query("target", policyMax("ebbtide_target_replicas")), colored("target", "blue")),
 			stat("Ready", "Messages that wait to be delivered.",
@@ -58,7 +58,7 @@ func decisions() *Dashboard {
 
 			timeline("What binds the target", "Of each policy of the namespace. A long orange band means that the cap is too low for the load, "+
 				"or a fault makes scans slow; yellow and red mean that the broker can't be read.", 24, 6,
-				query("{{policy}}", constraintCode(`namespace="$namespace"`)), constraintWords()),
+				query("{{policy}}", constraintCode("policy", `namespace="$namespace", `)), constraintWords()),
 
 			graph("Backlog", "Messages by what they wait for. What is ready and does not fall has no worker: compare the target.", 12,
 				query("ready", policyMax("ebbtide_backlog_ready_messages")),
@@ -99,7 +99,7 @@ func decisions() *Dashboard {
 		))
 	d.Annotations.List = append(d.Annotations.List, annotation{
 		Name: "Period begins", Enable: true, Color: "purple", Source: prometheus, Step: "1m", TitleFormat: "{{period}}",
-		Expr: fmt.Sprintf("%s unless max by (period) (ebbtide_calendar_period%s offset 1m)", period, ofPolicy),
+		Expr: inCluster(fmt.Sprintf("%s unless max by (period) (ebbtide_calendar_period%s offset 1m)", period, ofPolicy)),
 	})
 	return d
 }

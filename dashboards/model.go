@@ -31,13 +31,18 @@ type list[T any] struct {
 
 // Variable that a person chooses above the panels.
 type Variable struct {
-	Name    string   `json:"name"`
-	Label   string   `json:"label"`
-	Type    string   `json:"type"` // datasource, query, custom or textbox
-	Query   string   `json:"query,omitempty"`
-	Source  *source  `json:"datasource,omitempty"`
-	Refresh int      `json:"refresh,omitempty"` // 2: whenever the time range changes
-	Sort    int      `json:"sort,omitempty"`    // 1: by name
+	Name    string  `json:"name"`
+	Label   string  `json:"label"`
+	Type    string  `json:"type"` // datasource, query, custom or textbox
+	Query   string  `json:"query,omitempty"`
+	Source  *source `json:"datasource,omitempty"`
+	Refresh int     `json:"refresh,omitempty"` // 2: whenever the time range changes
+	Sort    int     `json:"sort,omitempty"`    // 1: by name
+
+	// Of one with a choice of everything: the value that stands for it.
+	IncludeAll bool   `json:"includeAll,omitempty"`
+	AllValue   string `json:"allValue,omitempty"`
+
 	Current *option  `json:"current,omitempty"`
 	Options []option `json:"options,omitempty"`
 }

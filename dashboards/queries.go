@@ -14,9 +14,11 @@ type Query struct {
 }
 
 // Queries of all panels and annotations, with values in place of variables: of the dashboard's own, and of Grafana's __rate_interval,
-// __range and __range_s. What has no value stays as it is.
+// __range and __range_s. All clusters are chosen by default. What has no value stays as it is.
 func (d *Dashboard) Queries(values map[string]string) []Query {
-	replace := Replacer(values)
+	with := map[string]string{"cluster": ".*"}
+	maps.Copy(with, values)
+	replace := Replacer(with)
 	var list []Query
 	add := func(panel string, t Target) {
 		t.Expr = replace.Replace(t.Expr)

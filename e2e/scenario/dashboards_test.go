@@ -34,7 +34,7 @@ func checkPanels(t *testing.T, c *cluster.Cluster, begin time.Time, which func(p
 	empty := map[dashboards.Query]error{}
 	for _, d := range dashboards.All() {
 		for _, q := range d.Queries(nil) {
-			if which(q.Panel) {
+			if which(q.Panel) && q.Panel != "Firing alerts" { // none is to fire
 				empty[q] = nil
 			}
 		}

@@ -9,9 +9,6 @@
 
 {{- /* Labels of everything; the component's own are in ebbtide.selector. */ -}}
 {{- define "ebbtide.labels" -}}
-{{- if not (hasKey .Values "revisionHistoryLimit") -}}
-{{- fail "values of this version of the chart are missing: upgrade with --reset-then-reuse-values, not with --reuse-values" -}}
-{{- end -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ include "ebbtide.podLabels" . }}

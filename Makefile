@@ -34,7 +34,7 @@ publish: ## Send it N scans (default 20)
 	@$(E2E) publish --messages $(N)
 
 ##@ Build
-.PHONY: tools build images generate snapshots
+.PHONY: tools build images generate snapshots release-dry-run
 tools: ## Build the tools of a local cluster and install Debian's packages; nothing to do when they are there
 	@$(E2E) tools
 
@@ -43,6 +43,9 @@ build: ## Build the programs into bin/
 
 images: ## Build the container images into bin/images (ARCH=amd64, VERSION=0.1.0, PUSH=registry.example/ebbtide)
 	go run ./images/images-build $(if $(ARCH),-arch $(ARCH)) $(if $(VERSION),-version $(VERSION)) $(if $(PUSH),-push $(PUSH))
+
+release-dry-run: ## Make everything that a release consists of in bin/release, and serve images and charts from a registry on this machine (VERSION=0.1.0)
+	go run ./hack/release -version $(or $(VERSION),0.1.0) -serve
 
 # The folder of the tools' binaries, asked for once when it is first needed.
 TOOLS = $(eval TOOLS := $(shell $(E2E) tools --show-folder))$(TOOLS)
@@ -67,11 +70,12 @@ snapshots: tools ## Take the snapshots of the charts' tests anew; look at what c
 	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
-.PHONY: rabbitmq-releases test lint generated unit race e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
+.PHONY: rabbitmq-releases test lint generated unit race test-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
 test: ## Everything: lint, unit and integration tests and the scenarios, several at a time; prints how long each part took
 	go run ./hack/testrun
 
 lint: ## Lint and check the formatting
+	go tool -modfile=hack/lint/actionlint/go.mod actionlint
 	$(TOOL) golangci-lint run --allow-parallel-runners ./...
 	$(PROTO) buf lint
 	$(PROTO) buf breaking --against proto/baseline.binpb
@@ -85,6 +89,9 @@ race: tools ## Unit and integration tests of the concurrent packages, with the r
 unit: tools ## Unit and integration tests of the other packages
 	$(TEST) $$(go list ./... | grep -v -e /e2e/scenario $(foreach p,$(RACE),-e ebbtide/$(patsubst ./%/...,%,$(p))))
 	cd examples/eks && go test ./...
+
+test-release: tools ## Make the artifacts of a release for this machine, push them to a registry in memory, and install from there
+	$(TEST) -timeout 20m -count=1 ./hack/release -args -artifacts
 
 rabbitmq-releases: tools ## Single nodes and three-node clusters of RabbitMQ 3.10, 4.0 and 4.3: node losses, partitions, hangs; minutes
 	go run ./e2e/rabbitmq/releases

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -44,6 +45,9 @@ func newCommand(calledAs string) *cobra.Command {
 	return root
 }
 
+// version of a release, which its build sets.
+var version string
+
 // versionInfo is what a build knows of itself.
 type versionInfo struct {
 	Version  string `json:"version"`
@@ -59,7 +63,7 @@ func versionCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		v := versionInfo{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 		if info, ok := debug.ReadBuildInfo(); ok {
-			v.Version = info.Main.Version
+			v.Version = cmp.Or(version, info.Main.Version)
 			for _, s := range info.Settings {
 				switch s.Key {
 				case "vcs.revision":

@@ -26,10 +26,7 @@ func PrepareInstall(ctx context.Context, c *cluster.Cluster) error {
 	var specs []images.Spec
 	for _, spec := range append(images.Specs(ImageTag, ""), images.Quickstart(ImageTag, "")) {
 		spec.Arch = runtime.GOARCH
-		switch spec.Name {
-		case "ebbtide": // people run it, not the cluster
-			continue
-		case "ebbtide-worker":
+		if spec.Name == "ebbtide-worker" {
 			spec.Packages = append(spec.Packages, "./e2e/cmd/e2e-scan")
 		}
 		specs = append(specs, spec)

@@ -42,7 +42,7 @@ var stages = [][]step{
 	{{target: "tools"}},
 	{{target: "generated"}},
 	{
-		{"lint", processors}, {"race", processors}, {"unit", processors},
+		{"lint", processors}, {"race", processors}, {"unit", processors}, {"test-release", processors},
 		{target: "e2e-recovery"}, {"e2e-install", realNodes}, {target: "e2e-calendar"}, {"e2e-scans", realNodes},
 		{target: "e2e-demo"}, {target: "e2e-scheduler"},
 	},

@@ -22,7 +22,7 @@ var (
 )
 
 // hosts that pages link to. Links to them can't be followed here: look at a new one in a browser.
-var hosts = []string{"cert-manager.io", "github.com", "karpenter.sh", "keda.sh", "keepachangelog.com", "kind.sigs.k8s.io", "kubernetes.io", "prometheus.io"}
+var hosts = []string{"cert-manager.io", "github.com", "karpenter.sh", "keda.sh", "keepachangelog.com", "kind.sigs.k8s.io", "kubernetes.io", "prometheus.io", "semver.org"}
 
 // Links lead to files and headings that exist.
 func TestLinks(t *testing.T) {

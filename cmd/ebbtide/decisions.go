@@ -40,49 +40,55 @@ replica of the scaler by itself, as each keeps the decisions that it was asked f
 		if limit < 1 {
 			return fmt.Errorf("--limit is %d, want at least 1", limit)
 		}
-		ctx, cancel := context.WithCancel(cmd.Context())
-		defer cancel()
-		addresses, err := reach.reach(ctx, scalerComponent)
-		if err != nil {
-			return err
-		}
 		policy := ""
 		if len(args) > 0 {
 			policy = args[0]
 		}
-		var last time.Time
-		for {
-			list, err := decisionsAfter(ctx, addresses, namespace, policy, limit, last)
-			if err != nil {
-				return err
-			}
-			if len(list) == 0 && !watch && policy != "" {
+		f := follower{
+			reach: func(ctx context.Context) ([]string, error) { return reach.reach(ctx, scalerComponent) },
+			list: func(ctx context.Context, addresses []string) ([]decision.View, error) {
+				return decisionsOf(ctx, addresses, namespace, policy, limit)
+			},
+			now: time.Now, warn: cmd.ErrOrStderr(),
+		}
+		defer f.disconnect()
+		list, err := f.next(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if !watch {
+			if len(list) == 0 && policy != "" {
 				return fmt.Errorf("no decision of a policy %q: it does not exist, or KEDA has not asked for it yet", policy)
 			}
-			if len(list) > 0 || !watch {
-				first := last.IsZero()
-				if err := out.print(cmd, list, func(t *table) { printDecisions(t, list, first) }); err != nil {
+			return out.print(cmd, list, func(t *table) { printDecisions(t.row, list, true) })
+		}
+		shown := &columns{w: cmd.OutOrStdout()}
+		for header := true; ; header = false {
+			if len(list) > 0 || header && *out == "table" {
+				if *out == "table" {
+					printDecisions(shown.row, list, header)
+				} else if err := out.print(cmd, list, nil); err != nil {
 					return err
 				}
 			}
-			if !watch {
-				return nil
-			}
-			if len(list) > 0 {
-				last = list[len(list)-1].Time
-			}
 			select {
-			case <-ctx.Done():
+			case <-cmd.Context().Done():
 				return nil
 			case <-time.After(time.Second):
+			}
+			if list, err = f.next(cmd.Context()); err != nil {
+				if cmd.Context().Err() != nil {
+					return nil // interrupted
+				}
+				return err
 			}
 		}
 	}
 	return cmd
 }
 
-// decisionsAfter are those of all replicas after an instant, in the order of time. Each replica keeps its own.
-func decisionsAfter(ctx context.Context, addresses []string, namespace, policy string, limit int, after time.Time) ([]decision.View, error) {
+// decisionsOf are those of all replicas, in the order of time. Each replica keeps its own.
+func decisionsOf(ctx context.Context, addresses []string, namespace, policy string, limit int) ([]decision.View, error) {
 	list := []decision.View{}
 	for _, address := range addresses {
 		query := url.Values{"limit": {strconv.Itoa(limit)}, "namespace": {namespace}, "policy": {policy}}
@@ -91,27 +97,27 @@ func decisionsAfter(ctx context.Context, addresses []string, namespace, policy s
 			if err := getJSON(ctx, address+"/decisions", query, &page); err != nil {
 				return nil, err
 			}
-			for _, d := range page.Decisions {
-				if d.Time.After(after) {
-					list = append(list, d)
-				}
-			}
+			list = append(list, page.Decisions...)
 			if page.Continue == "" {
 				break
 			}
 			query.Set("continue", page.Continue)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b decision.View) int { return a.Time.Compare(b.Time) })
+	sortByTime(list)
 	return list, nil
 }
 
-func printDecisions(t *table, list []decision.View, header bool) {
+func sortByTime(list []decision.View) {
+	slices.SortStableFunc(list, func(a, b decision.View) int { return a.Time.Compare(b.Time) })
+}
+
+func printDecisions(row func(...any), list []decision.View, header bool) {
 	if header {
-		t.row("TIME", "POLICY", "PERIOD", "READY", "IN FLIGHT", "TARGET", "BOUND BY", "REASON")
+		row("TIME", "POLICY", "PERIOD", "READY", "IN FLIGHT", "TARGET", "BOUND BY", "REASON")
 	}
 	for _, d := range list {
-		t.row(d.Time.Local().Format(time.DateTime), d.Namespace+"/"+d.Policy, d.Period, d.Ready, d.InFlight, d.Target, d.Constraint, d.Reason)
+		row(d.Time.Local().Format(time.DateTime), d.Namespace+"/"+d.Policy, d.Period, d.Ready, d.InFlight, d.Target, d.Constraint, d.Reason)
 	}
 }
 

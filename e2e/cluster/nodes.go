@@ -181,11 +181,6 @@ func (c *Cluster) Dial(ctx context.Context, address string) (net.Conn, error) {
 	return c.network.dial(ctx, address)
 }
 
-// Forward lets pods reach a port of this machine's loopback, and returns the address that they reach it by.
-func (c *Cluster) Forward(port int) (string, error) {
-	return fmt.Sprintf("%s:%d", gatewayAddress, port), c.network.forward(port)
-}
-
 // Exec runs kubectl or helm as the administrator, and returns what it says.
 func (c *Cluster) Exec(ctx context.Context, tool string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, c.tools.Bin(tool), args...)

@@ -5,11 +5,9 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +20,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
-	"github.com/ebbtide-dev/ebbtide/e2e/gitserver"
 	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 	"github.com/ebbtide-dev/ebbtide/examples/demo-scanner"
 	"github.com/ebbtide-dev/ebbtide/images"
@@ -280,43 +277,32 @@ func (s *scanQueue) storeLost(folder string) {
 	}
 }
 
-// batchJobs runs charts/batch-jobs-min-nodes as its README says, and then jobs of two repositories of a git server, by either scheduler. All
-// jobs fit on one node and run there, and each repository is fetched once.
+// batchJobs runs charts/batch-jobs-min-nodes as its README says, and then jobs of two repositories by either scheduler. All jobs fit on one
+// node and run there, and each repository is fetched once.
 func (s *scanQueue) batchJobs() {
 	const chart = "charts/batch-jobs-min-nodes"
 	begin := time.Now()
 	_, err := scans.SourceVolume(s.ctx, s.c, "my-jobs")
 	s.must(err)
 	s.helm("install", "my-jobs", chart, "--values", filepath.Join(chart, "test_values.yaml"))
-	s.batchEnds("my-jobs", 5, "ebbtide")
+	if fetches := s.batchEnds("my-jobs", 5, "ebbtide"); fetches != 2 {
+		s.Errorf("my-jobs: %d fetches of two repositories, want 2", fetches)
+	}
 	s.helm("uninstall", "my-jobs")
 
-	repositories := s.TempDir()
-	s.must(demoscanner.MakeRepositories(s.ctx, repositories))
-	origin, err := gitserver.Start(repositories)
-	s.must(err)
-	s.Cleanup(origin.Stop)
-	at, err := url.Parse(origin.URL)
-	s.must(err)
-	port, err := strconv.Atoi(at.Port())
-	s.must(err)
-	address, err := s.c.Forward(port)
-	s.must(err)
 	for mode, scheduler := range map[string]string{"auto": "ebbtide", "default": corev1.DefaultSchedulerName} {
 		name := "batch-" + mode
 		folder, err := scans.SourceVolume(s.ctx, s.c, name)
 		s.must(err)
-		values := []string{"scheduling.mode=" + mode, "worker.image.tag=" + scans.ImageTag, "cache.protocols={http}", "cache.size=1Gi",
-			"cache.gc.unusedFor=1ns", "cache.args={--explain}", "resources.requests.cpu=20m", "resources.requests.memory=32Mi"}
+		values := []string{"scheduling.mode=" + mode, "worker.image.tag=" + scans.ImageTag, "cache.protocols={file}", "cache.size=1Gi",
+			"cache.gc.unusedFor=1ns", "resources.requests.cpu=20m", "resources.requests.memory=32Mi"}
 		const jobs = 6
 		for i := range jobs {
-			values = append(values, fmt.Sprintf("jobs[%d].name=job-%d,jobs[%d].image=%s,jobs[%d].command={git,log,--oneline},jobs[%d].repository=http://%s/%s.git",
-				i, i, i, images.Reference(demoscanner.Name, scans.ImageTag), i, i, address, []string{"payments", "website"}[i%2]))
+			values = append(values, fmt.Sprintf("jobs[%d].name=job-%d,jobs[%d].image=%s,jobs[%d].command={git,log,--oneline},jobs[%d].repository=file:///repositories/%s.git",
+				i, i, i, images.Reference(demoscanner.Name, scans.ImageTag), i, i, []string{"payments", "website"}[i%2]))
 		}
-		before := origin.Fetches()
 		s.helm("install", name, chart, "--set", strings.Join(values, ","))
-		s.batchEnds(name, jobs, scheduler)
-		if fetches := origin.Fetches() - before; fetches != 2 {
+		if fetches := s.batchEnds(name, jobs, scheduler); fetches != 2 {
 			s.Errorf("%s: %d fetches of two repositories for %d jobs, want 2", name, fetches, jobs)
 		}
 		s.exec("kubectl", "create", "job", name+"-gc", "--from=cronjob/"+name+"-cache-gc", "-n", scans.Namespace)
@@ -329,8 +315,8 @@ func (s *scanQueue) batchJobs() {
 	s.Logf("batch jobs: %.0f s", time.Since(begin).Seconds())
 }
 
-// batchEnds waits for the jobs of a release and checks that their pods ran on one node, by a scheduler.
-func (s *scanQueue) batchEnds(name string, jobs int, scheduler string) {
+// batchEnds waits for the jobs of a release and checks that their pods ran on one node, by a scheduler. It returns how often they fetched.
+func (s *scanQueue) batchEnds(name string, jobs int, scheduler string) (fetches int) {
 	s.Helper()
 	s.exec("kubectl", "wait", "--for=condition=complete", "jobs", "-l", "app.kubernetes.io/instance="+name, "-n", scans.Namespace, "--timeout=3m")
 	list, err := s.client.CoreV1().Pods(scans.Namespace).List(s.ctx, metav1.ListOptions{
@@ -349,5 +335,10 @@ func (s *scanQueue) batchEnds(name string, jobs int, scheduler string) {
 		if out := s.exec("kubectl", "logs", list.Items[i].Name, "-n", scans.Namespace); out == "" {
 			s.Errorf("%s: pod %s has no output", name, list.Items[i].Name)
 		}
+		if len(list.Items[i].Spec.InitContainers) == 0 {
+			continue // a job without a repository
+		}
+		fetches += strings.Count(s.exec("kubectl", "logs", list.Items[i].Name, "-c", "source", "-n", scans.Namespace), `"fetched":true`)
 	}
+	return fetches
 }

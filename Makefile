@@ -13,7 +13,7 @@ TEST := $(TOOL) gotestsum --format=pkgname --hide-summary=skipped --
 RACE := ./worker/... ./scaler/backlog/... ./scaler/decision/... ./scaler/externalscaler/... ./scaler/policy/... ./scheduler-plugin/fleet/... ./scheduler-plugin/lifetime/... ./e2e/proc/...
 
 ##@ See it
-.PHONY: demo up down status logs publish
+.PHONY: demo up down status logs publish clean
 demo: ## Play a morning of 200 scans on a real local cluster (DEMO_JSON=path writes the summary)
 	@$(E2E) demo $(if $(DEMO_JSON),--json $(DEMO_JSON))
 
@@ -32,6 +32,12 @@ logs: ## List its components' logs; make logs C=karpenter prints one
 N ?= 20
 publish: ## Send it N scans (default 20)
 	@$(E2E) publish --messages $(N)
+
+# Tools, clusters and npm packages are in the user's cache folder.
+CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ebbtide
+
+clean: down ## Stop the cluster, and remove what was built and kept: bin/, results, tools (1.3 GB, half an hour to build) and npm packages
+	rm -rf bin bench/out e2e/out dashboards/preview/node_modules $(CACHE)
 
 ##@ Build
 .PHONY: tools build images generate snapshots release-dry-run

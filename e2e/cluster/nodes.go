@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"text/template"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -133,6 +134,7 @@ leaderElection: {leaderElect: false}
 // AddImages builds images of the project, and gives them to every node, by images.Reference.
 func (c *Cluster) AddImages(ctx context.Context, tag string, specs ...images.Spec) error {
 	for _, spec := range specs {
+		begin := time.Now()
 		image, err := images.Build(ctx, c.root, spec)
 		if err != nil {
 			return err
@@ -140,6 +142,7 @@ func (c *Cluster) AddImages(ctx context.Context, tag string, specs ...images.Spe
 		if err := c.AddImage(ctx, spec.Name, tag, image); err != nil {
 			return err
 		}
+		fmt.Fprintf(c.progress, "image %-18s on the nodes after %4.1f s\n", spec.Name, time.Since(begin).Seconds())
 	}
 	return nil
 }
@@ -162,6 +165,11 @@ func (c *Cluster) AddImage(ctx context.Context, name, tag string, image v1.Image
 	if err := images.WriteTarball(file, images.Reference(name, tag), image); err != nil {
 		return err
 	}
+	return c.AddArchive(ctx, file)
+}
+
+// AddArchive gives every node the images of a file, which is one of `make images`, docker save or ctr images export.
+func (c *Cluster) AddArchive(ctx context.Context, file string) error {
 	c.mu.Lock()
 	c.images = append(c.images, file)
 	nodes := c.nodes
@@ -211,6 +219,7 @@ patches:
 
 // InstallKEDA installs KEDA's operator in a pod, from its own manifests and an image made of the tool, and returns when it is ready.
 func (c *Cluster) InstallKEDA(ctx context.Context) error {
+	begin := time.Now()
 	if err := c.wrapTool(ctx, "keda-operator", "/keda", "keda"); err != nil {
 		return err
 	}
@@ -231,6 +240,7 @@ func (c *Cluster) InstallKEDA(ctx context.Context) error {
 			return err
 		}
 	}
+	fmt.Fprintf(c.progress, "%-24s ready after %4.1f s\n", "KEDA", time.Since(begin).Seconds())
 	return nil
 }
 

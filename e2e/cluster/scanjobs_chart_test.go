@@ -45,6 +45,24 @@ func TestIntegrationScanJobs(t *testing.T) {
 	if got := generation("scalingpolicy/my-scans"); got == policy {
 		t.Errorf("the upgrade left the policy in its generation %s", got)
 	}
+	// An edit in the cluster belongs to whoever made it, until it is given up.
+	kubectl("patch", "scalingpolicy", "my-scans", "--type=merge", "-p", `{"spec": {"target": {"maxReplicas": 40}}}`)
+	most := func() string {
+		return kubectl("get", "scalingpolicy/my-scans", "-o", "jsonpath={.spec.target.maxReplicas}")
+	}
+	for range 2 {
+		out := helm.run(t, append([]string{"upgrade"}, append(demo, "--set", "policy.maxReplicas=9,test.timeout=2m")...)...)
+		if got := most(); got != "40" || !strings.Contains(out, "edited in the cluster (by kubectl-patch)") {
+			t.Errorf("an upgrade after an edit: maxReplicas is %s, want 40, and a warning:\n%s", got, out)
+		}
+	}
+	helm.run(t, append([]string{"upgrade"}, append(demo, "--set", "policy.maxReplicas=9,policy.keepEdits=false", "--force-conflicts")...)...)
+	if got := most(); got != "9" {
+		t.Errorf("an upgrade that gives the edit up: maxReplicas is %s, want 9", got)
+	}
+	if out := helm.run(t, append([]string{"upgrade"}, append(demo, "--set", "policy.maxReplicas=10")...)...); most() != "10" {
+		t.Errorf("an upgrade after that: maxReplicas is %s, want 10:\n%s", most(), out)
+	}
 
 	for name, values := range map[string][]string{
 		"one-pod":   {"-f", filepath.Join(root, "examples/engines-one-pod/values.yaml")},
@@ -223,6 +241,15 @@ func TestScanJobsValues(t *testing.T) {
 		least + ",nodePools.spot.weight=5":           "nodePools.spot.requirements must say which nodes",
 		least + ",nodePools.Spot.weight=5":           "'Spot' does not match pattern",
 		least + ",scaledJob.successfulJobsHistory=3": "successfulJobsHistory",
+		// What the scaler would refuse after the upgrade is complete.
+		least + ",policy.maxReplicas=0":                                                                            "policy.calendar.periods[0] (workday): minReplicas is 1: must not exceed its cap, 0",
+		least + ",policy.calendar.default.minReplicas=60":                                                          "policy.calendar.default: minReplicas is 60: must not exceed its cap, 50",
+		least + ",policy.calendar.default.maxReplicas=0":                                                           "(workday): minReplicas is 1: must not exceed its cap, 0",
+		least + ",policy.calendar.default.minReplicas=20":                                                          "policy.calendar.periods[1] (weekend): minReplicas is 20: must not exceed its cap, 10",
+		least + ",policy.calendar.default.minReplicas=-1":                                                          "minReplicas is -1: must not be negative",
+		least + ",policy.calendar.exceptions[0].limits.minReplicas=51":                                             "policy.calendar.exceptions[0]",
+		least + ",policy.calendar.periods[0].limits.minReplicas=9,policy.calendar.periods[0].limits.maxReplicas=8": "minReplicas is 9: must not exceed its cap, 8",
+		"image.repository=x,enginesIn=pods,engines.one.command={x},engines.one.maxReplicas=0":                      "minReplicas is 1: must not exceed its cap, 0",
 	} {
 		if out, err := helm.command(t, "template", "x", chart, "--set", set).CombinedOutput(); err == nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: %v, %s; want an error with %q", set, err, out, want)
@@ -240,7 +267,7 @@ func TestScanJobsValues(t *testing.T) {
 		least + ",topology.results=none":                          {"x.dead", `"destination": "x.results"`},
 		least + ",scaler.authentication.name=":                    {"policy: x", "authenticationRef"},
 		least + ",priorityClass.create=false":                     {"kind: ScaledJob", "priorityClassName"},
-		least + ",serviceAccount.create=false":                    {"serviceAccountName: default", "kind: ServiceAccount"},
+		least + ",serviceAccount.create=false":                    {"serviceAccountName: default", "kind: ServiceAccount\n"},
 		least + ",networkPolicy.enabled=false":                    {"kind: ScaledJob", "kind: NetworkPolicy"},
 		least + ",expectedDuration=90s":                           {"ebbtide.dev/expected-duration: 90s", ""},
 		least + ",queue=team.scans":                               {`"pattern": "^team\\.scans$"`, ""},

@@ -19,6 +19,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
 	"github.com/ebbtide-dev/ebbtide/e2e/scans"
+	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
 )
 
 // serveLog holds what the process in the background says.
@@ -113,7 +114,7 @@ func nodesFlag(cmd *cobra.Command) *int {
 func printUse(dir string, state cluster.State) {
 	if state.Helm != "" {
 		fmt.Printf(`
-The cluster is up, with KEDA and the project's images on its nodes. To install Ebbtide on it:
+The cluster is up, with KEDA, the project's images, and the archives of bin/images on its nodes. To install Ebbtide on it:
 
   export KUBECONFIG=%s
   alias kubectl=%s helm=%s
@@ -207,11 +208,36 @@ func withNodes(ctx context.Context, dir string, nodes int, f func(context.Contex
 		if err := scans.PrepareInstall(ctx, c); err != nil {
 			return err
 		}
+		if err := addArchives(ctx, c); err != nil {
+			return err
+		}
 		if err := c.StartPodPrometheus(ctx); err != nil {
 			return err
 		}
 		return f(ctx, c)
 	})
+}
+
+// addArchives gives the nodes what was built into bin/images, but for the project's own images, which they have already.
+func addArchives(ctx context.Context, c *cluster.Cluster) error {
+	root, err := toolchain.Root()
+	if err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(root, "bin", "images", "*.tar"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "-amd64.tar") || strings.HasSuffix(file, "-arm64.tar") {
+			continue // of make images
+		}
+		if err := c.AddArchive(ctx, file); err != nil {
+			return fmt.Errorf("load %s: %w", file, err)
+		}
+		fmt.Fprintln(os.Stderr, "loaded", file)
+	}
+	return nil
 }
 
 func downCommand() *cobra.Command {

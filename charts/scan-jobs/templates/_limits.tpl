@@ -1,0 +1,29 @@
+{{- /* Refuses limits of the calendar that the scaler would refuse, where the release would already be deployed: a list of the root and the
+policy's cap. A period takes what it leaves out from the default. */ -}}
+{{- define "scan-jobs.checkLimits" -}}
+{{- $calendar := (index . 0).Values.policy.calendar -}}{{- $most := index . 1 -}}
+{{- $default := $calendar.default | default dict -}}
+{{- include "scan-jobs.checkLimit" (list "policy.calendar.default" $default dict $most) -}}
+{{- range $i, $period := $calendar.periods -}}
+{{- include "scan-jobs.checkLimit" (list (printf "policy.calendar.periods[%d] (%s)" $i ($period.name | default "")) ($period.limits | default dict) $default $most) -}}
+{{- end -}}
+{{- range $i, $exception := $calendar.exceptions -}}
+{{- with $exception.limits -}}
+{{- include "scan-jobs.checkLimit" (list (printf "policy.calendar.exceptions[%d]" $i) . $default $most) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A list of where the limits are, the limits, the default and the policy's cap. */ -}}
+{{- define "scan-jobs.checkLimit" -}}
+{{- $limits := merge (deepCopy (index . 1)) (index . 2) -}}{{- $where := index . 0 -}}
+{{- range $name, $value := pick $limits "minReplicas" "idleReplicas" "maxReplicas" -}}
+{{- if lt (int64 $value) 0 -}}{{ fail (printf "%s: %s is %d: must not be negative" $where $name (int64 $value)) }}{{- end -}}
+{{- end -}}
+{{- $cap := int64 (index . 3) -}}
+{{- if hasKey $limits "maxReplicas" -}}{{- $cap = min $cap (int64 $limits.maxReplicas) -}}{{- end -}}
+{{- $floor := int64 ($limits.minReplicas | default 0) -}}
+{{- if gt $floor $cap -}}
+{{- fail (printf "%s: minReplicas is %d: must not exceed its cap, %d" $where $floor $cap) -}}
+{{- end -}}
+{{- end -}}

@@ -105,7 +105,7 @@ func (r *rules) complete(object map[string]any) (*v1alpha1.ScalingPolicy, field.
 	defaulting.PruneNonNullableNullsWithoutDefaults(object, r.structural)
 	defaulting.Default(object, r.structural)
 	errs = append(errs, validation.ValidateObjectMetaAccessor(meta, true, validation.NameIsDNSSubdomain, field.NewPath("metadata"))...)
-	errs = append(errs, schemavalidation.ValidateCustomResource(nil, object, r.schema)...)
+	errs = append(errs, inWords(schemavalidation.ValidateCustomResource(nil, object, r.schema))...)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, r.structural, object)...)
 	if len(errs) > 0 { // CEL is for objects of the right form
 		return named, errs
@@ -121,6 +121,31 @@ func (r *rules) complete(object map[string]any) (*v1alpha1.ScalingPolicy, field.
 		return named, field.ErrorList{field.InternalError(field.NewPath("spec"), errors.New("it fits the schema and can't be read"))}
 	}
 	return policy, nil
+}
+
+// patternsInWords say what the schema's patterns ask for.
+var patternsInWords = map[string]string{
+	`^[^\p{C}\p{Zl}\p{Zp}]+$`:         "must be printable characters on one line",
+	`^[a-zA-Z0-9._-]+$`:               "must be letters, digits, dots, dashes and underscores",
+	`^[A-Za-z0-9-]+$`:                 "must be letters, digits and dashes",
+	`^([01][0-9]|2[0-3]):[0-5][0-9]$`: "must be a time HH:MM from 00:00 to 23:59, in quotes",
+	`^([A-Za-z]{3,9} )?(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)( \+([1-9]|[12][0-9]|3[01]))?$`: endInWords + `; "Mon 06:00" the Monday after it`,
+	`^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)( \+([1-9]|[12][0-9]|3[01]))?$`:                  endInWords,
+	`^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$`:                                   "must be a date: 2026-12-24",
+	`^([0-9]{4}-)?(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$`:                                "must be a date: 2026-12-24, or 12-24 for every year",
+}
+
+const endInWords = `must be a time HH:MM from 00:00 to 24:00, in quotes; at or before from it is on the next day; "06:00 +2" is two days after the start`
+
+// inWords replaces patterns in errors by what they ask for.
+func inWords(errs field.ErrorList) field.ErrorList {
+	for _, e := range errs {
+		_, pattern, found := strings.Cut(e.Detail, "should match '")
+		if words, known := patternsInWords[strings.TrimSuffix(pattern, "'")]; found && known {
+			e.Detail = words
+		}
+	}
+	return errs
 }
 
 // completeTyped is complete for a policy that was read before. It does not change it.

@@ -285,8 +285,11 @@ func TestFilesAreHeldToTheSchema(t *testing.T) {
 					maps.Copy(v.value.(map[string]any), more)
 				}
 				replace(v.value)
-				if n++; load(object) == nil {
+				n++
+				if err := load(object); err == nil {
 					t.Errorf("%s: %s is in force: %.80v", path, v.what, v.value)
+				} else if strings.Contains(err.Error(), "should match") {
+					t.Errorf("%s: what would be right is said by a pattern alone: %.300v", path, err)
 				}
 				replace(node)
 			}

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -564,11 +565,20 @@ func endlessAnswers(ctx context.Context) (url string, err error) {
 	if err != nil {
 		return "", err
 	}
+	var zipped bytes.Buffer // of 64 MiB, made once: members of a gzip stream can be repeated
+	zip := gzip.NewWriter(&zipped)
+	for range 64 {
+		if _, err := zip.Write(make([]byte, 1<<20)); err != nil {
+			return "", err
+		}
+	}
+	if err := zip.Close(); err != nil {
+		return "", err
+	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
-		zipped := gzip.NewWriter(w)
 		for {
-			if _, err := zipped.Write(make([]byte, 1<<20)); err != nil {
+			if _, err := w.Write(zipped.Bytes()); err != nil {
 				return
 			}
 		}

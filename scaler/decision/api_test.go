@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"runtime"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
@@ -23,6 +25,7 @@ import (
 	pb "github.com/ebbtide-dev/ebbtide/proto/ebbtide/decisions/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
 )
 
@@ -139,6 +142,31 @@ func TestAPI(t *testing.T) {
 	page, err = client.ListDecisions(t.Context(), &pb.ListDecisionsRequest{PageSize: 1, Limit: 1, PageToken: "scan/other"})
 	if err != nil || len(page.Decisions) != 1 || page.Decisions[0].Policy.Name != "scans" || page.NextPageToken != "" {
 		t.Errorf("second page %v, %v", page, err)
+	}
+}
+
+// An explanation counts as the policy's kind of source does: a lag of 10 holds what the 4 consumers work on.
+func TestExplainByKindOfSource(t *testing.T) {
+	store := policy.NewStore(unread{t}, unread{t}, slog.New(slog.DiscardHandler))
+	value := v1alpha1.ValueSource{Value: "amqp://x"}
+	query := v1alpha1.ValueSource{Value: "http://x"}
+	for name, source := range map[string]v1alpha1.Backlog{
+		"rabbitmq":   {RabbitMQ: &v1alpha1.RabbitMQBacklog{URI: value, Queue: "q"}},
+		"kafka":      {Kafka: &v1alpha1.KafkaBacklog{Brokers: []string{"x:9092"}, ConsumerGroup: "g", Topics: []string{"t"}}},
+		"prometheus": {Prometheus: &v1alpha1.PrometheusBacklog{URL: query, Query: "x"}},
+	} {
+		store.Set(t.Context(), &v1alpha1.ScalingPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "scan", Name: name}, Spec: v1alpha1.ScalingPolicySpec{Backlog: source},
+		}, nil)
+	}
+	client := serveAPI(t, &API{Ledger: NewLedger(1), Policies: store, Now: time.Now, Authorize: func(context.Context, string) error { return nil }})
+	for name, want := range map[string]string{
+		"rabbitmq": "10 ready and 4 in flight ask for 14", "kafka": "10 unfinished ask for 10", "prometheus": "10 unfinished ask for 10",
+	} {
+		got, err := client.ExplainDecision(t.Context(), &pb.ExplainDecisionRequest{Policy: &pb.PolicyRef{Namespace: "scan", Name: name}, Ready: 10, Consumers: 4})
+		if err != nil || got.Decision.Reason != want {
+			t.Errorf("%s: %v, %v; want %q", name, got, err, want)
+		}
 	}
 }
 

@@ -58,7 +58,7 @@ func costAndService() *Dashboard {
 		arrange(
 			stat("Within objective", "Share of the range's messages that waited no longer than the objective for a worker.",
 				latest("share", withinObjective("$__range")), unit("percentunit"), decimals(1), upTo(1), background,
-				steps("red", at{0.9, "orange"}, at{0.95, "green"})),
+				steps("text", at{0, "red"}, at{0.9, "orange"}, at{0.95, "green"}), noValue("no message ended")),
 			stat("Wait, p95", "Of the range's messages.",
 				latest("p95", "histogram_quantile(0.95, max by (le) (increase(ebbtide_scans_wait_seconds_bucket"+ofScaledJob+"[$__range])))"),
 				unit("s"), steps("blue")),

@@ -39,7 +39,7 @@ func stat(title, description string, changes ...change) *Panel {
 	return newPanel("stat", title, description, 4, 4, nil, &statOptions{
 		ColorMode: "value", GraphMode: "area", JustifyMode: "auto", TextMode: "auto", WideLayout: true, Orientation: "auto",
 		ReduceOptions: reduceOptions{Calcs: []string{"lastNotNull"}}, PercentChangeColorMode: "standard",
-	}, append([]change{steps("text")}, changes...))
+	}, append([]change{steps("text"), noValue("no data")}, changes...))
 }
 
 // timeline draws a band for each series, colored and labeled by value.

@@ -97,7 +97,7 @@ unit: tools ## Unit and integration tests of the other packages
 	cd examples/eks && go test ./...
 
 test-release: tools ## Make the artifacts of a release for this machine, push them to a registry in memory, and install from there
-	$(TEST) -timeout 20m -count=1 ./hack/release -args -artifacts
+	$(TEST) -timeout 45m -count=1 ./hack/release -args -artifacts
 
 rabbitmq-releases: tools ## Single nodes and three-node clusters of RabbitMQ 3.10, 4.0 and 4.3: node losses, partitions, hangs; minutes
 	go run ./e2e/rabbitmq/releases

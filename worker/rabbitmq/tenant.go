@@ -13,7 +13,8 @@ import (
 // Tenants are held back without a coordinator: the broker counts. A worker that has a message of a tenant first consumes from the tenant's
 // queue, which never has a message, and then asks how many consumers that queue has. Who sees no more than the limit goes on, and
 // stays a consumer until the message is settled. Of all who go on the last one to begin saw the others, so they are never more than the limit;
-// two who begin at once may both step back. A worker that dies is a consumer no more.
+// two who begin at once may both step back. A worker that dies is a consumer no more. Only where the broker loses the queue, with its node, do scans
+// that it counted go on uncounted.
 //
 // A message that is held back waits in a retry queue and comes again behind what waits; it is no attempt, and no message of a worker's.
 
@@ -41,6 +42,12 @@ func tenant(delivery *amqp.Delivery) string {
 	return name
 }
 
+// tenantArguments are those of a tenant's queue. It is a classic one, which is there as soon as it is declared: a quorum queue has no leader for a
+// moment, and the broker ends the connection of who asks it meanwhile.
+func tenantArguments() amqp.Table {
+	return amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic, amqp.QueueTTLArg: tenantQueueExpires.Milliseconds()}
+}
+
 // slot makes the worker one of those that scan for a tenant, and returns the channel that keeps it one; nil when the limit is reached.
 func (q *queue) slot(tenant string) (*amqp.Channel, error) {
 	channel, err := q.connection.Channel()
@@ -48,9 +55,7 @@ func (q *queue) slot(tenant string) (*amqp.Channel, error) {
 		return nil, fmt.Errorf("open a channel: %w", err)
 	}
 	name := TenantQueue(q.config.Queue, tenant)
-	state, err := channel.QueueDeclare(name, true, false, false, false, amqp.Table{
-		amqp.QueueTypeArg: amqp.QueueTypeQuorum, amqp.QueueTTLArg: tenantQueueExpires.Milliseconds(),
-	})
+	state, err := channel.QueueDeclare(name, true, false, false, false, tenantArguments())
 	if err == nil {
 		_, err = channel.Consume(name, q.config.ConsumerTag, true, false, false, false, nil)
 	}

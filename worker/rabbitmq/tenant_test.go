@@ -107,7 +107,7 @@ func (b *bench) heldBack(t *testing.T) {
 	b.declare(t)
 	// Somebody else's scan of the tenant.
 	if _, err := b.channel.QueueDeclare(rabbitmq.TenantQueue("scans", "red"), true, false, false, false, amqp.Table{
-		amqp.QueueTypeArg: amqp.QueueTypeQuorum, amqp.QueueTTLArg: (10 * time.Minute).Milliseconds(),
+		amqp.QueueTypeArg: amqp.QueueTypeClassic, amqp.QueueTTLArg: (10 * time.Minute).Milliseconds(),
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -109,11 +109,11 @@ e2e-demo: tools ## The demo as a test
 e2e-install: tools ## KEDA and the chart on real kubelet nodes: a burst, an upgrade, a rollback, scans that go wrong, an uninstall
 	$(TEST) -timeout 30m -count=1 -run TestInstall ./e2e/scenario
 
-e2e-scans: tools ## The chart of a scan queue on real kubelet nodes: gitleaks, engines in one pod and in several, a source store
+e2e-scans: tools ## The chart of a scan queue on real kubelet nodes: gitleaks, engines in one pod and in several, a source store, hostile scans
 	$(TEST) -timeout 20m -count=1 -run TestScans ./e2e/scenario
 
-e2e-hostile: tools ## Not part of make test yet: scans that attack their worker, the store, the other tenant and the other engine, on real kubelet nodes
-	$(TEST) -timeout 20m -count=1 -run TestScans ./e2e/scenario -args -hostile
+e2e-hostile: tools ## Of e2e-scans, the hostile ones alone: they attack their worker, the store, the other tenant and the other engine
+	$(TEST) -timeout 20m -count=1 -run TestScans/Hostile ./e2e/scenario
 
 e2e-calendar: tools ## A shift: push, a period's start and end, an edit while scans run, a broker's restart
 	$(TEST) -timeout 20m -count=1 -run TestCalendar ./e2e/scenario

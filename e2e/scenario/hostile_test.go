@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/gitserver"
 	"github.com/ebbtide-dev/ebbtide/e2e/scans"
@@ -23,6 +25,7 @@ const hostileScanner = "ebbtide-hostile"
 // dead letters with a reason that has.
 type attack struct {
 	body, repository, revision string
+	header                     string // whatever a producer puts there
 	result, reason             string
 }
 
@@ -54,7 +57,9 @@ func (s *scanQueue) hostile() {
 		"a revision that looks like an option":      {body: "read", repository: repository, revision: "--upload-pack=x", reason: "must be a branch"},
 		"attributes that hide a file from scanners": {body: "read", repository: repository, result: "token = 0123456789"},
 		"a scanner that fails":                      {body: "no such attack", repository: repository, reason: "no attack"},
+		"a header of 90 KB":                         {body: "read", repository: repository, header: strings.Repeat("x", 90_000), reason: "its headers have 90"},
 	})
+	s.egress("evil")
 	for range 3 { // so that some are in a pod that has had another
 		s.attack("evil", map[string]attack{"it leaves a process and a file": {body: "leave", repository: repository, result: nothing}})
 		s.attack("evil", map[string]attack{"nothing is left": {body: "look", repository: repository, result: nothing}})
@@ -79,6 +84,16 @@ func (s *scanQueue) hostile() {
 	s.helm("uninstall", "victim")
 	s.helm("uninstall", "evil")
 
+	// The default: the command runs beside its worker, which has the credentials.
+	s.helm("install", "beside", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "e2e/scenario/manifests/hostile.yaml",
+		"--set", "sourceStore.enabled=false,commandIn=worker")
+	s.attack("beside", map[string]attack{
+		"it looks for its worker's credentials": {body: "credentials", result: nothing},
+		"it leaves a process and a file":        {body: "leave", result: nothing},
+	})
+	s.attack("beside", map[string]attack{"nothing is left": {body: "look", result: nothing}})
+	s.helm("uninstall", "beside")
+
 	s.helm("install", "engines", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "e2e/scenario/manifests/hostile-engines.yaml")
 	s.attack("engines", map[string]attack{
 		"an engine listens in another's place": {body: "impersonate", result: `{\"got\":null}`},
@@ -100,7 +115,7 @@ func (s *scanQueue) attack(name string, attacks map[string]attack) {
 	s.Helper()
 	for id, a := range attacks {
 		headers := amqp.Table{}
-		for header, value := range map[string]string{"repository": a.repository, "revision": a.revision} {
+		for header, value := range map[string]string{"repository": a.repository, "revision": a.revision, "header": a.header} {
 			if value != "" {
 				headers[header] = value
 			}
@@ -134,6 +149,32 @@ func (s *scanQueue) attack(name string, attacks map[string]attack) {
 		}
 		if strings.Contains(ends[id], "amqp://") {
 			s.Errorf("%s: %s: credentials are in %q", name, id, ends[id])
+		}
+	}
+}
+
+// egress looks for what the pods of a release may not connect to: where credentials are handed out, and the API server, where this cluster's is.
+// It takes a network that enforces policies to do more than look.
+func (s *scanQueue) egress(name string) {
+	s.Helper()
+	policy, err := s.client.NetworkingV1().NetworkPolicies(scans.Namespace).Get(s.ctx, name, metav1.GetOptions{})
+	s.must(err)
+	service, err := s.client.CoreV1().Services("default").Get(s.ctx, "kubernetes", metav1.GetOptions{})
+	s.must(err)
+	slices, err := s.client.DiscoveryV1().EndpointSlices("default").List(s.ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=kubernetes"})
+	s.must(err)
+	closed := []string{"169.254.169.254/32", "169.254.170.2/32", "169.254.170.23/32", "168.63.129.16/32", service.Spec.ClusterIP + "/32"}
+	for _, slice := range slices.Items {
+		for _, endpoint := range slice.Endpoints {
+			for _, address := range endpoint.Addresses {
+				closed = append(closed, address+"/32")
+			}
+		}
+	}
+	text := fmt.Sprint(policy.Spec.Egress)
+	for _, address := range closed {
+		if !strings.Contains(text, address) {
+			s.Errorf("pods of %s may connect to %s", name, address)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,11 +175,13 @@ func ranJobs(jobs []scaling, zone *time.Location, from, to time.Time) steps {
 	return all.sorted()
 }
 
+// kubernetesVariable is one as Kubernetes replaces it in a container's arguments.
+var kubernetesVariable = regexp.MustCompile(`\$\((\w+)\)`)
+
 // commands are those of a container's words, the script of a shell among them, with its variables.
 func commands(words []string, values map[string]string) [][]string {
 	expand := func(text string) string {
-		text = strings.NewReplacer("$(", "${", ")", "}").Replace(text)
-		return os.Expand(text, func(name string) string {
+		return os.Expand(kubernetesVariable.ReplaceAllString(text, "$${$1}"), func(name string) string {
 			if value, ok := values[name]; ok {
 				return value
 			}

@@ -173,7 +173,7 @@ func TestImport(t *testing.T) {
 			"06:00-09:00 3; 09:00-20:00 8", all, nil,
 		},
 		"a CronJob that clocks skip": { // it is not run on that day
-			cronJob("up", "30 2 * * *", "Europe/Prague", "args: [scale, deploy/web, --replicas=3]") + cronJob("down", "0 9 * * *", "Europe/Prague", "args: [scale, deploy/web, --replicas=0]"),
+			cronJob("up", "30 2 * * *", "Europe/Prague", "args: [scale, deploy/web, --replicas=$(UP)], env: [{name: UP, value: '3'}]") + cronJob("down", "0 9 * * *", "Europe/Prague", "args: [scale, deploy/web, --replicas=0]"),
 			"02:30-09:00 3", all - 6*60, []string{"clock change: the CronJob has 0 from Sun 2027-03-28 03:00 until Sun 2027-03-28 09:00, the calendar 3"},
 		},
 		"a schedule that nobody follows": {

@@ -114,10 +114,9 @@ func (b Boundary) await(ctx context.Context, cmd *exec.Cmd, exited <-chan struct
 func (b Boundary) start(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: b.User}
 	started, end := make(chan error, 1), make(chan struct{})
-	go func() {
+	go onThreadOfItsOwn(func() {
 		// The parent-death signal comes when this thread ends, so it stays until the command has ended. A command inherits the
-		// confinement of the thread that starts it, which is never unlocked, so that it is not used for anything else.
-		runtime.LockOSThread()
+		// confinement of the thread that starts it.
 		err := b.Confinement.apply()
 		if err == nil {
 			err = cmd.Start()
@@ -133,8 +132,26 @@ func (b Boundary) start(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
 			}
 		}
 		close(end)
-	}()
+	})
 	return end, <-started
+}
+
+// onThreadOfItsOwn runs f on a thread that is never used for anything else, and is not the process's first: that one stands for the process
+// when a command sends it a signal, which the kernel allows within one confinement.
+func onThreadOfItsOwn(f func()) {
+	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	defer runtime.UnlockOSThread()
+	other := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // another one, as this goroutine holds the first
+		close(other)
+		f()
+	}()
+	<-other
 }
 
 // pipes lead to and from a command. They are not those of os/exec, which waits for them before it says that the command has ended.

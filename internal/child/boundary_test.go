@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -155,6 +156,37 @@ func TestOutputFails(t *testing.T) {
 	end, err := child.Boundary{Grace: time.Second}.Run(t.Context(), cmd)
 	if err != nil || end.Stopped == nil || end.Stopped.Error() != "full" {
 		t.Errorf("%v, %+v", err, end)
+	}
+}
+
+// TestMain runs a command from the process's first thread, if TestConfinedFromTheFirstThread asks for it: no test is called there.
+func TestMain(m *testing.M) {
+	script := os.Getenv(onFirstThread)
+	if script == "" {
+		os.Exit(m.Run())
+	}
+	runtime.GOMAXPROCS(1) // what is started runs here as soon as this waits
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Stdout = os.Stdout
+	if _, err := (child.Boundary{Confinement: &child.Confinement{}}).Run(context.Background(), cmd); err != nil {
+		panic(err)
+	}
+	os.Exit(0)
+}
+
+const onFirstThread = "EBBTIDE_TEST_ON_FIRST_THREAD"
+
+// The kernel takes the first thread for the process: were it confined too, a command could kill its worker.
+func TestConfinedFromTheFirstThread(t *testing.T) {
+	if err := child.CanConfine(); err != nil {
+		t.Skip(err)
+	}
+	for range 20 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), onFirstThread+"=kill -0 $PPID 2>/dev/null && echo reached; echo ran")
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "ran\n" {
+			t.Fatalf("%v, %q, want only that it ran", err, out)
+		}
 	}
 }
 

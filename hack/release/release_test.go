@@ -150,7 +150,7 @@ func checkFiles(t *testing.T, r release) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer inZip.Close()
+	defer func() { _ = inZip.Close() }() // it was only read
 	if _, err := inZip.Open("ebbtide.exe"); err != nil {
 		t.Error(err)
 	}

@@ -75,7 +75,7 @@ func (r *release) main(ctx context.Context, serve bool) error {
 		}
 		server := &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0))), ReadHeaderTimeout: 10 * time.Second}
 		go func() { _ = server.Serve(listener) }() // until Close
-		defer func() { _ = server.Close() }() // it served from memory
+		defer func() { _ = server.Close() }()      // it served from memory
 		r.push, r.plainHTTP = listener.Addr().String()+"/ebbtide-dev", true
 	}
 	if err := r.run(ctx); err != nil {

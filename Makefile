@@ -102,6 +102,7 @@ test-release: tools ## Make the artifacts of a release for this machine, push th
 rabbitmq-releases: tools ## Single nodes and three-node clusters of RabbitMQ 3.10, 4.0 and 4.3: node losses, partitions, hangs; minutes
 	go run ./e2e/rabbitmq/releases
 	$(TEST) -timeout 40m -count=1 -run TestReleases ./scaler/backlog/rabbitmq -args -releases
+	$(TEST) -timeout 40m -count=1 -run TestReleases ./worker/rabbitmq -args -releases
 
 e2e-demo: tools ## The demo as a test
 	$(TEST) -timeout 20m -count=1 -run TestDemo ./e2e/scenario

@@ -145,7 +145,7 @@ func TestEnding(t *testing.T) {
 
 // The kernel ends a command for want of memory, in a cgroup with a limit, and the message says so.
 func TestMemoryKill(t *testing.T) {
-	const variable, limit = "EBBTIDE_TEST_MEMORY", 64 << 20
+	const variable = "EBBTIDE_TEST_MEMORY"
 	if group := os.Getenv(variable); group != "" {
 		if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte("0"), 0o600); err != nil {
 			t.Fatal(err)
@@ -158,7 +158,7 @@ func TestMemoryKill(t *testing.T) {
 		}
 		return
 	}
-	group, err := memoryGroup(limit)
+	group, err := memoryGroup()
 	if err != nil {
 		t.Skip("no memory cgroup can be made here: ", err)
 	}
@@ -170,8 +170,9 @@ func TestMemoryKill(t *testing.T) {
 	}
 }
 
-// memoryGroup makes a cgroup, of either version, with a limit of bytes.
-func memoryGroup(limit int) (string, error) {
+// memoryGroup makes a cgroup, of either version, with a limit of 64 MiB.
+func memoryGroup() (string, error) {
+	const limit = 64 << 20
 	parent, file := "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		parent, file = "/sys/fs/cgroup", "memory.max"

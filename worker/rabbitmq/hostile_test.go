@@ -3,6 +3,8 @@ package rabbitmq_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/ebbtide-dev/ebbtide/worker"
+	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 )
 
 // hostile are messages that a producer may send, each of which once kept itself from being settled.
@@ -140,6 +143,46 @@ func (b *bench) retryDelays(t *testing.T) {
 	}
 	if dead.MessageId != "id-one" || dead.RoutingKey != "scans" || dead.Headers["x-death"] != nil || dead.Headers["ebbtide-attempt"] != nil {
 		t.Errorf("dead letter %q, routing key %q, headers %v", dead.MessageId, dead.RoutingKey, dead.Headers)
+	}
+}
+
+// A retry queue that takes nothing for a moment, as one that is full or has no leader yet, costs the worker nothing.
+func TestIntegrationRefusedForAMoment(t *testing.T) {
+	b := newBench(t)
+	b.declare(t)
+	retry := rabbitmq.RetryQueue("scans", time.Hour)
+	if _, err := b.channel.QueueDeclare(retry, true, false, false, false, amqp.Table{
+		amqp.QueueMaxLenArg: 1, amqp.QueueOverflowArg: amqp.QueueOverflowRejectPublish,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	confirmation, err := b.channel.PublishWithDeferredConfirm("", retry, true, false, amqp.Publishing{Body: []byte("full")})
+	if err != nil || !confirmation.Wait() {
+		t.Fatal(err)
+	}
+	b.publish(t, "one")
+	ended := filepath.Join(t.TempDir(), "ended")
+	j := b.job("sh", "-c", "touch "+ended+"; exit 75")
+	j.RetryDelays = []time.Duration{time.Hour}
+	made := make(chan error, 1)
+	go func() {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			if _, err := os.Stat(ended); err == nil {
+				break
+			}
+		}
+		time.Sleep(200 * time.Millisecond) // the worker has asked by then, or needs not ask again
+		_, err := b.channel.QueuePurge(retry, false)
+		made <- err
+	}()
+	if got, err := j.run(t.Context()); err != nil || got != (worker.Summary{Messages: 1, Retried: 1, Ended: "messages"}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := <-made; err != nil {
+		t.Fatal(err)
+	}
+	if waiting := b.take(t, retry); string(waiting.Body) != "one" {
+		t.Errorf("%q waits", waiting.Body)
 	}
 }
 

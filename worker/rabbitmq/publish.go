@@ -33,8 +33,32 @@ func newPublishing(connection *amqp.Connection) (*publishing, error) {
 	return p, channel.Confirm(false)
 }
 
+// errRefused is wrapped by the error of a message that the broker does not take.
+var errRefused = errors.New("the broker refused a message")
+
+// refusedTries is how often a message that is refused is sent, and refusedPause the first pause, which doubles. A queue that was declared just
+// now and has no leader yet refuses, as does one that is full: neither need last.
+const (
+	refusedTries = 6
+	refusedPause = 100 * time.Millisecond
+)
+
 // publish returns once a queue has the message.
 func (p *publishing) publish(ctx context.Context, exchange, key string, message amqp.Publishing) error {
+	for try := 1; ; try++ {
+		err := p.publishOnce(ctx, exchange, key, message)
+		if !errors.Is(err, errRefused) || try == refusedTries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(refusedPause << (try - 1)):
+		}
+	}
+}
+
+func (p *publishing) publishOnce(ctx context.Context, exchange, key string, message amqp.Publishing) error {
 	confirmation, err := p.channel.PublishWithDeferredConfirmWithContext(ctx, exchange, key, true, false, message)
 	if err != nil {
 		return err
@@ -61,7 +85,7 @@ func (p *publishing) publish(ctx context.Context, exchange, key string, message 
 		}
 		return fmt.Errorf("publish to exchange %q: %w", exchange, amqp.ErrClosed)
 	default:
-		return fmt.Errorf("the broker refused a message for exchange %q: is a queue at its limit?", exchange)
+		return fmt.Errorf("%w for exchange %q: is a queue at its limit?", errRefused, exchange)
 	}
 }
 

@@ -153,8 +153,8 @@ soak-scaler: ## 10,000 policies, edits, rotated Secrets, a broker that is killed
 bench-churn: tools ## Jobs, waits and pod-seconds of 2,000 messages, beside KEDA's own rabbitmq trigger; writes bench/out/churn.json
 	@go run ./bench/cluster churn
 
-bench-packing: ## Node-hours of packers on replayed loads; writes bench/out/packing.json (TRACE=file.csv adds a load)
-	go run ./bench/packing $(if $(TRACE),-trace $(TRACE))
+bench-packing: ## Node-hours of packers on replayed loads; writes bench/out/packing.json (DATA=FOLDER adds all recorded loads in it)
+	go run ./bench/packing $(if $(DATA),-data $(DATA))
 
 bench-scheduler: tools ## Pods per second in scheduler_perf beside the stock scheduler; writes bench/out/scheduler.json
 	@mkdir -p bench/out

@@ -57,7 +57,7 @@ func packing() *Dashboard {
 			stat("Over least possible", "Over the range: node-hours that were spent, divided by those that any packing of "+
 				"the same pods needs on nodes of the largest size. 1 can't be beaten, and nodes of other sizes or for other purposes raise it.",
 				latest("ratio", overBound("$__range")), unit("suffix:×"), decimals(2), steps("green", at{1.5, "yellow"}, at{2.5, "orange"})),
-			stat("Predictions", "Correlation between expected and real run times of the last pods: below 0.5 best fit alone counts.",
+			stat("Predictions", "Correlation between expected and real run times of the last pods: below 0.5 nodes are taken mostly by their age.",
 				query("correlation", trusted), decimals(2), steps("text", at{-1, "orange"}, at{0.5, "green"}), noValue("no pod ended")),
 			stat("Pending pods", "Pods that wait for a node, of all profiles.",
 				query("pending", "sum(scheduler_pending_pods)"), steps("green", at{1, "yellow"}, at{100, "orange"})),

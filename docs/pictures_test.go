@@ -237,7 +237,7 @@ func TestPictureOfNodes(t *testing.T) {
 			fullest = n
 		}
 	}
-	order := packing.Order(candidates, pod*60*1e9, nil, len(candidates))
+	order := packing.Order(candidates, &packing.Pod{Remaining: pod * time.Minute, Stated: 1}, nil, len(candidates))
 	const left, right, top, row, minutes = 150.0, 620.0, 62.0, 56.0, 24.0
 	c := newCanvas(top+row*float64(len(nodes))+40, "Nodes in the order in which they are taken for a pod that runs for six minutes")
 	c.text(14, 22, "h", "A pod that runs for 6 minutes: where does it go?")

@@ -21,11 +21,11 @@ type drainPack struct {
 
 func newDrainPack(args schedulerv1.DrainPackArgs, all bool) *drainPack {
 	args.SetDefaults()
-	lifetimes := lifetime.New(lifetime.Options{HalfLife: args.HalfLife.Duration, MinCorrelation: args.MinCorrelation})
+	lifetimes := lifetime.New(lifetime.Options{
+		HalfLife: args.HalfLife.Duration, MinCorrelation: args.MinCorrelation, Unknown: args.UnknownRunTime.Duration,
+	})
 	return &drainPack{
-		fleet: fleet.New(lifetimes, fleet.Options{
-			Quantile: args.Quantile, Unknown: args.UnknownRunTime.Duration, Horizon: args.Horizon.Duration,
-		}),
+		fleet: fleet.New(lifetimes, fleet.Options{Quantile: args.Quantile, Horizon: args.Horizon.Duration}),
 		nodes: map[string]*Node{}, args: args, all: all,
 	}
 }
@@ -88,8 +88,9 @@ func (d *drainPack) best(pod fleet.Pod, now time.Time, fitting []*Node) *Node {
 		}
 		described[i] = of
 	}
-	d.fleet.Describe(described, "", now)
-	return d.nodes[packing.Order(described, d.fleet.Remaining(pod), weights, 1)[0].Name]
+	expected := d.fleet.Expect(pod, now)
+	d.fleet.Describe(described, &expected, "", now)
+	return d.nodes[packing.Order(described, &expected, weights, 1)[0].Name]
 }
 
 func (d *drainPack) Bound(id int, job *Job, now time.Duration, n *Node) {
@@ -99,7 +100,7 @@ func (d *drainPack) Bound(id int, job *Job, now time.Duration, n *Node) {
 func (d *drainPack) Ended(id int, job *Job, ran, now time.Duration, _ *Node) {
 	pod := podOf(id, job)
 	d.fleet.RemovePod(pod.ID)
-	d.fleet.Finished(pod, ran, Epoch.Add(now), true)
+	d.fleet.Finished(fleet.Ended{Pod: pod, Ran: ran, At: Epoch.Add(now), Well: true})
 }
 
 func (d *drainPack) Added(n *Node) {

@@ -43,6 +43,30 @@ func HeavyTailed(random *rand.Rand) []Job {
 	return jobs
 }
 
+// TwoQueues makes a load of a day and a half of jobs of two classes, with medians of 30 s and 15 min and lognormal of a sigma inside each. The
+// greater sigma is, the less a class says: between the classes run times look predictable where inside them they are not.
+func TwoQueues(sigma float64) func(*rand.Rand) []Job {
+	return func(random *rand.Rand) []Job {
+		const length, wave = 36 * time.Hour, 15 * time.Minute
+		var jobs []Job
+		for begin := time.Duration(0); begin < length; begin += wave {
+			rate := 0.08 * math.Exp(0.7*random.NormFloat64()) // per second
+			for at := begin; ; {
+				if at += seconds(random.ExpFloat64() / rate); at >= begin+wave {
+					break
+				}
+				class := random.IntN(2)
+				run := []float64{30, 900}[class] * math.Exp(sigma*random.NormFloat64())
+				jobs = append(jobs, Job{
+					Start: at, Run: seconds(min(run, 8*3600)), Class: fmt.Sprintf("queue-%d", class),
+					Requests: requests(500*(1+random.Int64N(4)), 1024*(1+random.Int64N(4))),
+				})
+			}
+		}
+		return jobs
+	}
+}
+
 // Bursty is half a day of bursts of up to 400 short tasks with quiet between them.
 func Bursty(random *rand.Rand) []Job {
 	var jobs []Job

@@ -3,6 +3,7 @@ package simulator
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"time"
 
@@ -181,7 +182,13 @@ type tiers struct {
 	tierOf map[*Node]int
 }
 
-func tier(job *Job) int { return packing.ExtensionBucket(job.Stated) }
+// tier is 1 up to 15 s, 2 up to 30 s, and so on by powers of two; 0 for a job that states nothing.
+func tier(job *Job) int {
+	if job.Stated <= 0 {
+		return 0
+	}
+	return 1 + bits.Len64(uint64((job.Stated-1)/(15*time.Second)))
+}
 
 func (t *tiers) Place(_ int, job *Job, _ time.Duration, nodes []*Node) *Node {
 	const furthest = 1000

@@ -83,27 +83,12 @@ func TestReplayRefuses(t *testing.T) {
 	}
 }
 
-// What the figures of the documentation promise, on a seed of their load: no packer beats the bound, a seed gives one result,
-// and DrainPack needs fewer node-hours than MostAllocated with good predictions and about as many without.
+// What the figures of the documentation promise, on seeds of generated loads: no packer beats the bound, a seed gives one result, DrainPack needs
+// fewer node-hours than the lower of first fit and MostAllocated with good predictions, and no more than 2% more whatever is stated.
 func TestFigures(t *testing.T) {
-	capacity := packing.Amounts{16000, 64 << 30, 0, 110}
-	run := func(policy, predictions string) Result {
-		t.Helper()
-		jobs, err := State(HeavyTailed(rand.New(rand.NewPCG(3, 1))), predictions, rand.New(rand.NewPCG(3, 2)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		packer, err := NewPacker(policy, PackerOptions{Seed: 3})
-		if err != nil {
-			t.Fatal(err)
-		}
-		result, err := Replay(jobs, packer, Options{Capacity: capacity, Delay: 45 * time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return result
-	}
-	most := run("most-allocated", "exact")
+	load := HeavyTailed(rand.New(rand.NewPCG(3, 1)))
+	run := func(policy, predictions string) Result { return replayed(t, load, policy, predictions, 45*time.Second) }
+	lower := min(run("first-fit", "absent").NodeHours, run("most-allocated", "absent").NodeHours)
 	for _, policy := range Packers() {
 		if got := run(policy, "noisy"); got.RatioToBound < 1 {
 			t.Errorf("%s is better than the bound: %+v", policy, got)
@@ -112,11 +97,49 @@ func TestFigures(t *testing.T) {
 	if first, second := run("drainpack", "noisy"), run("drainpack", "noisy"); first != second {
 		t.Errorf("one seed gave %+v and %+v", first, second)
 	}
-	for predictions, limit := range map[string]float64{"exact": 0.88, "noisy": 0.97, "absent": 1.03, "reversed": 1.03} {
-		if got := run("drainpack", predictions).NodeHours / most.NodeHours; got > limit {
-			t.Errorf("%s predictions: %.3f of MostAllocated's node-hours, want at most %.2f", predictions, got, limit)
+	for predictions, limit := range map[string]float64{"exact": 0.86, "noisy": 0.95, "absent": 1.02, "reversed": 1.02, "liars": 0.98} {
+		got := run("drainpack", predictions).NodeHours / lower
+		if t.Logf("%s: %.3f", predictions, got); got > limit {
+			t.Errorf("%s predictions: %.3f of the node-hours of the lower of first fit and MostAllocated, want at most %.2f", predictions, got, limit)
 		}
 	}
+}
+
+// Two classes that differ much, and inside which run times differ more and more: what tells the classes apart must not be taken for knowledge of
+// their pods.
+func TestTwoQueues(t *testing.T) {
+	for _, sigma := range []float64{0.3, 0.8, 1.2, 1.6} {
+		for _, delay := range []time.Duration{45 * time.Second, 10 * time.Minute} {
+			const seeds = 3
+			mean := 0.0
+			for seed := range uint64(seeds) {
+				load := TwoQueues(sigma)(rand.New(rand.NewPCG(2000+seed, 7)))
+				most := replayed(t, load, "most-allocated", "absent", delay).NodeHours
+				mean += replayed(t, load, "drainpack", "absent", delay).NodeHours / most / seeds
+			}
+			if t.Logf("sigma %.1f, delay %s: %.3f", sigma, delay, mean); mean > 1.01 {
+				t.Errorf("sigma %.1f, delay %s: %.3f of MostAllocated's node-hours, want at most 1.01", sigma, delay, mean)
+			}
+		}
+	}
+}
+
+// replayed is a load on nodes of 16 cores and 64 GiB.
+func replayed(t *testing.T, load []Job, policy, predictions string, delay time.Duration) Result {
+	t.Helper()
+	jobs, err := State(load, predictions, rand.New(rand.NewPCG(3, 2)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	packer, err := NewPacker(policy, PackerOptions{Seed: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := Replay(jobs, packer, Options{Capacity: packing.Amounts{16000, 64 << 30, 0, 110}, Delay: delay})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
 }
 
 func TestReadCSV(t *testing.T) {

@@ -161,10 +161,7 @@ func (r *run) remaining(w *worker) time.Duration {
 	if w.expectedAt > 0 && r.now < w.expectedAt+max(5*time.Second, age/8) && w.expectedOf == w.message {
 		return max(0, w.expected-(r.now-w.expectedAt))
 	}
-	expected, known := r.rules.times.Remaining(class, 0, age, 0.5)
-	if !known {
-		expected = max(age, time.Minute)
-	}
+	expected := r.rules.times.Expect(class, 0, Epoch.Add(r.now)).Remaining(age, 0.5)
 	w.expected, w.expectedAt, w.expectedOf = expected, r.now, w.message
 	return expected
 }

@@ -478,7 +478,7 @@ func (r *run) handle(h happening) {
 		r.stopWorking(w)
 		r.settled++
 		if r.Rules != nil {
-			r.rules.times.Finished(r.messages[w.message].Class, 0, r.now-w.begun, Epoch.Add(r.now), true)
+			r.rules.times.Finished(strconv.Itoa(w.message), r.messages[w.message].Class, 0, r.now-w.begun, Epoch.Add(r.now), true)
 		}
 		told := w.node.draining >= 0 && r.now-w.node.draining >= r.answer()
 		if w.handled++; told || w.handled == r.Worker.MaxMessages || r.Worker.MaxLifetime > 0 && r.now-w.bound >= r.Worker.MaxLifetime {

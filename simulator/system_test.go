@@ -406,27 +406,31 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// Statements reach the packer: with exact ones DrainPack needs fewer node-hours than with noisy ones or without any, on a load of one class
-// that tells nothing else.
+// Statements reach the packer: with exact ones DrainPack needs fewer node-hours than with none, on loads of one class that tells nothing else.
+// Messages are minutes apart: a pod takes the message that it was started for, whose run time it states, only where few others boot beside it.
 func TestStatements(t *testing.T) {
-	play := func(statements string) float64 {
-		random := rand.New(rand.NewPCG(8, 8))
-		var messages []Job
-		for at := time.Duration(0); at < 12*time.Hour; at += seconds(random.ExpFloat64() * 15) {
-			messages = append(messages, Job{Start: at, Run: seconds(60 * math.Exp(1.8*random.NormFloat64())), Class: "scan", Requests: requests(2000, 2048)})
+	play := func(statements string) (nodeHours float64) {
+		for seed := range uint64(3) {
+			random := rand.New(rand.NewPCG(8, seed))
+			var messages []Job
+			for at := time.Duration(0); at < 60*time.Hour; at += seconds(random.ExpFloat64() * 150) {
+				messages = append(messages, Job{Start: at, Run: seconds(600 * math.Exp(1.8*random.NormFloat64())), Class: "scan", Requests: requests(2000, 2048)})
+			}
+			s := Defaults()
+			s.Scaler, s.Statements, s.PollEvery = ours(t), statements, 5*time.Second
+			out, err := s.Run(messages)
+			if err != nil {
+				t.Fatal(err)
+			}
+			nodeHours += out.NodeHours
 		}
-		s := Defaults()
-		s.Scaler, s.Statements, s.PollEvery = ours(t), statements, 5*time.Second
-		out, err := s.Run(messages)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out.NodeHours
+		return nodeHours
 	}
-	exact, noisy, absent := play("exact"), play("noisy"), play("absent")
-	if !(exact < 0.99*absent && exact < 0.99*noisy) {
-		t.Errorf("node-hours: %.2f with exact statements, %.2f with noisy ones, %.2f with none", exact, noisy, absent)
+	exact, absent := play("exact"), play("absent")
+	if !(exact < 0.98*absent) {
+		t.Errorf("node-hours: %.2f with exact statements, %.2f with none", exact, absent)
 	}
+	t.Logf("%.3f of the node-hours without", exact/absent)
 }
 
 func BenchmarkSystem(b *testing.B) {

@@ -19,7 +19,7 @@ import (
 )
 
 // needsPredictions reports whether a panel has data only once run times are expected rightly. The demo's scans all state the same one,
-// which tells nothing, so nodes are ordered by best fit; TestScheduler's pods tell more.
+// which tells nothing, so the oldest nodes are taken; TestScheduler's pods tell more.
 func needsPredictions(panel string) bool { return panel == "Extension added" }
 
 // checkPanels checks that every query of some panels has data of what happened since begin: in the cluster's Prometheus, which may

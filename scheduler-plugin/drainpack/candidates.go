@@ -7,6 +7,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/feature"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/nodedeclaredfeatures"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/podtopologyspread"
 
@@ -27,7 +29,8 @@ const tries = 100
 // simple is true for a pod of which resources, labels, taints, nominated pods and required spread alone decide where it fits, so that a
 // node can be proven to fit before the stock plugins look at it. All other pods see all nodes.
 func (d *DrainPack) simple(pod *v1.Pod) bool {
-	if pod.Status.NominatedNodeName != "" || len(pod.Spec.ResourceClaims) > 0 || len(d.handle.Extenders()) > 0 {
+	interested := func(e fwk.Extender) bool { return e.IsInterested(pod) }
+	if pod.Status.NominatedNodeName != "" || len(pod.Spec.ResourceClaims) > 0 || slices.ContainsFunc(d.handle.Extenders(), interested) || !d.provable() {
 		return false
 	}
 	preferred := func(c v1.TopologySpreadConstraint) bool { return c.WhenUnsatisfiable != v1.DoNotSchedule }
@@ -73,39 +76,89 @@ func (d *DrainPack) refusedByAntiAffinity(pod *v1.Pod) bool {
 // tiesToNodes is true for a volume that can tie a pod to some nodes.
 func tiesToNodes(v v1.Volume) bool {
 	s := v.VolumeSource
-	return s.ConfigMap == nil && s.Secret == nil && s.EmptyDir == nil && s.DownwardAPI == nil && s.Projected == nil && s.HostPath == nil
+	return s.ConfigMap == nil && s.Secret == nil && s.EmptyDir == nil && s.DownwardAPI == nil && s.Projected == nil && s.HostPath == nil &&
+		s.Image == nil
 }
 
 // candidates are the nodes that a simple pod is offered, the best first, each proven to fit on the scheduler's snapshot. None when
 // there is no such node among the first ones of the index.
 func (d *DrainPack) candidates(ctx context.Context, state fwk.CycleState, pod *v1.Pod, described fleet.Pod) []fwk.NodeInfo {
 	affinity := nodeaffinity.GetRequiredNodeAffinity(pod)
-	snapshot := d.handle.SnapshotSharedLister().NodeInfos()
 	logger := klog.FromContext(ctx)
+	get := d.handle.SnapshotSharedLister().NodeInfos().Get
+	// While a group of pods is placed, only the nodes of one of its placements may be chosen.
+	if placed, ok := d.handle.SnapshotSharedLister().(interface {
+		GetNodeInPlacement(name string) (fwk.NodeInfo, error)
+	}); ok {
+		get = placed.GetNodeInPlacement
+	}
+	proofs := d.proofsOf(state, pod)
 	found := d.fleet.Candidates(described, packing.Query{
-		Now: d.now(), Most: d.args.Candidates, Tries: tries,
+		Now: d.now(), Most: d.args.Candidates, Tries: tries, Weights: d.indexWeights(),
 		Accept: func(name string) bool {
-			info, err := snapshot.Get(name)
-			return err == nil && info.Node() != nil && len(d.handle.NominatedPodsForNode(name)) == 0 && fits(logger, pod, info, affinity) &&
-				(len(pod.Spec.TopologySpreadConstraints) == 0 || d.spread.Filter(ctx, state, pod, info).IsSuccess())
+			info, err := get(name)
+			if err != nil || info.Node() == nil || len(d.handle.NominatedPodsForNode(name)) > 0 || !fits(logger, pod, info, affinity) {
+				return false
+			}
+			refuses := func(filter fwk.FilterPlugin) bool { return !filter.Filter(ctx, state, pod, info).IsSuccess() }
+			return !slices.ContainsFunc(proofs, refuses)
 		},
 	})
 	infos := make([]fwk.NodeInfo, len(found))
 	for i, name := range found {
-		infos[i], _ = snapshot.Get(name) // it was there just now, and a snapshot does not change in a cycle
+		infos[i], _ = get(name) // it was there just now, and a snapshot does not change in a cycle
 	}
 	return infos
 }
 
-// newSpread makes a filter of the stock PodTopologySpread. It reads what the profile's own one, whose PreFilter runs before this
-// plugin's, counted for the pod; without that it refuses every node.
-func newSpread(ctx context.Context, handle fwk.Handle) (fwk.FilterPlugin, error) {
-	args := &config.PodTopologySpreadArgs{DefaultingType: config.ListDefaulting}
-	plugin, err := podtopologyspread.New(ctx, args, handle, feature.Features{}) // which matter to PreFilter only
+// proof is a stock filter that refuses nodes by what its PreFilter, of the profile's own plugin, counted for the pod: nothing when it has
+// nothing to refuse.
+type proof struct {
+	name    string
+	counted fwk.StateKey
+	filter  fwk.FilterPlugin
+}
+
+func newProofs(ctx context.Context, handle fwk.Handle) ([]proof, error) {
+	features := feature.NewSchedulerFeaturesFromGates(utilfeature.DefaultFeatureGate)
+	spread, err := podtopologyspread.New(ctx, &config.PodTopologySpreadArgs{DefaultingType: config.ListDefaulting}, handle, features)
 	if err != nil {
 		return nil, err
 	}
-	return plugin.(fwk.FilterPlugin), nil
+	declared, err := nodedeclaredfeatures.New(ctx, nil, handle, features)
+	if err != nil {
+		return nil, err
+	}
+	var proofs []proof
+	for _, plugin := range []fwk.Plugin{spread, declared} {
+		proofs = append(proofs, proof{plugin.Name(), fwk.StateKey("PreFilter" + plugin.Name()), plugin.(fwk.FilterPlugin)})
+	}
+	return proofs, nil
+}
+
+// countedBefore is true when the profile asks the proofs' plugins before this one.
+func countedBefore(handle fwk.Handle, proofs []proof) bool {
+	profile, ok := handle.(interface{ ListPlugins() *config.Plugins })
+	if !ok {
+		return true
+	}
+	enabled := profile.ListPlugins().PreFilter.Enabled
+	place := func(name string) int {
+		return slices.IndexFunc(enabled, func(p config.Plugin) bool { return p.Name == name })
+	}
+	return !slices.ContainsFunc(proofs, func(p proof) bool { return place(p.name) > place(Name) })
+}
+
+// proofsOf are the filters that have something to refuse for a pod.
+func (d *DrainPack) proofsOf(state fwk.CycleState, pod *v1.Pod) (filters []fwk.FilterPlugin) {
+	for _, p := range d.proofs {
+		_, err := state.Read(p.counted)
+		// A pod that says itself how it is to be spread must have been counted: else every node is refused.
+		if err == nil || p.name == names.PodTopologySpread && len(pod.Spec.TopologySpreadConstraints) > 0 {
+			filters = append(filters, p.filter)
+		}
+	}
+	return filters
 }
 
 // ranksAlone is true when the order of this plugin alone ranks a simple pod's candidates: no plugin that it does not know has a say, and

@@ -8,10 +8,14 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	featuregatetesting "k8s.io/component-base/featuregate/testing"
 	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/features"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/feature"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/nodedeclaredfeatures"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/podtopologyspread"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
@@ -151,3 +155,79 @@ func TestSpread(t *testing.T) {
 		t.Errorf("offered %v, want four, n1 and n2 among them, and none of zone a", sets.List(offered))
 	}
 }
+
+// Nodes that lack a feature that the pod needs are not offered: NodeDeclaredFeatures refuses them.
+func TestDeclaredFeatures(t *testing.T) {
+	featuregatetesting.SetFeatureGatesDuringTest(t, utilfeature.DefaultFeatureGate, featuregatetesting.FeatureOverrides{features.NodeDeclaredFeatures: true})
+	nodes := twoNodes()
+	nodes[1].Status.DeclaredFeatures = []string{"UserNamespacesHostNetworkSupport"}
+	d := onCluster(t, nodes, nil)
+	pod, own := scanPod("p"), false
+	pod.Spec.HostNetwork, pod.Spec.HostUsers = true, &own
+	counts, err := nodedeclaredfeatures.New(t.Context(), nil, d.handle, feature.NewSchedulerFeaturesFromGates(utilfeature.DefaultFeatureGate))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := framework.NewCycleState()
+	if _, status := counts.(fwk.PreFilterPlugin).PreFilter(t.Context(), state, pod, nil); !status.IsSuccess() {
+		t.Fatal(status)
+	}
+	if result, _ := d.PreFilter(t.Context(), state, pod, nil); result == nil || !result.NodeNames.Equal(sets.New("b")) {
+		t.Errorf("offered %v, want b alone, which has the feature", result)
+	}
+}
+
+// An extender that has nothing to do with a pod does not hide the index from it.
+func TestExtenders(t *testing.T) {
+	for interested, want := range map[bool]string{false: offerCandidates, true: offerComplex} {
+		d := onCluster(t, twoNodes(), nil)
+		d.handle = extended{d.handle, []fwk.Extender{extender{interested: interested}}}
+		state := framework.NewCycleState()
+		d.PreFilter(t.Context(), state, scanPod("p"), nil)
+		if c, err := cycleOf(state); err != nil || c.offer != want {
+			t.Errorf("interested %t: offer %s, %v, want %s", interested, c.offer, err, want)
+		}
+	}
+}
+
+type extended struct {
+	fwk.Handle
+	extenders []fwk.Extender
+}
+
+func (e extended) Extenders() []fwk.Extender { return e.extenders }
+
+type extender struct {
+	fwk.Extender
+	interested bool
+}
+
+func (e extender) IsInterested(*v1.Pod) bool { return e.interested }
+
+// Where a filter counts only after this plugin was asked, nothing can be proven with it.
+func TestCountedTooLate(t *testing.T) {
+	for name, tc := range map[string]struct {
+		order []string
+		want  bool
+	}{
+		"before":          {[]string{"PodTopologySpread", "NodeDeclaredFeatures", Name}, true},
+		"not at all":      {[]string{"NodeAffinity", Name}, true},
+		"one comes after": {[]string{"NodeDeclaredFeatures", Name, "PodTopologySpread"}, false},
+	} {
+		plugins := &config.Plugins{}
+		for _, plugin := range tc.order {
+			plugins.PreFilter.Enabled = append(plugins.PreFilter.Enabled, config.Plugin{Name: plugin})
+		}
+		d := newForTest(t)
+		if got := countedBefore(profiled{d.handle, plugins}, d.proofs); got != tc.want {
+			t.Errorf("%s: %t, want %t", name, got, tc.want)
+		}
+	}
+}
+
+type profiled struct {
+	fwk.Handle
+	plugins *config.Plugins
+}
+
+func (p profiled) ListPlugins() *config.Plugins { return p.plugins }

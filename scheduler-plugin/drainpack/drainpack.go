@@ -11,7 +11,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -31,11 +30,14 @@ type DrainPack struct {
 	handle     fwk.Handle
 	fleet      *fleet.Fleet
 	now        func() time.Time
-	offered    offeredPods
+	offered    *offeredPods
+	reserved   podSet
 	placements placements
-	// spread proves nodes to fit pods with spread constraints, from what the profile's own PodTopologySpread counted.
-	spread fwk.FilterPlugin
-	// alone is true when the profile has no plugin but those that are known to leave a simple pod's candidates to this one.
+	// proofs are the stock filters that refuse nodes for what they counted for the pod before.
+	proofs []proof
+	// provable is true when they counted before this plugin is asked.
+	provable func() bool
+	// soleRanker is true when the profile has no plugin but those that are known to leave a simple pod's candidates to this one.
 	soleRanker func() bool
 }
 
@@ -46,6 +48,7 @@ var (
 	_ fwk.PreScorePlugin    = &DrainPack{}
 	_ fwk.ScorePlugin       = &DrainPack{}
 	_ fwk.ReservePlugin     = &DrainPack{}
+	_ fwk.PostBindPlugin    = &DrainPack{}
 	_ fwk.SignPlugin        = &DrainPack{}
 )
 
@@ -71,18 +74,19 @@ func New(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugi
 
 func newDrainPack(ctx context.Context, args configv1.DrainPackArgs, handle fwk.Handle, now func() time.Time) (*DrainPack, error) {
 	registerMetrics()
-	spread, err := newSpread(ctx, handle)
+	proofs, err := newProofs(ctx, handle)
 	if err != nil {
 		return nil, err
 	}
-	lifetimes := lifetime.New(lifetime.Options{HalfLife: args.HalfLife.Duration, MinCorrelation: args.MinCorrelation})
+	lifetimes := lifetime.New(lifetime.Options{
+		HalfLife: args.HalfLife.Duration, MinCorrelation: args.MinCorrelation, Unknown: args.UnknownRunTime.Duration,
+	})
 	return &DrainPack{
 		args: args, handle: handle, now: now,
-		fleet: fleet.New(lifetimes, fleet.Options{
-			Quantile: args.Quantile, Unknown: args.UnknownRunTime.Duration, Horizon: args.Horizon.Duration,
-		}),
-		offered: offeredPods{pods: sets.New[types.UID]()},
-		spread:  spread, soleRanker: sync.OnceValue(func() bool { return onlyNeutralPlugins(handle) }),
+		fleet:   fleet.New(lifetimes, fleet.Options{Quantile: args.Quantile, Horizon: args.Horizon.Duration, Restoring: true}),
+		offered: newOfferedPods(),
+		proofs:  proofs, provable: sync.OnceValue(func() bool { return countedBefore(handle, proofs) }),
+		soleRanker: sync.OnceValue(func() bool { return onlyNeutralPlugins(handle) }),
 	}, nil
 }
 
@@ -98,6 +102,8 @@ type cycle struct {
 	feasible int
 	order    []packing.Key
 	scores   map[string]int64
+	// placed says why the pod is where it is, once it is reserved.
+	placed *placed
 }
 
 // Clone implements fwk.StateData. Nothing of a cycle is changed by those who may have cloned it.
@@ -246,38 +252,26 @@ func (d *DrainPack) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod
 		}
 	}
 	now := d.now()
-	d.record(c, pod, nodeName, now)
+	c.placed = d.explain(c, pod, nodeName, now)
+	d.reserved.add(pod.UID)
 	d.fleet.AddPod(c.pod, nodeName, now)
 	d.offered.remove(pod.UID)
 	return nil
 }
 
-// Unreserve implements fwk.ReservePlugin. A pod that could not be bound sees all nodes next time.
+// Unreserve implements fwk.ReservePlugin. A pod that could not be bound sees all nodes next time. One that is known to be bound, or gone, by
+// now is left as it is: a binding that is reported to have failed may have happened.
 func (d *DrainPack) Unreserve(_ context.Context, _ fwk.CycleState, pod *v1.Pod, _ string) {
-	d.fleet.RemovePod(string(pod.UID))
-	d.offered.add(pod.UID)
+	if d.reserved.remove(pod.UID) {
+		d.fleet.RemovePod(string(pod.UID))
+		d.offered.add(pod.UID)
+	}
 }
 
-// offers remembers the pods that were offered candidates and have no node yet. It is safe for concurrent use.
-type offeredPods struct {
-	mu   sync.Mutex
-	pods sets.Set[types.UID]
-}
-
-func (o *offeredPods) add(uid types.UID) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.pods.Insert(uid)
-}
-
-func (o *offeredPods) remove(uid types.UID) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.pods.Delete(uid)
-}
-
-func (o *offeredPods) has(uid types.UID) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.pods.Has(uid)
+// PostBind implements fwk.PostBindPlugin: a placement counts once the pod is bound. A pod may be reserved, and that taken back, more than once
+// before.
+func (d *DrainPack) PostBind(_ context.Context, state fwk.CycleState, _ *v1.Pod, _ string) {
+	if c, err := cycleOf(state); err == nil && c.placed != nil {
+		d.record(c.placed)
+	}
 }

@@ -331,6 +331,7 @@ func TestPreFilter(t *testing.T) {
 		"pod affinity":                          {scan().PodAffinityExists("app", "zone", st.PodAffinityWithRequiredReq), all},
 		"a host port":                           {scan().HostPort(80), all},
 		"a claim":                               {scan().PVC("data"), all},
+		"a volume from an image":                {scan().Volume(v1.Volume{Name: "rules", VolumeSource: v1.VolumeSource{Image: &v1.ImageVolumeSource{Reference: "rules:1"}}}), []string{"a", "b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pack := onCluster(t, nodes, []*v1.Pod{full})
@@ -377,7 +378,7 @@ func TestPreFilter(t *testing.T) {
 			t.Errorf("%d pods after Unreserve, want none; and all nodes for the pod", pods)
 		}
 		pack.forget(scan().Obj())
-		if len(pack.offered.pods) != 0 {
+		if len(pack.offered.pods)+len(pack.reserved.pods) != 0 {
 			t.Error("a pod that is gone is remembered")
 		}
 	})

@@ -26,14 +26,20 @@ const (
 	runnersUp = 4
 )
 
-// record counts a placement and remembers why it was made.
-func (d *DrainPack) record(c *cycle, pod *v1.Pod, nodeName string, now time.Time) {
-	node := []packing.Node{{Name: nodeName}}
-	d.fleet.Describe(node, c.pod.Group, now)
-	p := placement.Placement{
+// placed is a placement, and how much longer its node must live for it: negative when that is not known.
+type placed struct {
+	placement.Placement
+	extension time.Duration
+}
+
+// explain says why a pod is put on a node.
+func (d *DrainPack) explain(c *cycle, pod *v1.Pod, nodeName string, now time.Time) *placed {
+	node, expected := []packing.Node{{Name: nodeName}}, d.fleet.Expect(c.pod, now)
+	d.fleet.Describe(node, &expected, c.pod.Group, now)
+	p := placed{extension: -1, Placement: placement.Placement{
 		Time: now, Namespace: pod.Namespace, Pod: pod.Name, Class: c.pod.Class, Node: nodeName, Offer: c.offer,
 		Feasible: c.feasible, RunnersUp: make([]packing.Key, 0, runnersUp),
-	}
+	}}
 	for i := range c.order {
 		if c.order[i].Name == nodeName {
 			p.Key = &c.order[i]
@@ -48,19 +54,30 @@ func (d *DrainPack) record(c *cycle, pod *v1.Pod, nodeName string, now time.Time
 			_, p.DecidedBy = key.Decide(&p.RunnersUp[0])
 		}
 	}
-	remaining := d.fleet.Remaining(c.pod)
+	remaining := expected.Remaining
 	extension := packing.Extension(remaining, node[0].Exit)
 	if remaining != packing.Unknown && remaining != packing.Never {
 		seconds := remaining.Seconds()
 		p.RunSeconds = &seconds
-		extensionSeconds.Observe(extension.Seconds())
+		p.extension = extension
 	}
 	p.Tier, p.Reason = tier(node[0], remaining, extension)
+	if expected.Spread >= packing.Vague {
+		p.Reason += "; little is known of the pod's run time"
+	}
 	if p.DecidedBy != "" {
 		p.Reason += fmt.Sprintf("; the next best, %s, lost by %s", p.RunnersUp[0].Name, p.DecidedBy)
 	}
+	return &p
+}
+
+// record counts a placement and remembers why it was made.
+func (d *DrainPack) record(p *placed) {
+	if p.extension >= 0 {
+		extensionSeconds.Observe(p.extension.Seconds())
+	}
 	placementsTotal.WithLabelValues(p.Tier).Inc()
-	d.placements.add(p)
+	d.placements.add(p.Placement)
 }
 
 // tierNames are all names of tiers.
@@ -73,7 +90,7 @@ func tier(n packing.Node, remaining, extension time.Duration) (name, reason stri
 	case n.Leaving:
 		return "leaving", n.Name + " is being taken away, but no other node fits"
 	case remaining == packing.Unknown:
-		return "unknown", "run times are not known well enough, so " + n.Name + " was chosen by best fit"
+		return "unknown", "the pod keeps no node, so " + n.Name + " was chosen by room and age"
 	case n.Exit == packing.Never:
 		return "endless", n.Name + " has a pod that never ends, so it stays anyway"
 	case extension == 0:

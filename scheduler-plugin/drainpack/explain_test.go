@@ -54,6 +54,7 @@ func place(t *testing.T, d *DrainPack, pod *v1.Pod, nodes []*v1.Node) string {
 	if status := d.Reserve(t.Context(), state, pod, best); !status.IsSuccess() {
 		t.Fatal(status)
 	}
+	d.PostBind(t.Context(), state, pod, best)
 	return best
 }
 
@@ -79,8 +80,9 @@ func TestExplain(t *testing.T) {
 	}
 	for i := range 100 { // what pods say of themselves proves right
 		ran := time.Duration(1+i) * time.Second
-		d.fleet.Finished(fleet.Pod{Class: "scan/taught", Stated: ran}, ran, at, true)
+		d.fleet.Finished(fleet.Ended{Pod: fleet.Pod{ID: fmt.Sprint("taught", i), Class: "scan/taught", Stated: ran}, Ran: ran, At: at, Well: true})
 	}
+	d.fleet.Restored(nil, at) // so of those that run already, too
 	on := func(p *st.PodWrapper, name string) *v1.Pod {
 		return p.NodeSelector(map[string]string{"name": name}).Obj()
 	}
@@ -94,7 +96,7 @@ func TestExplain(t *testing.T) {
 		t.Fatalf("%d placements, want the newest of 5 first: %+v", len(placed), placed)
 	}
 	for name, want := range map[string]struct{ tier, node, decided, reason string }{
-		"first":     {"unknown", "", "name", "run times are not known well enough"},
+		"first":     {"endless", "web", "extension", "little is known of the pod's run time"},
 		"no-harm":   {"endless", "web", "slack", "web has a pod that never ends, so it stays anyway; the next best, long, lost by slack"},
 		"outlasted": {"outlasts", "long", "", "long stays for 1h0m0s anyway, the pod runs for 20m0s"},
 		"extends":   {"extended", "short", "", "longer for the pod"},

@@ -2,6 +2,7 @@ package drainpack
 
 import (
 	"context"
+	"sync"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,9 +12,9 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/fleet"
 )
 
-// watch keeps the fleet up to nodes and pods, and learns from pods that finished: at start from all that are still there, so
-// that what was learned survives a restart and a change of leader as far back as finished Jobs are kept, with nothing to
-// store. Until the first lists are in, the order knows less and is best fit.
+// watch keeps the fleet up to nodes and pods, and learns from pods that finished: at start from all that are still there, in the order in
+// which they ended, so that what was learned survives a restart and a change of leader as far back as finished Jobs are kept, with nothing
+// to store. Until the first list is in, nothing is known of run times.
 func (d *DrainPack) watch(ctx context.Context) error {
 	shared := d.handle.SharedInformerFactory().Core().V1()
 	if _, err := shared.Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -46,13 +47,50 @@ func (d *DrainPack) watch(ctx context.Context) error {
 			options.FieldSelector = "status.phase!=Pending,status.phase!=Running,status.phase!=Unknown"
 		}),
 		informers.WithTransform(trim))
-	if _, err := finished.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(object any) { d.learn(object.(*v1.Pod)) },
-	}); err != nil {
+	h := &pastPods{}
+	registration, err := finished.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
+		AddFunc: func(object any, initial bool) {
+			pod := object.(*v1.Pod)
+			if ended, ok := d.ended(pod); ok && !(initial && h.add(ended)) {
+				d.learn(ended)
+			}
+		},
+	})
+	if err != nil {
 		return err
 	}
 	finished.Start(ctx.Done())
+	go func() {
+		if cache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+			d.fleet.Restored(h.close(), d.now())
+			d.reportLearned()
+		}
+	}()
 	return nil
+}
+
+// pastPods gathers the pods that had ended before the scheduler started, which a list returns in the order of their names.
+type pastPods struct {
+	mu     sync.Mutex
+	pods   []fleet.Ended
+	closed bool
+}
+
+// add reports whether it was in time.
+func (p *pastPods) add(e fleet.Ended) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.pods = append(p.pods, e)
+	}
+	return !p.closed
+}
+
+func (p *pastPods) close() []fleet.Ended {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	return p.pods
 }
 
 func (d *DrainPack) setNode(node *v1.Node) {
@@ -67,25 +105,36 @@ func (d *DrainPack) setPod(pod *v1.Pod) {
 	case pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed:
 		d.forget(pod)
 	case pod.Spec.NodeName != "":
+		d.reserved.remove(pod.UID)
 		d.fleet.AddPod(d.describePod(pod, requests(pod)), pod.Spec.NodeName, startedAt(pod))
 	}
 }
 
 func (d *DrainPack) forget(pod *v1.Pod) {
+	d.reserved.remove(pod.UID)
 	d.fleet.RemovePod(string(pod.UID))
-	d.offered.remove(pod.UID)
+	d.offered.forget(pod.UID)
 }
 
-func (d *DrainPack) learn(pod *v1.Pod) {
+// ended is what there is to learn from a finished pod; false when it does not say how long it ran.
+func (d *DrainPack) ended(pod *v1.Pod) (fleet.Ended, bool) {
 	at, known := finishedAt(pod)
 	if !known || pod.Status.StartTime == nil {
-		return
+		return fleet.Ended{}, false
 	}
-	ran, well := at.Sub(pod.Status.StartTime.Time), pod.Status.Phase == v1.PodSucceeded
-	expected := d.fleet.Finished(d.describePod(pod, requests(pod)), ran, at, well)
-	if expected > 0 && well {
-		runTimeRatio.Observe(max(0, ran.Seconds()) / expected.Seconds())
+	return fleet.Ended{
+		Pod: d.describePod(pod, requests(pod)), Ran: at.Sub(pod.Status.StartTime.Time), At: at, Well: pod.Status.Phase == v1.PodSucceeded,
+	}, true
+}
+
+func (d *DrainPack) learn(e fleet.Ended) {
+	if expected := d.fleet.Finished(e); expected > 0 && e.Well {
+		runTimeRatio.Observe(max(0, e.Ran.Seconds()) / expected.Seconds())
 	}
+	d.reportLearned()
+}
+
+func (d *DrainPack) reportLearned() {
 	count, correlation := d.fleet.Learned()
 	classes.Set(float64(count))
 	runTimeCorrelation.Set(correlation)

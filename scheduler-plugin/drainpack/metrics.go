@@ -19,7 +19,7 @@ var (
 		Subsystem: "ebbtide_drainpack", Name: "placements_total", StabilityLevel: metrics.ALPHA,
 		Help: "Pods put on nodes by what the node was to them: one that never ends (endless), one that stays for others anyway " +
 			"(outlasts), one that must live longer for the pod (extended), one without pods (empty), one that is being taken " +
-			"away (leaving), or the best fit for a pod of which nothing is known (unknown).",
+			"away (leaving), or any for a pod that keeps no node (unknown).",
 	}, []string{"tier"})
 	extensionSeconds = metrics.NewHistogram(&metrics.HistogramOpts{
 		Subsystem: "ebbtide_drainpack", Name: "extension_seconds", StabilityLevel: metrics.ALPHA,
@@ -38,8 +38,8 @@ var (
 	})
 	runTimeCorrelation = metrics.NewGauge(&metrics.GaugeOpts{
 		Subsystem: "ebbtide_drainpack", Name: "run_time_correlation", StabilityLevel: metrics.ALPHA,
-		Help: "Correlation between the logarithms of expected and real run times of the last pods; below minCorrelation, " +
-			"nodes are ordered by best fit.",
+		Help: "Correlation between the logarithms of expected and real run times of the last pods. Near 0 run times are not known, and " +
+			"nodes are taken mostly by their age.",
 	})
 	classes = metrics.NewGauge(&metrics.GaugeOpts{
 		Subsystem: "ebbtide_drainpack", Name: "classes", StabilityLevel: metrics.ALPHA,

@@ -41,8 +41,23 @@ func (d *DrainPack) order(c *cycle, infos []fwk.NodeInfo) []packing.Key {
 			Name: node.Name, Created: node.CreationTimestamp.Time, Leaving: leaving(node), Allocatable: allocatable, Free: free,
 		}
 	}
-	d.fleet.Describe(nodes, c.pod.Group, d.now())
-	return packing.Order(nodes, d.fleet.Remaining(c.pod), d.weights(resources), int(fwk.MaxScore))
+	now := d.now()
+	expected := d.fleet.Expect(c.pod, now)
+	d.fleet.Describe(nodes, &expected, c.pod.Group, now)
+	return packing.Order(nodes, &expected, d.weights(resources), int(fwk.MaxScore))
+}
+
+// indexedResources are those that the index knows, in its order.
+var indexedResources = [...]v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
+
+// indexWeights are those of the resources that the index knows.
+func (d *DrainPack) indexWeights() (weights [packing.Indexed]float64) {
+	resources := make([]resource, len(indexedResources))
+	for i, name := range indexedResources {
+		resources[i].name = name
+	}
+	copy(weights[:], d.weights(resources))
+	return weights
 }
 
 // weights of resources by how scarce the fleet's are. One that the index does not know counts as the scarcest.

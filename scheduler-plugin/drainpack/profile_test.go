@@ -33,12 +33,29 @@ func TestShippedProfile(t *testing.T) {
 		owner   string
 		service bool
 		change  func(*st.PodWrapper)
-		want    string // pods by node, least first
+		// spread is what the cluster's PodTopologySpread has for pods that say nothing.
+		spread string
+		want   string // pods by node, least first
 	}{
 		"jobs":                        {owner: "Job", want: "0 0 0 8"},
 		"a Deployment":                {owner: "ReplicaSet", want: "0 0 0 8"},
 		"a Service":                   {owner: "Job", service: true, want: "0 0 0 8"},
 		"a Deployment with a Service": {owner: "ReplicaSet", service: true, want: "0 0 0 8"},
+		"a cluster that likes Services to be spread": {
+			owner: "Job", service: true, want: "0 0 0 8",
+			spread: "[{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway}]",
+		},
+		"a cluster where Services must be spread": {
+			owner: "Job", service: true, want: "2 2 2 2",
+			spread: "[{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule}]",
+		},
+		"a cluster where Services must be spread, and this pod is of none": {
+			owner: "Job", want: "0 0 0 8",
+			spread: "[{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule}]",
+		},
+		"a volume from an image": {owner: "Job", want: "0 0 0 8", change: func(p *st.PodWrapper) {
+			p.Volume(v1.Volume{Name: "rules", VolumeSource: v1.VolumeSource{Image: &v1.ImageVolumeSource{Reference: "rules:1"}}})
+		}},
 		"pods that say to be spread": {owner: "Job", change: func(p *st.PodWrapper) {
 			p.SpreadConstraint(1, "kubernetes.io/hostname", v1.DoNotSchedule, st.MakeLabelSelector().Exists("app").Obj(), nil, nil, nil, nil)
 		}, want: "2 2 2 2"},
@@ -49,6 +66,9 @@ func TestShippedProfile(t *testing.T) {
 				t.Fatal(err)
 			}
 			shipped := strings.Replace(string(text), "explainAddress: 127.0.0.1:10260", "candidates: 4", 1)
+			if tc.spread != "" {
+				shipped = strings.Replace(shipped, "args: {defaultingType: List}", "args: {defaultingType: List, defaultConstraints: "+tc.spread+"}", 1)
+			}
 			decoded, _, err := scheme.Codecs.UniversalDecoder().Decode([]byte(shipped), nil, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -57,7 +57,9 @@ func TestSoakBesideSnapshot(t *testing.T) {
 		pod := running[i]
 		must(theirs.RemovePod(logger, pod))
 		pack.forget(pod)
-		pack.fleet.Finished(pack.newCycle(pod).pod, time.Duration(random.IntN(100))*time.Second, at, random.IntN(10) > 0)
+		pack.fleet.Finished(fleet.Ended{
+			Pod: pack.newCycle(pod).pod, Ran: time.Duration(random.IntN(100)) * time.Second, At: at, Well: random.IntN(10) > 0,
+		})
 		running = slices.Delete(running, i, i+1)
 	}
 	check := func() {

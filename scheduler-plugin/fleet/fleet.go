@@ -8,6 +8,7 @@ import (
 	"container/heap"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -50,13 +51,13 @@ type Pod struct {
 
 // Options of a Fleet.
 type Options struct {
-	// Quantile of the run times that can be expected of a pod by which it is placed, between 0 and 1; default 0.5. A higher one takes
-	// fewer pods for short.
+	// Quantile of the run times that can be expected of a pod by which it is placed where little is known of it, between 0 and 1; default
+	// 0.5. A higher one takes fewer pods for short.
 	Quantile float64
-	// Unknown is how long a pod is taken to run of whose class nothing is known. Default: 5 minutes.
-	Unknown time.Duration
 	// Horizon beyond which nothing is told apart: a pod that is expected to run so long when it starts counts as endless. 0: none.
 	Horizon time.Duration
+	// Restoring fleets follow no pods until they are told of those that ended before: see Restored.
+	Restoring bool
 }
 
 // soonest is the least that a pod past its expected end is taken to need still, so that it is not asked after all the time.
@@ -65,7 +66,13 @@ const soonest = time.Second
 // exitQuantile is the quantile of what pods may still run that their node is taken to stay for: less than the median, as a pod that is put on a
 // node which is gone sooner than thought keeps it, and that costs more than one put on a node which stays longer. With exact run times
 // it makes no difference; docs/design/packing.md has what it does with others.
-const exitQuantile = 0.3
+const exitQuantile = 0.2
+
+// byDistributions is the spread of what is expected of a pod, mostly from history, below which it is placed by distributions.
+const byDistributions = 1.3
+
+// freshFor is how long the probabilities of a node are used for while its pods do not change.
+const freshFor = time.Minute
 
 // Fleet is safe for concurrent use.
 type Fleet struct {
@@ -91,6 +98,9 @@ type node struct {
 	pods       map[string]*placed
 	exit       time.Time // expected; zero when no pod keeps the node
 
+	gone   *packing.Probabilities // nil when they have to be computed
+	goneAt time.Time
+
 	followers    int // of the pods, and what they use
 	followerUsed packing.Amounts
 	seen         seen
@@ -100,15 +110,15 @@ type placed struct {
 	Pod
 	node    string
 	started time.Time
-	ends    time.Time // expected
-	renew   time.Time // when to expect anew
-	place   int       // in due, -1 when not there
+	expects *lifetime.Distribution // nil for endless pods and followers
+	ends    time.Time              // expected
+	renew   time.Time              // when to expect anew
+	place   int                    // in due, -1 when not there
 }
 
 // New makes an empty fleet that learns run times into lifetimes.
 func New(lifetimes *lifetime.Estimator, options Options) *Fleet {
 	options.Quantile = cmp.Or(options.Quantile, 0.5)
-	options.Unknown = cmp.Or(options.Unknown, 5*time.Minute)
 	return &Fleet{
 		lifetimes: lifetimes, options: options, index: packing.NewIndex(),
 		nodes: map[string]*node{}, pods: map[string]*placed{}, groups: map[string]map[string]int{},
@@ -151,16 +161,21 @@ func (f *Fleet) RemoveNode(name string) (emptySince time.Time) {
 func (f *Fleet) AddPod(p Pod, nodeName string, started time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	q := &placed{Pod: p, node: nodeName, started: started, place: -1}
 	if old := f.pods[p.ID]; old != nil {
 		if old.node == nodeName && old.Pod == p && old.started.Sub(started).Abs() < soonest {
 			return
 		}
 		f.take(old)
+		if old.Class == p.Class && old.Stated == p.Stated {
+			q.expects = old.expects
+			f.lifetimes.Moved(p.ID, started)
+		}
 	}
 	x := f.node(nodeName)
-	q := &placed{Pod: p, node: nodeName, started: started, place: -1}
+	f.follow(q)
 	f.expect(q, started)
-	f.pods[p.ID], x.pods[p.ID] = q, q
+	f.pods[p.ID], x.pods[p.ID], x.gone = q, q, nil
 	x.used = x.used.Plus(p.Requests)
 	if p.Follower {
 		x.followers, x.followerUsed = x.followers+1, x.followerUsed.Plus(p.Requests)
@@ -185,41 +200,107 @@ func (f *Fleet) RemovePod(id string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.pods[id]
-	if p != nil {
-		f.take(p)
+	if p == nil {
+		return false
 	}
-	return p != nil
+	f.take(p)
+	f.lifetimes.Gone(id)
+	return true
 }
 
-// Finished learns from a pod that ran for ran and ended at an instant, well or not, and returns what was expected of it: 0 when
-// nothing was, or the pod is not one to learn from. It is no more on its node: see RemovePod.
-func (f *Fleet) Finished(p Pod, ran time.Duration, at time.Time, well bool) (expected time.Duration) {
-	if p.Endless || p.Follower {
+// Ended is a pod that ran for Ran and ended at an instant, well or not.
+type Ended struct {
+	Pod
+	Ran  time.Duration
+	At   time.Time
+	Well bool
+}
+
+// Finished learns from a pod, and returns the median of what was expected of it: 0 when nothing was, as the pod is not one to learn from. It is
+// no more on its node: see RemovePod.
+func (f *Fleet) Finished(e Ended) (expected time.Duration) {
+	if !e.mortal() {
 		return 0
 	}
-	return f.lifetimes.Finished(p.Class, p.Stated, max(0, ran), at, well)
+	return f.lifetimes.Finished(e.ID, e.Class, e.Stated, max(0, e.Ran), e.At, e.Well).Median()
 }
 
-// Remaining is how long a pod that starts now is taken to run for the order of nodes: packing.Never when it is endless, and
-// packing.Unknown, which makes the order best fit, as long as expectations cannot be trusted.
-func (f *Fleet) Remaining(p Pod) time.Duration {
-	switch {
-	case p.Endless:
-		return packing.Never
-	case p.Follower || !f.lifetimes.Trusted():
-		return packing.Unknown
+// Restored learns from the pods that ended before the fleet was made, in the order in which they did, and from then on follows those that
+// still run, the oldest first: so that a restart forgets as little as can be.
+func (f *Fleet) Restored(history []Ended, now time.Time) {
+	slices.SortFunc(history, func(a, b Ended) int { return cmp.Or(a.At.Compare(b.At), strings.Compare(a.ID, b.ID)) })
+	for _, e := range history {
+		f.Finished(e)
 	}
-	remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, 0, f.options.Quantile)
-	if !known {
-		remaining = f.options.Unknown
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.options.Restoring = false
+	running := slices.SortedFunc(maps.Values(f.pods), func(a, b *placed) int {
+		return cmp.Or(a.started.Compare(b.started), strings.Compare(a.ID, b.ID))
+	})
+	for _, p := range running {
+		p.expects = nil
+		f.follow(p)
+		f.expect(p, now)
+	}
+	for _, x := range f.nodes {
+		x.exit, x.gone = lastEnd(x), nil
+		f.reindex(x)
+	}
+}
+
+// mortal pods end some time, and are learned from.
+func (p *Pod) mortal() bool { return !p.Endless && !p.Follower }
+
+// follow says what is expected of a pod that started, if that is not known yet.
+func (f *Fleet) follow(p *placed) {
+	switch {
+	case p.expects != nil || !p.mortal():
+	case f.options.Restoring:
+		p.expects = f.lifetimes.Expect(p.Class, p.Stated, p.started)
+	default:
+		p.expects = f.lifetimes.Start(p.ID, p.Class, p.Stated, p.started)
+	}
+}
+
+// Expect is how long a pod that starts now is taken to run for the order of nodes: as a distribution, unless it is known exactly; or unless
+// little is known of it and most of that from history, as the median alone is better then: see docs/design/packing.md.
+func (f *Fleet) Expect(p Pod, now time.Time) packing.Pod {
+	expected := packing.Pod{Remaining: packing.Unknown, Grouped: p.Group != ""}
+	switch {
+	case p.Follower:
+		return expected
+	case p.Endless:
+		expected.Remaining = packing.Never
+		return expected
+	}
+	d := f.lifetimes.Expect(p.Class, p.Stated, now)
+	expected.Remaining = max(time.Second, d.Remaining(0, f.options.Quantile))
+	expected.Spread, expected.Stated = d.Spread(), d.Stated()
+	if expected.Spread > 0 && (expected.Spread < byDistributions || expected.Stated >= 0.5) {
+		expected.Lasting = &packing.Probabilities{}
+		d.Lasting(0, packing.Times[:], expected.Lasting[:])
 	}
 	if p.Limit > 0 {
-		remaining = min(remaining, p.Limit)
+		expected.Remaining = min(expected.Remaining, p.Limit)
+		cut(expected.Lasting, p.Limit)
 	}
-	if f.beyond(remaining) {
-		return packing.Never
+	if f.beyond(expected.Remaining) {
+		return packing.Pod{Remaining: packing.Never, Grouped: expected.Grouped}
 	}
-	return max(remaining, soonest)
+	return expected
+}
+
+// cut leaves no chance to last for longer than rest.
+func cut(lasting *packing.Probabilities, rest time.Duration) {
+	if lasting == nil {
+		return
+	}
+	for i, t := range packing.Times {
+		if t > rest.Seconds() {
+			lasting[i] = 0
+		}
+	}
 }
 
 // beyond the horizon.
@@ -227,37 +308,105 @@ func (f *Fleet) beyond(remaining time.Duration) bool {
 	return f.options.Horizon > 0 && remaining >= f.options.Horizon
 }
 
-// Candidates are names of nodes for a pod as packing.Index finds them, before them those with pods of its group. Leaving nodes
-// are not among them. The query needs neither the pod's requests nor its remaining time.
+// Candidates are names of nodes for a pod, the best first, up to q.Most: of those that packing.Index finds and those with pods of its group.
+// Leaving nodes are not among them. The query needs neither the pod's requests nor what is expected of it.
 func (f *Fleet) Candidates(p Pod, q packing.Query) []string {
-	q.Requests, q.Remaining = p.Requests, f.Remaining(p)
+	q.Requests, q.Pod = p.Requests, f.Expect(p, q.Now)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refresh(q.Now)
 	found := f.index.Candidates(q)
-	var together []string
-	for name := range f.groups[p.Group] {
+	for i, name := range slices.Sorted(maps.Keys(f.groups[p.Group])) {
 		x := f.nodes[name]
-		if x.registered && !x.Leaving && !slices.Contains(found, name) && x.free().Fit(p.Requests) && q.Accept(name) {
-			together = append(together, name)
+		if i == q.Tries {
+			break
+		}
+		known := func(e packing.Entry) bool { return e.Name == name }
+		if x.registered && !x.Leaving && x.free().Fit(p.Requests) && !slices.ContainsFunc(found, known) && q.Accept(name) {
+			e, _ := f.index.Get(name)
+			found = append(found, e)
 		}
 	}
-	slices.Sort(together)
-	return append(together, found...)
+	if len(found) == 0 {
+		return nil
+	}
+	var requested []int
+	var weights []float64
+	for r := range packing.Indexed - 1 {
+		if p.Requests[r] > 0 {
+			requested, weights = append(requested, r), append(weights, cmp.Or(q.Weights[r], 1))
+		}
+	}
+	nodes, amounts := make([]packing.Node, len(found)), make([]int64, 0, 2*len(found)*len(requested))
+	for i := range found {
+		for _, of := range [...]packing.Amounts{found[i].Allocatable, found[i].Free.Minus(p.Requests)} {
+			for _, r := range requested {
+				amounts = append(amounts, of[r])
+			}
+		}
+		at, width := len(amounts), len(requested)
+		nodes[i] = packing.Node{
+			Name: found[i].Name, Created: found[i].Created, Allocatable: amounts[at-2*width : at-width : at-width], Free: amounts[at-width : at : at],
+		}
+	}
+	f.describe(nodes, q.Pod.Lasting != nil, p.Group, q.Now)
+	keys := packing.Order(nodes, &q.Pod, weights, q.Most)
+	names := make([]string, len(keys))
+	for i := range keys {
+		names[i] = keys[i].Name
+	}
+	return names
 }
 
-// Describe fills in of nodes, by their names, what the fleet knows: how long their pods are expected to keep them, how many
-// pods of a group are there, and what they cost. Nodes that it does not know are left as they are.
-func (f *Fleet) Describe(nodes []packing.Node, group string, now time.Time) {
+// Describe fills in of nodes, by their names, what the fleet knows that a pod's order needs: how long their pods are expected to keep them,
+// how many pods of its group are there, and what they cost beside the cheapest. Nodes that it does not know are left as they are.
+func (f *Fleet) Describe(nodes []packing.Node, pod *packing.Pod, group string, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refresh(now)
-	together := f.groups[group]
+	f.describe(nodes, pod.Lasting != nil, group, now)
+}
+
+func (f *Fleet) describe(nodes []packing.Node, distributions bool, group string, now time.Time) {
+	together, cheapest := f.groups[group], f.index.Cheapest()
 	for i := range nodes {
-		if x := f.nodes[nodes[i].Name]; x != nil {
-			nodes[i].Exit, nodes[i].Locality, nodes[i].Price = x.stays(now), together[x.Name], x.Price
+		x := f.nodes[nodes[i].Name]
+		if x == nil {
+			continue
+		}
+		nodes[i].Exit, nodes[i].Locality, nodes[i].Price = x.stays(now), together[x.Name], max(0, x.Price-cheapest)
+		if distributions && nodes[i].Exit != packing.Never {
+			nodes[i].Gone = f.goneOf(x, now)
 		}
 	}
+}
+
+// goneOf are the probabilities that all pods of a node are gone: those of its pods multiplied, as if they did not depend on each other.
+func (f *Fleet) goneOf(x *node, now time.Time) *packing.Probabilities {
+	if x.gone != nil && now.Sub(x.goneAt) < freshFor {
+		return x.gone
+	}
+	x.gone, x.goneAt = &packing.Probabilities{}, now
+	for i := range x.gone {
+		x.gone[i] = 1
+	}
+	var lasting packing.Probabilities
+	for _, p := range x.pods {
+		if p.expects == nil {
+			continue
+		}
+		p.expects.Lasting(max(0, now.Sub(p.started)), packing.Times[:], lasting[:])
+		if p.Limit > 0 {
+			cut(&lasting, overdue(p.started.Add(p.Limit), now).Sub(now))
+		}
+		if !p.Deadline.IsZero() {
+			cut(&lasting, overdue(p.Deadline, now).Sub(now))
+		}
+		for i := range lasting {
+			x.gone[i] *= 1 - lasting[i]
+		}
+	}
+	return x.gone
 }
 
 // View is what is known of a node, for people.
@@ -404,6 +553,7 @@ func (f *Fleet) take(p *placed) {
 	}
 	delete(f.pods, p.ID)
 	delete(x.pods, p.ID)
+	x.gone = nil
 	x.used = x.used.Minus(p.Requests)
 	if p.Follower {
 		x.followers, x.followerUsed = x.followers-1, x.followerUsed.Minus(p.Requests)
@@ -450,12 +600,7 @@ func (f *Fleet) endOf(p *placed, now time.Time) time.Time {
 	}
 	end := packing.Forever
 	if !p.Endless {
-		age := max(0, now.Sub(p.started))
-		remaining, known := f.lifetimes.Remaining(p.Class, p.Stated, age, exitQuantile)
-		if !known {
-			// As long again as it has run, once it has outlived what unknown ones are taken for.
-			remaining = max(f.options.Unknown-age, age)
-		}
+		remaining := p.expects.Remaining(max(0, now.Sub(p.started)), exitQuantile)
 		end = earliest(end, now.Add(max(soonest, remaining)))
 		if p.Limit > 0 {
 			end = earliest(end, overdue(p.started.Add(p.Limit), now))
@@ -515,11 +660,14 @@ func (f *Fleet) expect(p *placed, now time.Time) {
 	}
 }
 
-// refresh expects anew of the pods of which it is time to.
+// refresh expects anew of the pods of which it is time to, by what is known by then.
 func (f *Fleet) refresh(now time.Time) {
 	for len(f.due) > 0 && !f.due[0].renew.After(now) {
 		p := f.due[0]
 		x, was := f.nodes[p.node], p.ends
+		if p.mortal() {
+			p.expects, x.gone = f.lifetimes.Expect(p.Class, p.Stated, now), nil
+		}
 		f.expect(p, now)
 		exit := x.exit
 		switch {

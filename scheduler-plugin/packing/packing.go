@@ -8,7 +8,6 @@ package packing
 import (
 	"cmp"
 	"math"
-	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -17,8 +16,8 @@ import (
 // Never is the remaining time of what has no end: a pod of a Deployment, and the node that it keeps alive.
 const Never = time.Duration(math.MaxInt64)
 
-// finestExtension is the width of the first bucket of extensions; each next one is twice as wide.
-const finestExtension = 15 * time.Second
+// Unknown is the remaining time of a pod that keeps no node: all nodes cost it alike.
+const Unknown time.Duration = 0
 
 // Node is a node on which the pod fits.
 type Node struct {
@@ -28,10 +27,12 @@ type Node struct {
 	Created time.Time
 	// Leaving is true for a node that is being taken away: nothing should be put there that keeps it.
 	Leaving bool
-	// Price is the class of what the node costs by the hour, at least 0: see PriceClass.
+	// Price is how many classes above the cheapest nodes this one costs by the hour, at least 0: see PriceClass.
 	Price int
 	// Exit is how long the node's pods will keep it, from 0 (no pods that count) to Never.
 	Exit time.Duration
+	// Gone are the probabilities that all pods are gone after each of Times. Only needed for pods with Lasting.
+	Gone *Probabilities
 	// Locality is how much of what the pod needs is there already: pods of its group, its source. 0 for nothing.
 	Locality int
 	// Allocatable amounts, and those that would be free once the pod is placed: both at least 0.
@@ -41,40 +42,24 @@ type Node struct {
 // Key is a node's place in the order for one pod; the smaller the better.
 type Key struct {
 	Leaving bool `json:"leaving"`
-	// Extension is the bucket of the time that the node must live longer because of the pod, and the node's price on top
-	// when it must: see ExtensionBucket and PriceClass.
-	Extension int `json:"extensionBucket"`
-	Locality  int `json:"locality"`
-	// Slack is the bucket of the time that the node stays when the pod has ended: see SlackBucket.
-	Slack int `json:"slackBucket"`
-	// FreeShare is the weighted mean of the shares of the pod's resources that stay free, from 0 to 1.
-	FreeShare float64   `json:"freeShare"`
-	Created   time.Time `json:"created"`
-	Name      string    `json:"node"`
-}
-
-// Unknown is the remaining time of a pod of which nothing is known that can be trusted: every node extends and stays alike,
-// and the order is best fit.
-const Unknown time.Duration = 0
-
-// NewKey makes the key of a node for a pod that will run for remaining. Weights say how scarce each resource is, all at
-// least 0; nil means alike.
-func NewKey(n *Node, remaining time.Duration, weights []float64) Key {
-	key := Key{
-		Leaving: n.Leaving, Extension: ExtensionBucket(Extension(remaining, n.Exit)), Locality: n.Locality,
-		Slack: SlackBucket(remaining, n.Exit), FreeShare: freeShare(n, weights), Created: n.Created, Name: n.Name,
-	}
-	if key.Extension > 0 {
-		key.Extension += n.Price
-	}
-	return key
+	// Cost is what is compared: the extension at the node's price, and a little for the slack where the pod's run time is known
+	// precisely; in whole steps of a tenth of the run time where it is not.
+	Cost float64 `json:"costSeconds"`
+	// Extension is how much longer the node is expected to live because of the pod, and Slack how much longer than the pod it stays.
+	Extension float64 `json:"extensionSeconds"`
+	Slack     float64 `json:"slackSeconds"`
+	Locality  int     `json:"locality"`
+	// FreeQuarters is the weighted mean share of the pod's resources that stays free, in whole quarters; 0 where the run time is known
+	// precisely.
+	FreeQuarters int       `json:"freeQuarters"`
+	Created      time.Time `json:"created"`
+	Name         string    `json:"node"`
 }
 
 // dearest is the highest class of price.
 const dearest = 30
 
-// PriceClass is the class of a price: a node of the next class costs about twice as much. Buckets of extension are powers of
-// two as well, so the sum of both is the bucket of what an extension costs. Prices may be of any unit of which the cheapest
+// PriceClass is the class of a price: a node of the next class costs twice as much. Prices may be of any unit of which the cheapest
 // node costs at least 1; cheaper ones, and those past 2^30, are taken for that.
 func PriceClass(price float64) int {
 	if !(price > 1) {
@@ -93,34 +78,32 @@ func SizePrice(capacity Amounts) float64 {
 // Compare is negative when k comes before other:
 //
 //  1. nodes that stay before nodes that are leaving;
-//  2. the least extension: nodes that must stay alive anyway, then those for which living longer costs least;
+//  2. the least cost: of how much longer the node must live for the pod, and of room that outlasts it;
 //  3. the most locality;
-//  4. the least slack: nodes that never end, whose space costs nothing, then those that end soonest after the pod, which
-//     leaves the room on longer ones to longer pods;
-//  5. best fit: the least free space after placement;
-//  6. the oldest, so that young nodes are the ones to drain;
-//  7. by name.
+//  4. the least free space after placement, in quarters;
+//  5. the oldest, so that young nodes are the ones to drain;
+//  6. by name.
 func (k *Key) Compare(other *Key) int {
 	order, _ := k.Decide(other)
 	return order
 }
 
-// Decide is Compare, and the name of what tells the keys apart: leaving, extension, locality, slack, best fit, age or name.
+// Decide is Compare, and the name of what tells the keys apart: leaving, extension, slack, locality, room, age or name.
 func (k *Key) Decide(other *Key) (order int, by string) {
 	if order = compareBool(k.Leaving, other.Leaving); order != 0 {
 		return order, "leaving"
 	}
-	if order = cmp.Compare(k.Extension, other.Extension); order != 0 {
-		return order, "extension"
+	if order = cmp.Compare(k.Cost, other.Cost); order != 0 {
+		if cmp.Compare(k.Extension, other.Extension) == order {
+			return order, "extension"
+		}
+		return order, "slack"
 	}
 	if order = cmp.Compare(other.Locality, k.Locality); order != 0 {
 		return order, "locality"
 	}
-	if order = cmp.Compare(k.Slack, other.Slack); order != 0 {
-		return order, "slack"
-	}
-	if order = cmp.Compare(k.FreeShare, other.FreeShare); order != 0 {
-		return order, "best fit"
+	if order = cmp.Compare(k.FreeQuarters, other.FreeQuarters); order != 0 {
+		return order, "room"
 	}
 	if order = k.Created.Compare(other.Created); order != 0 {
 		return order, "age"
@@ -128,17 +111,18 @@ func (k *Key) Decide(other *Key) (order int, by string) {
 	return strings.Compare(k.Name, other.Name), "name"
 }
 
-// Order is the nodes' keys for a pod that will run for remaining, the best first, up to most of them. Weights are as in NewKey. Of many
-// nodes only the best so far are kept in order: most are compared with the worst of them alone.
-func Order(nodes []Node, remaining time.Duration, weights []float64, most int) []Key {
+// Order is the nodes' keys for a pod, the best first, up to most of them. Weights say how scarce each resource is, all at least 0; nil
+// means alike. Of many nodes only the best so far are kept in order: most are compared with the worst of them alone.
+func Order(nodes []Node, pod *Pod, weights []float64, most int) []Key {
 	most = min(most, len(nodes))
 	if most <= 0 {
 		return nil
 	}
+	prices := pod.pricing()
 	keys, order := make([]Key, most), make([]*Key, 0, most)
 	var key Key // one for all, as each would go to the heap
 	for i := range nodes {
-		key = NewKey(&nodes[i], remaining, weights)
+		key = prices.key(&nodes[i], weights)
 		var slot *Key
 		if last := len(order) - 1; len(order) < most {
 			slot = &keys[len(order)]
@@ -170,44 +154,6 @@ func Extension(remaining, exit time.Duration) time.Duration {
 	}
 }
 
-// ExtensionBucket is 0 for no extension, 1 for up to 15 s, 2 for up to 30 s, and so on by powers of two.
-func ExtensionBucket(extension time.Duration) int {
-	if extension <= 0 {
-		return 0
-	}
-	return 1 + bits.Len64(uint64((extension-1)/finestExtension))
-}
-
-// SlackBucket is 0 for a node that stays up to 15 s longer than the pod, 1 for up to a minute, and so on by powers of four.
-// It is -1 for a node that never ends, and 0 for one that must live longer for the pod and for a pod of which nothing is
-// known.
-func SlackBucket(remaining, exit time.Duration) int {
-	switch {
-	case remaining == Unknown:
-		return 0
-	case exit == Never:
-		return -1
-	case exit <= remaining:
-		return 0
-	default:
-		return ExtensionBucket(exit-remaining) / 2
-	}
-}
-
-// slackLimit is the longest slack in a bucket.
-func slackLimit(bucket int) time.Duration { return bucketLimit(2*bucket + 1) }
-
-// bucketLimit is the longest extension in a bucket.
-func bucketLimit(bucket int) time.Duration {
-	if bucket == 0 {
-		return 0
-	}
-	if shift := bucket - 1; shift < bits.LeadingZeros64(uint64(finestExtension)) {
-		return finestExtension << shift
-	}
-	return Never
-}
-
 // Scarcity weighs resources by how much of the fleet's total is in use, so that what runs out first counts most. A
 // resource that the fleet does not have weighs 0. All unused: all alike.
 func Scarcity(used, allocatable []int64) []float64 {
@@ -222,15 +168,15 @@ func Scarcity(used, allocatable []int64) []float64 {
 }
 
 // freeShare is the weighted mean share of the resources that stays free, from 0 to 1.
-func freeShare(n *Node, weights []float64) float64 {
+func freeShare(allocatable, free []int64, weights []float64) float64 {
 	sum, total := 0.0, 0.0
-	for d, allocatable := range n.Allocatable {
+	for d, allocatable := range allocatable {
 		if allocatable > 0 {
 			weight := 1.0
 			if weights != nil {
 				weight = weights[d]
 			}
-			sum += weight * float64(n.Free[d]) / float64(allocatable)
+			sum += weight * float64(free[d]) / float64(allocatable)
 			total += weight
 		}
 	}
@@ -239,6 +185,9 @@ func freeShare(n *Node, weights []float64) float64 {
 	}
 	return sum / total
 }
+
+// quarters of a share.
+func quarters(share float64) int { return int(4 * share) }
 
 // compareBool puts false first.
 func compareBool(a, b bool) int {

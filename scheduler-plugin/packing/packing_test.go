@@ -1,6 +1,7 @@
 package packing
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -19,139 +20,163 @@ func names(keys []Key) []string {
 
 func TestOrder(t *testing.T) {
 	at := func(minute int) time.Time { return time.Date(2026, 3, 2, 9, minute, 0, 0, time.UTC) }
+	keepsNone := Pod{Remaining: Unknown}
+	precisely := func(d time.Duration) Pod { return Pod{Remaining: d, Stated: 1} }
+	vaguely := func(d time.Duration) Pod { return Pod{Remaining: d, Spread: 1.5} }
 	cases := map[string]struct {
-		nodes     []Node
-		remaining time.Duration
-		weights   []float64
-		want      []string
+		nodes   []Node
+		pod     Pod
+		weights []float64
+		want    []string
 	}{
-		"least free space first": {
+		// Quarters of 1000/8000, 4000/8000 and 7000/8000 are 0, 2 and 3.
+		"a pod that keeps no node: the least free space": {
+			pod: keepsNone,
 			nodes: []Node{
 				{Name: "empty", Allocatable: []int64{8000}, Free: []int64{7000}},
-				{Name: "full", Allocatable: []int64{8000}, Free: []int64{0}},
+				{Name: "full", Exit: time.Hour, Allocatable: []int64{8000}, Free: []int64{1000}},
 				{Name: "half", Allocatable: []int64{8000}, Free: []int64{4000}},
 			},
 			want: []string{"full", "half", "empty"},
 		},
-		// Shares of CPU and memory: (0 + 0.9)/2 = 0.45 and (0.5 + 0.2)/2 = 0.35.
+		// Shares of CPU and memory: (0 + 0.9)/2 = 0.45 and (0.2 + 0.2)/2 = 0.2, whose quarters are 1 and 0.
 		"mean over resources": {
+			pod: keepsNone,
 			nodes: []Node{
 				{Name: "cpu-full", Allocatable: []int64{8000, 100}, Free: []int64{0, 90}},
-				{Name: "both", Allocatable: []int64{8000, 100}, Free: []int64{4000, 20}},
+				{Name: "both", Allocatable: []int64{8000, 100}, Free: []int64{1600, 20}},
 			},
 			want: []string{"both", "cpu-full"},
 		},
-		// 1000/2000 = 0.5 is less than 7000/8000, though both have 1000 used.
-		"share, not amount": {
-			nodes: []Node{
-				{Name: "large", Allocatable: []int64{8000}, Free: []int64{7000}},
-				{Name: "small", Allocatable: []int64{2000}, Free: []int64{1000}},
-			},
-			want: []string{"small", "large"},
-		},
 		"a leaving node last, however full": {
+			pod: keepsNone,
 			nodes: []Node{
 				{Name: "leaving", Leaving: true, Allocatable: []int64{8000}, Free: []int64{0}},
 				{Name: "empty", Allocatable: []int64{8000}, Free: []int64{7000}},
 			},
 			want: []string{"empty", "leaving"},
 		},
-		"the oldest of equals": {
+		// 4/8 and 5/8 are of one quarter.
+		"the oldest of about as much room": {
+			pod: keepsNone,
 			nodes: []Node{
 				{Name: "a-young", Created: at(5), Allocatable: []int64{8}, Free: []int64{4}},
-				{Name: "b-old", Created: at(1), Allocatable: []int64{8}, Free: []int64{4}},
+				{Name: "b-old", Created: at(1), Allocatable: []int64{8}, Free: []int64{5}},
 			},
 			want: []string{"b-old", "a-young"},
 		},
-		"by name at last": {
-			nodes: []Node{
-				{Name: "b", Allocatable: []int64{8}, Free: []int64{4}}, {Name: "a", Allocatable: []int64{8}, Free: []int64{4}},
-			},
-			want: []string{"a", "b"},
-		},
+		"by name at last": {pod: keepsNone, nodes: []Node{{Name: "b"}, {Name: "a"}}, want: []string{"a", "b"}},
 		"a node that stays anyway before a fuller one that must live longer": {
-			remaining: time.Minute,
+			pod: precisely(time.Minute),
 			nodes: []Node{
-				{Name: "full", Exit: 59 * time.Second, Allocatable: []int64{8}, Free: []int64{0}},
+				{Name: "full", Exit: 50 * time.Second, Allocatable: []int64{8}, Free: []int64{0}},
 				{Name: "stays", Exit: time.Minute, Allocatable: []int64{8}, Free: []int64{6}},
 			},
 			want: []string{"stays", "full"},
 		},
-		// Extensions of 60, 31, 30 and 16 s; the last two are in one bucket, where the fuller one wins.
-		"the least extension, by powers of two": {
-			remaining: time.Minute,
+		// A second of slack costs 0.06 * 60/660 = 0.0055 s: 30 s of it 0.16 s, 300 s of it 1.64 s.
+		"extension and slack are weighed": {
+			pod: precisely(time.Minute),
 			nodes: []Node{
-				{Name: "empty", Allocatable: []int64{8}, Free: []int64{0}},
-				{Name: "31", Exit: 29 * time.Second, Allocatable: []int64{8}, Free: []int64{0}},
-				{Name: "16", Exit: 44 * time.Second, Allocatable: []int64{8}, Free: []int64{2}},
-				{Name: "30", Exit: 30 * time.Second, Allocatable: []int64{8}, Free: []int64{1}},
+				{Name: "one second short", Exit: 59 * time.Second}, {Name: "30 s more", Exit: 90 * time.Second},
+				{Name: "300 s more", Exit: 6 * time.Minute}, {Name: "endless", Exit: Never}, {Name: "empty"},
 			},
-			want: []string{"30", "16", "31", "empty"},
+			want: []string{"endless", "30 s more", "one second short", "300 s more", "empty"},
 		},
-		// Each could be the pod's without an extension; the first never ends, the others 15, 16 and 61 s after the pod.
-		"the least slack, by powers of four, before the fullest": {
-			remaining: time.Minute,
+		// Steps are of 6 s; extensions of 0, 5 and 7 s are of steps 0, 0 and 1. Slack does not count.
+		"where the run time is vague, the oldest of a step": {
+			pod: vaguely(time.Minute),
 			nodes: []Node{
-				{Name: "61", Exit: 121 * time.Second, Allocatable: []int64{8}, Free: []int64{0}},
-				{Name: "16", Exit: 76 * time.Second, Allocatable: []int64{8}, Free: []int64{1}},
-				{Name: "60", Exit: 120 * time.Second, Allocatable: []int64{8}, Free: []int64{0}},
-				{Name: "endless", Exit: Never, Allocatable: []int64{8}, Free: []int64{1}},
-				{Name: "15", Exit: 75 * time.Second, Allocatable: []int64{8}, Free: []int64{2}},
+				{Name: "5 s short", Exit: 55 * time.Second, Created: at(1)}, {Name: "stays", Exit: time.Hour, Created: at(2)},
+				{Name: "7 s short", Exit: 53 * time.Second, Created: at(0)},
 			},
-			want: []string{"endless", "15", "60", "16", "61"},
+			want: []string{"5 s short", "stays", "7 s short"},
 		},
-		"nothing known: the fullest": {
+		"and before that the fullest by quarters": {
+			pod: vaguely(time.Minute),
 			nodes: []Node{
-				{Name: "endless", Exit: Never, Allocatable: []int64{8}, Free: []int64{3}},
-				{Name: "long", Exit: time.Hour, Allocatable: []int64{8}, Free: []int64{0}},
-				{Name: "short", Exit: time.Second, Allocatable: []int64{8}, Free: []int64{1}},
+				{Name: "old", Exit: time.Hour, Created: at(1), Allocatable: []int64{8}, Free: []int64{4}},
+				{Name: "young", Exit: time.Hour, Created: at(2), Allocatable: []int64{8}, Free: []int64{1}},
 			},
-			want: []string{"long", "short", "endless"},
+			want: []string{"young", "old"},
 		},
-		"a pod without an end goes to what has none": {
-			remaining: Never,
+		"a pod without an end goes to what has none, else to the cheapest": {
+			pod: Pod{Remaining: Never},
 			nodes: []Node{
-				{Name: "busy", Exit: time.Hour, Allocatable: []int64{8}, Free: []int64{0}},
+				{Name: "expensive", Exit: time.Hour, Price: 1, Allocatable: []int64{8}, Free: []int64{0}},
+				{Name: "cheap", Allocatable: []int64{8}, Free: []int64{7}},
 				{Name: "endless", Exit: Never, Allocatable: []int64{8}, Free: []int64{7}},
 			},
-			want: []string{"endless", "busy"},
+			want: []string{"endless", "cheap", "expensive"},
 		},
-		"its group before a better fit, but not before a node that stays": {
-			remaining: time.Minute,
+		// Steps are of 6 s: 0, 0 and 10.
+		"its group, but not on a node that must live much longer": {
+			pod: Pod{Remaining: time.Minute, Stated: 1, Grouped: true},
 			nodes: []Node{
-				{Name: "fit", Exit: time.Minute, Allocatable: []int64{8}, Free: []int64{0}},
-				{Name: "group", Exit: time.Hour, Locality: 1, Allocatable: []int64{8}, Free: []int64{5}},
-				{Name: "longer", Exit: 0, Locality: 2, Allocatable: []int64{8}, Free: []int64{0}},
+				{Name: "fit", Exit: time.Minute}, {Name: "group", Exit: 90 * time.Second, Locality: 1}, {Name: "empty", Locality: 2},
 			},
-			want: []string{"group", "fit", "longer"},
+			want: []string{"group", "fit", "empty"},
 		},
-		// Alike, a is fuller: 4/8 + 0/8 against 0/8 + 5/8. CPU is scarce, and b leaves none of it idle.
+		// Alike, a is fuller: 2/8 + 0/8 against 0/8 + 6/8. CPU is scarce, and b leaves none of it idle.
 		"what is scarce weighs more": {
-			weights: []float64{0.9, 0.1},
+			pod: keepsNone, weights: []float64{0.95, 0.05},
 			nodes: []Node{
-				{Name: "a", Allocatable: []int64{8, 8}, Free: []int64{4, 0}},
-				{Name: "b", Allocatable: []int64{8, 8}, Free: []int64{0, 5}},
+				{Name: "a", Created: at(0), Allocatable: []int64{8, 8}, Free: []int64{4, 0}},
+				{Name: "b", Created: at(1), Allocatable: []int64{8, 8}, Free: []int64{0, 6}},
 			},
 			want: []string{"b", "a"},
 		},
-		"a pod without requests": {
-			nodes: []Node{{Name: "young", Created: at(5)}, {Name: "old", Created: at(1)}},
-			want:  []string{"old", "young"},
+		// An extension of 9 s at the cheap node's price, of 5 s at twice that.
+		"the price of an extension": {
+			pod:   precisely(time.Minute),
+			nodes: []Node{{Name: "expensive", Price: 1, Exit: 55 * time.Second}, {Name: "cheap", Exit: 51 * time.Second}},
+			want:  []string{"cheap", "expensive"},
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, names(Order(tc.nodes, tc.remaining, tc.weights, 100))); diff != "" {
+			if diff := cmp.Diff(tc.want, names(Order(tc.nodes, &tc.pod, tc.weights, 100))); diff != "" {
 				t.Errorf("order (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// The order of the result does not depend on the order of the argument.
+// The cost by distributions is what chance makes of extension and slack: against many draws of pods and of nodes.
+func TestCostByDistributions(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	draw := func(median, sigma float64) float64 { return median * math.Exp(sigma*random.NormFloat64()) }
+	beyond := func(median, sigma float64) *Probabilities {
+		var p Probabilities
+		for i, t := range Times {
+			p[i] = math.Erfc(math.Log(t/median)/sigma/math.Sqrt2) / 2
+		}
+		return &p
+	}
+	for _, exit := range []float64{30, 300, 3000} {
+		gone := beyond(exit, 0.5)
+		for i := range gone {
+			gone[i] = 1 - gone[i]
+		}
+		pod := Pod{Remaining: 5 * time.Minute, Spread: 0.8, Stated: 1, Lasting: beyond(300, 0.8)}
+		key := Order([]Node{{Name: "n", Exit: time.Minute, Gone: gone}}, &pod, nil, 1)[0]
+		const draws = 200_000
+		extension, slack := 0.0, 0.0
+		for range draws {
+			ends, leaves := draw(300, 0.8), draw(exit, 0.5)
+			extension += max(0, ends-leaves) / draws
+			slack += max(0, leaves-ends) / draws
+		}
+		if math.Abs(key.Extension-extension) > 5+0.05*extension || math.Abs(key.Slack-slack) > 5+0.05*slack {
+			t.Errorf("a node that exits after %g s: extension %.0f s and slack %.0f s, really %.0f s and %.0f s", exit, key.Extension, key.Slack, extension, slack)
+		}
+	}
+}
+
+// The order of the result does not depend on the order of the argument, nor on how many are wanted.
 func TestOrderIsTotal(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
-	for range 200 {
+	for i := range 200 {
 		nodes := make([]Node, 1+random.IntN(30))
 		for i := range nodes {
 			nodes[i] = Node{
@@ -160,38 +185,42 @@ func TestOrderIsTotal(t *testing.T) {
 				Allocatable: []int64{4, 8}, Free: []int64{random.Int64N(3), random.Int64N(3)},
 			}
 		}
-		want := names(Order(nodes, time.Minute, nil, 100))
+		pod := Pod{Remaining: time.Minute, Spread: float64(i % 2)}
+		want := names(Order(nodes, &pod, nil, 100))
 		shuffled := slices.Clone(nodes)
 		random.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		if diff := cmp.Diff(want, names(Order(shuffled, time.Minute, nil, 100))); diff != "" {
+		most := 1 + random.IntN(len(nodes))
+		if diff := cmp.Diff(want[:most], names(Order(shuffled, &pod, nil, most))); diff != "" {
 			t.Fatalf("order depends on the argument's (-want +got):\n%s", diff)
 		}
 	}
 }
 
-func TestExtension(t *testing.T) {
-	for _, tc := range []struct {
-		remaining, exit, want time.Duration
-		bucket                int
-	}{
-		{time.Minute, time.Hour, 0, 0},
-		{time.Hour, 30 * time.Minute, 30 * time.Minute, 8},
-		{time.Nanosecond, 0, time.Nanosecond, 1},
-		{15 * time.Second, 0, 15 * time.Second, 1},
-		{15*time.Second + 1, 0, 15*time.Second + 1, 2},
-		{Never, Never, 0, 0},
-		{Never, time.Hour, Never, 31},
-		{time.Hour, Never, 0, 0},
+func TestDecide(t *testing.T) {
+	base := Key{Cost: 1, Extension: 1, Locality: 1, Created: time.Unix(1, 0), Name: "b"}
+	for by, change := range map[string]func(*Key){
+		"leaving": func(k *Key) { k.Leaving = true }, "extension": func(k *Key) { k.Cost, k.Extension = 2, 2 },
+		"slack": func(k *Key) { k.Cost, k.Slack = 2, 20 }, "locality": func(k *Key) { k.Locality = 0 },
+		"room": func(k *Key) { k.FreeQuarters = 1 }, "age": func(k *Key) { k.Created = time.Unix(2, 0) }, "name": func(k *Key) { k.Name = "c" },
 	} {
-		got := Extension(tc.remaining, tc.exit)
-		if bucket := ExtensionBucket(got); got != tc.want || bucket != tc.bucket {
-			t.Errorf("%s on a node that stays %s: %s in bucket %d, want %s in %d", tc.remaining, tc.exit, got, bucket, tc.want, tc.bucket)
+		other := base
+		change(&other)
+		if order, got := base.Decide(&other); order >= 0 || got != by {
+			t.Errorf("%s: %d by %s", by, order, got)
+		}
+		if order, got := other.Decide(&base); order <= 0 || got != by {
+			t.Errorf("%s, the other way: %d by %s", by, order, got)
 		}
 	}
-	for bucket := 1; bucketLimit(bucket) != Never; bucket++ {
-		limit := bucketLimit(bucket)
-		if ExtensionBucket(limit) != bucket || ExtensionBucket(limit+1) != bucket+1 {
-			t.Errorf("bucket %d does not end at %s", bucket, limit)
+}
+
+func TestExtension(t *testing.T) {
+	for _, tc := range []struct{ remaining, exit, want time.Duration }{
+		{time.Minute, time.Hour, 0}, {time.Hour, 30 * time.Minute, 30 * time.Minute}, {time.Nanosecond, 0, time.Nanosecond},
+		{Never, Never, 0}, {Never, time.Hour, Never}, {time.Hour, Never, 0},
+	} {
+		if got := Extension(tc.remaining, tc.exit); got != tc.want {
+			t.Errorf("%s on a node that stays %s: %s, want %s", tc.remaining, tc.exit, got, tc.want)
 		}
 	}
 }

@@ -14,7 +14,7 @@ type Placement struct {
 	Pod       string    `json:"pod"`
 	Class     string    `json:"class"`
 	Node      string    `json:"node"`
-	// RunSeconds that the pod is expected to run; null when it never ends, or nothing that can be trusted is known.
+	// RunSeconds that the pod is expected to run; null when it never ends or keeps no node.
 	RunSeconds *float64 `json:"runSeconds"`
 	// Tier is what the node is to the pod, as in the metric ebbtide_drainpack_placements_total.
 	Tier string `json:"tier"`

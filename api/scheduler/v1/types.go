@@ -17,25 +17,25 @@ type DrainPackArgs struct {
 	// Candidates is how many nodes of the index, proven to have room for a pod, are compared for it, from 1 to 100; default 4. It is
 	// offered the best; all of them when other plugins may rank them too.
 	Candidates int `json:"candidates,omitempty"`
-	// Quantile of the run times that can be expected of a pod by which it is placed, between 0 and 1; default 0.5. A higher one takes
-	// fewer pods for short.
+	// Quantile of the run times that can be expected of a pod by which it is placed where little is known of it, between 0 and 1; default
+	// 0.5. A higher one takes fewer pods for short.
 	Quantile float64 `json:"quantile,omitempty"`
-	// HalfLife after which a run time that was learned counts half; at least 1m, default 168h.
+	// HalfLife after which a run time that was learned counts half; at least 1m, default 168h. Of a class the last 300 or so count at most.
 	HalfLife metav1.Duration `json:"halfLife,omitempty"`
-	// UnknownRunTime is how long a pod is taken to run of whose class nothing is known; at least 1s, default 5m.
+	// UnknownRunTime is the median run time that is expected while nothing has been learned; at least 1s, default 5m.
 	UnknownRunTime metav1.Duration `json:"unknownRunTime,omitempty"`
 	// Horizon beyond which run times are not told apart: a pod that is expected to run longer counts as one that never ends; at least
 	// 1m. 0, the default: none.
 	Horizon metav1.Duration `json:"horizon,omitempty"`
-	// MinCorrelation between expected and real run times below which the order is best fit, more than 0 and at
-	// most 1; default 0.5.
+	// MinCorrelation between the run times that pods state and real ones below which statements are not used, more than 0 and at most 1;
+	// default 0.3.
 	MinCorrelation float64 `json:"minCorrelation,omitempty"`
 	// ClassLabel names the class of a pod; default ebbtide.dev/duration-class. A pod without it has the class of its
 	// ScaledJob, or of what owns it.
 	ClassLabel string `json:"classLabel,omitempty"`
 	// GroupLabel names the group of pods that had better be on one node; default scheduling.x-k8s.io/pod-group.
 	GroupLabel string `json:"groupLabel,omitempty"`
-	// Weights of resources in best fit, more than 0, by name: cpu, memory, nvidia.com/gpu. A resource that is not named weighs by how
+	// Weights of resources in how full a node is, more than 0, by name: cpu, memory, nvidia.com/gpu. A resource that is not named weighs by how
 	// much of the fleet's is in use, from 0.01 to 1; one that is not CPU, memory or ephemeral storage weighs 1.
 	Weights map[string]float64 `json:"weights,omitempty"`
 	// PriceFactors say what nodes cost beside others of their size, which is their CPUs and an eighth of their GiB of memory. The

@@ -16,7 +16,7 @@ func (a *DrainPackArgs) SetDefaults() {
 	setDefault(&a.Quantile, 0.5)
 	setDefault(&a.HalfLife.Duration, 7*24*time.Hour)
 	setDefault(&a.UnknownRunTime.Duration, 5*time.Minute)
-	setDefault(&a.MinCorrelation, 0.5)
+	setDefault(&a.MinCorrelation, 0.3)
 	setDefault(&a.ClassLabel, "ebbtide.dev/duration-class")
 	setDefault(&a.GroupLabel, "scheduling.x-k8s.io/pod-group")
 }

@@ -51,9 +51,11 @@ func (d *DrainPack) watch(ctx context.Context) error {
 	registration, err := finished.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
 		AddFunc: func(object any, initial bool) {
 			pod := object.(*v1.Pod)
-			if ended, ok := d.ended(pod); ok && !(initial && h.add(ended)) {
-				d.learn(ended)
+			ended, ok := d.ended(pod)
+			if !ok || initial && h.add(ended) {
+				return
 			}
+			d.learn(ended)
 		},
 	})
 	if err != nil {

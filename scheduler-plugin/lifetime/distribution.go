@@ -65,7 +65,7 @@ func (d *Distribution) reach(seconds float64) float64 {
 // unknown scale that is seen at a random age (Gott, Nature 363, 1993).
 func (d *Distribution) Lasting(age time.Duration, times, probability []float64) {
 	seconds := age.Seconds()
-	overdue, reached := seconds, 1.0
+	overdue := seconds
 	switch {
 	case d.point > 0 && seconds < d.point:
 		for i, t := range times {
@@ -78,7 +78,7 @@ func (d *Distribution) Lasting(age time.Duration, times, probability []float64) 
 	case d.point > 0:
 		overdue = max(1, seconds-d.point)
 	default:
-		if reached = d.reach(seconds); reached >= outlived {
+		if reached := d.reach(seconds); reached >= outlived {
 			for i, t := range times {
 				probability[i] = d.reach(seconds+t) / reached
 			}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -416,7 +417,7 @@ func TestEndedConnectionIsJudgedByItsReason(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		first.asked.Add(1)
+		first.questions.begin()
 		channel, err := first.Channel()
 		if err != nil {
 			t.Fatal(err)
@@ -443,7 +444,7 @@ func TestEndedConnectionIsJudgedByItsReason(t *testing.T) {
 		for range cap(first.slots) {
 			<-first.slots
 		}
-		first.asked.Add(1)
+		first.questions.begin()
 		placed := make(chan error, 1)
 		go func() {
 			_, _, err := l.place(t.Context(), "other")
@@ -465,7 +466,7 @@ func TestEndedConnectionIsJudgedByItsReason(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		first.underWay.Add(1)
+		first.questions.begin()
 		before := b.connections.Load()
 		if _, err := ask(t.Context(), l, "q", told); err == nil || !l.suspected("q") {
 			t.Errorf("not suspected: %v", err)
@@ -623,5 +624,44 @@ func TestPanicIsAnError(t *testing.T) {
 	}
 	if inner := errors.New("inner"); !errors.Is(bounds.Guard(func() error { return inner }), inner) {
 		t.Error("an error is not passed on")
+	}
+}
+
+// A question is alone only if none was under way when it began and none came since, whatever the moment.
+func TestQuestions(t *testing.T) {
+	var q questions
+	one, first := q.begin()
+	if !first || q.ever() != one {
+		t.Errorf("the first of all is not alone")
+	}
+	two, first := q.begin()
+	if first || q.ever() == one || q.ever() != two {
+		t.Errorf("two are told to be alone")
+	}
+	q.end()
+	q.end()
+	if three, first := q.begin(); !first || three != 3 || q.ever() != 3 {
+		t.Errorf("after the others have ended: number %d, first %t", three, first)
+	}
+	// Of many at once none is alone but the one that begins after the ends of all others.
+	var all sync.WaitGroup
+	q = questions{}
+	hold := make(chan struct{})
+	var alone atomic.Int64
+	for range 64 {
+		all.Go(func() {
+			number, first := q.begin()
+			<-hold
+			if first && q.ever() == number {
+				alone.Add(1)
+			}
+		})
+	}
+	for q.ever() < 64 {
+		runtime.Gosched()
+	}
+	close(hold)
+	if all.Wait(); alone.Load() > 0 {
+		t.Errorf("%d of 64 were alone", alone.Load())
 	}
 }

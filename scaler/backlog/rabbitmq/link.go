@@ -79,12 +79,11 @@ func newLink(at address, config *tls.Config, bounds backlog.SampleBounds) *link 
 // connection is an open one, with a fixed number of channels that are opened when they are first needed.
 type connection struct {
 	*amqp.Connection
-	slots    chan *amqp.Channel // nil: not open
-	late     chan struct{}      // one for each channel more that may be open
-	answers  atomic.Int64       // how many came
-	opened   atomic.Int64       // channels that are open
-	underWay atomic.Int64       // questions
-	asked    atomic.Int64       // questions, ever
+	slots     chan *amqp.Channel // nil: not open
+	late      chan struct{}      // one for each channel more that may be open
+	answers   atomic.Int64       // how many came
+	opened    atomic.Int64       // channels that are open
+	questions questions
 
 	ended      chan struct{} // closed when the connection ends
 	closedWith *amqp.Error   // why it ended, if that is known. Read it when ended is closed.
@@ -92,6 +91,19 @@ type connection struct {
 	mu   sync.Mutex
 	owes map[string]time.Time // when queues were given up that have not answered yet
 }
+
+// questions counts those that are under way in its lower half, and all that there ever were in its upper half: one number, so that a question
+// that comes meanwhile is in both counts or in none.
+type questions struct{ atomic.Uint64 }
+
+// begin counts one more, and says which it is and whether no other is under way.
+func (q *questions) begin() (number uint32, first bool) {
+	n := q.Add(1<<32 | 1)
+	return uint32(n >> 32), uint32(n) == 1
+}
+
+func (q *questions) end()         { q.Add(^uint64(0)) }
+func (q *questions) ever() uint32 { return uint32(q.Load() >> 32) }
 
 // newConnection makes a connection of one whose broker allows so many channels.
 func newConnection(c *amqp.Connection, channels int) *connection {
@@ -142,7 +154,10 @@ func askOnce[T any](ctx context.Context, l *link, queue string, question func(*a
 	}
 	// The client library has no deadline for a call, so it is left alone with it when the time is over.
 	answers, before := make(chan answer, 1), c.answers.Load()
-	first, asked := c.underWay.Add(1) == 1, c.asked.Add(1)
+	// A question that comes when the connection has ended already is not the reason. Those that were under way count until it has.
+	number, first := c.questions.begin()
+	first = first && !c.IsClosed()
+	alone := func() bool { return first && c.questions.ever() == number }
 	go func() {
 		a := answer{channel: channel}
 		a.err = l.bounds.Guard(func() error {
@@ -167,7 +182,7 @@ func askOnce[T any](ctx context.Context, l *link, queue string, question func(*a
 	var late bool
 	// done gives the place of the question to the next one, with the channel that it was answered on.
 	done := func(channel *amqp.Channel) {
-		c.underWay.Add(-1)
+		c.questions.end()
 		if !late {
 			c.slots <- channel
 			return
@@ -199,8 +214,9 @@ func askOnce[T any](ctx context.Context, l *link, queue string, question func(*a
 				}
 				return a.value, a.err
 			}
-			c.underWay.Add(-1)
-			return none, l.lost(ctx, c, queue, first && c.asked.Load() == asked, a.err)
+			err := l.lost(ctx, c, queue, alone(), a.err)
+			c.questions.end()
+			return none, err
 		case <-ctx.Done():
 			if !l.patient && c.answers.Load() == before { // nobody was answered meanwhile: the broker hangs, not the queue
 				l.drop(c, context.Cause(ctx))
@@ -312,7 +328,7 @@ func (l *link) end(c *connection) {
 		} else {
 			l.forget(c, fmt.Errorf("it allows no channel: it says %q", endpoint.Said(reason.Reason, l.uris[0].Password)))
 		}
-	case reason != nil && reason.Code != amqp.ConnectionForced && c.asked.Load() > 0: // a question's doing
+	case reason != nil && reason.Code != amqp.ConnectionForced && c.questions.ever() > 0: // a question's doing
 		l.forget(c, nil)
 	case reason != nil:
 		l.forget(c, fmt.Errorf("the broker closed it (%d)", reason.Code))

@@ -96,7 +96,7 @@ unit: tools ## Unit and integration tests of the other packages
 	$(TEST) $$(go list ./... | grep -v -e /e2e/scenario $(foreach p,$(RACE),-e ebbtide/$(patsubst ./%/...,%,$(p))))
 	cd examples/eks && go test ./...
 
-test-release: tools ## Make the artifacts of a release for this machine, push them to a registry in memory, and install from there
+test-release: tools ## Make the artifacts of a release for this machine, push them to a registry in memory, and pull and render them from there
 	$(TEST) -timeout 45m -count=1 ./hack/release -args -artifacts
 
 rabbitmq-releases: tools ## Single nodes and three-node clusters of RabbitMQ 3.10, 4.0 and 4.3: node losses, partitions, hangs; minutes

@@ -56,7 +56,7 @@ func main() {
 	flag.StringVar(&o.data, "data", "", "a folder of recorded loads: every CSV in it of start,seconds,class[,milliCPU,memoryMiB]")
 	flag.StringVar(&o.out, "out", "bench/out/packing.json", "where the figures go")
 	flag.Uint64Var(&o.seeds, "seeds", 10, "how many seeds of each generated load")
-	flag.Uint64Var(&o.thins, "thins", 3, "how many times a recorded load is replayed again with a tenth of its jobs left out by chance: how far that moves the figures is the noise")
+	flag.Uint64Var(&o.thins, "thins", 3, "replays of each recorded load with a random tenth of its jobs left out; the spread of their figures is the noise")
 	loads := flag.String("load", ".", "replay loads whose names match this regular expression only")
 	stated := flag.String("stated", ".", "replay with predictions whose names match this regular expression only, and with absent ones")
 	packer := flag.String("packer", ".", "replay packers whose names match this regular expression only, first-fit and most-allocated anyway")

@@ -105,7 +105,7 @@ func stepsOf(windows []window, at func(minute) time.Time) steps {
 	for _, w := range merge(slices.Clone(windows)) {
 		s := all[w.replicas]
 		if n := len(s); n > 0 && s[n-1].at.Equal(at(w.from)) {
-			s = s[:n-1] // it goes on
+			s = s[:n-1] // the same level continues
 		} else {
 			s = append(s, step{at(w.from), w.replicas})
 		}

@@ -39,7 +39,7 @@ type Observation struct {
 	// they only ever tell how many consumers are idle.
 	Unacknowledged      int64
 	UnacknowledgedKnown bool
-	// Parallelism is how many consumers can work at once on what there is: the partitions of a Kafka group that have lag, or one for each
+	// Parallelism is how many consumers can work at once on the backlog: the partitions of a Kafka group that have lag, or one for each
 	// queue with a single active consumer and any number for others. 0 means any number.
 	Parallelism int64
 	// Finished counts the messages that were ever worked off, by part of the source (a queue, a partition); nil when it is not

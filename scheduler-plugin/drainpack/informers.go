@@ -118,7 +118,7 @@ func (d *DrainPack) forget(pod *v1.Pod) {
 	d.offered.forget(pod.UID)
 }
 
-// ended is what there is to learn from a finished pod; false when it does not say how long it ran.
+// ended is the run that a finished pod tells of; false when it does not say how long it ran.
 func (d *DrainPack) ended(pod *v1.Pod) (fleet.Ended, bool) {
 	at, known := finishedAt(pod)
 	if !known || pod.Status.StartTime == nil {

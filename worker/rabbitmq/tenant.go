@@ -11,10 +11,9 @@ import (
 )
 
 // Tenants are held back without a coordinator: the broker counts. A worker that has a message of a tenant first consumes from the tenant's
-// queue, which never has a message, and then asks how many consumers that queue has. Who sees no more than the limit goes on, and
-// stays a consumer until the message is settled. Of all who go on the last one to begin saw the others, so they are never more than the limit;
-// two who begin at once may both step back. A worker that dies is a consumer no more. Only where the broker loses the queue, with its node, do scans
-// that it counted go on uncounted.
+// queue, which never has a message, and then asks how many consumers that queue has. A worker that sees no more than the limit runs the scan, and
+// stays a consumer until the message is settled. The last of those to begin saw all the others, so they are never more than the limit; two that
+// begin at once may both step back. A worker that dies is no longer a consumer. Scans run uncounted only if the broker loses the queue with its node.
 //
 // A message that is held back waits in a retry queue and comes again behind what waits; it is no attempt, and no message of a worker's.
 

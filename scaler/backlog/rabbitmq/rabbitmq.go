@@ -194,7 +194,7 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 		return o, err
 	}
 	names := make([]string, len(queues))
-	var atOnce int64 // how many consumers could work on what there is
+	var atOnce int64 // how many consumers can work on the backlog
 	single := false
 	for i, sample := range samples {
 		if names[i] = queues[i].name; o.Time.IsZero() || sample.Time.Before(o.Time) {

@@ -42,9 +42,9 @@ var stages = [][]step{
 	{{target: "tools"}},
 	{{target: "generated"}},
 	{
-		{"lint", processors}, {"race", processors}, {"unit", processors}, {"test-release", processors},
-		{target: "e2e-recovery"}, {"e2e-install", realNodes}, {target: "e2e-calendar"}, {"e2e-scans", realNodes},
-		{target: "e2e-demo"}, {target: "e2e-scheduler"},
+		{target: "e2e-recovery"}, {"e2e-install", realNodes}, {target: "e2e-calendar"},
+		{"lint", processors}, {"race", processors}, {"test-release", processors}, {target: "e2e-demo"}, {"e2e-scans", realNodes},
+		{"unit", processors}, {target: "e2e-scheduler"},
 	},
 	{{target: "e2e-calibration"}},
 }

@@ -103,16 +103,15 @@ func (q *queue) Publish(ctx context.Context, result worker.Publication) error {
 // DeadLetter implements worker.Queue: the message as it was, with the reason in its headers. The count of attempts is not in it: whoever
 // sends it again begins anew.
 func (q *queue) DeadLetter(ctx context.Context, _ *worker.Message, letter worker.DeadLetter) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	if q.config.DeadLetterExchange == "" {
-		return q.current.Reject(false)
+		return q.settle(func(d *amqp.Delivery) error { return d.Reject(false) })
 	}
-	key := routingKey(&q.current)
+	delivery := q.delivery()
+	key := routingKey(&delivery)
 	headers := amqp.Table{reasonHeader: letter.Reason, resultHeader: letter.Result}
-	p := republished(&q.current, headers, q.connection.Config.FrameSize)
+	p := republished(&delivery, headers, q.connection.Config.FrameSize)
 	if err := q.publishing.publish(ctx, q.config.DeadLetterExchange, key, p); err != nil {
 		return fmt.Errorf("publish the dead letter: %w", err)
 	}
-	return q.current.Ack(false)
+	return q.ack()
 }

@@ -75,10 +75,12 @@ type queue struct {
 	connection *amqp.Connection
 	publishing *publishing
 
-	// mu is held while the message is settled, and while it is reclaimed.
+	// mu guards the fields up to left. It is not held while the worker waits for the broker to take a message.
 	mu         sync.Mutex
 	channel    *amqp.Channel
 	deliveries <-chan amqp.Delivery
+	// replaced is closed when another channel takes the place of channel.
+	replaced chan struct{}
 	// current is the delivery of the message that is being worked on, and working whether there is one.
 	current amqp.Delivery
 	working bool
@@ -97,7 +99,7 @@ func Open(ctx context.Context, config Config) (worker.Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &queue{config: &config, connection: connection}
+	q := &queue{config: &config, connection: connection, replaced: make(chan struct{})}
 	q.held, q.lose = context.WithCancelCause(context.Background())
 	if q.publishing, err = newPublishing(connection); err != nil {
 		connection.Close()
@@ -138,7 +140,7 @@ func connect(ctx context.Context, config *Config) (*amqp.Connection, error) {
 	}
 }
 
-// consume becomes a consumer, on a new channel.
+// consume becomes a consumer, on a new channel. Only Open calls it without mu.
 func (q *queue) consume() error {
 	channel, err := q.connection.Channel()
 	if err != nil {
@@ -203,45 +205,53 @@ func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
 		if err != nil || !delivered {
 			return nil, err
 		}
-		q.mu.Lock()
-		admitted, err := q.admit(ctx)
-		message := q.message(&q.current)
-		q.mu.Unlock()
+		delivery := q.delivery()
+		admitted, err := q.admit(ctx, &delivery)
 		if err != nil {
 			return nil, err
 		}
 		if admitted {
-			return message, nil
+			return q.message(&delivery), nil
 		}
 	}
 }
 
 // next waits for a delivery, and makes it the current one.
 func (q *queue) next(ctx context.Context) (delivered bool, err error) {
+	for {
+		q.mu.Lock()
+		deliveries, replaced, left := q.deliveries, q.replaced, q.left
+		q.working = false
+		q.mu.Unlock()
+		select {
+		case delivery, open := <-deliveries:
+			if open {
+				q.mu.Lock()
+				defer q.mu.Unlock()
+				q.current, q.working = delivery, true
+				return true, nil
+			}
+			if left {
+				return false, nil
+			}
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+		select {
+		case <-replaced:
+		case <-q.held.Done():
+			return false, context.Cause(q.held)
+		case <-time.After(time.Second):
+			return false, fmt.Errorf("the broker ended the consumer: was queue %q deleted?", q.config.Queue)
+		}
+	}
+}
+
+// delivery is the current one.
+func (q *queue) delivery() amqp.Delivery {
 	q.mu.Lock()
-	deliveries := q.deliveries
-	q.working = false
-	q.mu.Unlock()
-	select {
-	case delivery, open := <-deliveries:
-		if open {
-			q.mu.Lock()
-			defer q.mu.Unlock()
-			q.current, q.working = delivery, true
-			return true, nil
-		}
-		if q.left {
-			return false, nil
-		}
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
-	}
-	select {
-	case <-q.held.Done():
-		return false, context.Cause(q.held)
-	case <-time.After(time.Second):
-	}
-	return false, fmt.Errorf("the broker ended the consumer: was queue %q deleted?", q.config.Queue)
+	defer q.mu.Unlock()
+	return q.current
 }
 
 func (q *queue) message(delivery *amqp.Delivery) *worker.Message {
@@ -298,27 +308,41 @@ func number(value any) int {
 
 // Leave implements worker.Queue: the worker is no consumer from then on.
 func (q *queue) Leave() error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.left = true
-	if err := q.channel.Cancel(q.config.ConsumerTag, false); err != nil {
+	err := q.onChannel(func() error {
+		q.left = true
+		return q.channel.Cancel(q.config.ConsumerTag, false)
+	})
+	if err != nil {
 		return fmt.Errorf("stop consuming: %w", err)
 	}
 	return nil
 }
 
 // Ack implements worker.Queue.
-func (q *queue) Ack(context.Context, *worker.Message) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.current.Ack(false)
+func (q *queue) Ack(context.Context, *worker.Message) error { return q.ack() }
+
+// ack tells the broker that the current message is done with.
+func (q *queue) ack() error {
+	return q.settle(func(d *amqp.Delivery) error { return d.Ack(false) })
 }
 
-// GiveBack implements worker.Queue.
-func (q *queue) GiveBack(*worker.Message) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	_ = q.current.Nack(false, true)
+// putBack has the broker deliver the current message again at once.
+func (q *queue) putBack() error {
+	return q.settle(func(d *amqp.Delivery) error { return d.Nack(false, true) })
+}
+
+// GiveBack implements worker.Queue. If it fails the channel is closed, and the message goes back with it.
+func (q *queue) GiveBack(*worker.Message) { _ = q.putBack() }
+
+// settle tells the broker what becomes of the current message.
+func (q *queue) settle(how func(*amqp.Delivery) error) error {
+	return q.onChannel(func() error {
+		err := how(&q.current)
+		if err == nil {
+			q.working = false
+		}
+		return err
+	})
 }
 
 // Close implements worker.Queue.

@@ -40,24 +40,23 @@ func RetryArguments(queue string, delay time.Duration) amqp.Table {
 // Retry implements worker.Queue: the message waits in a retry queue. One that is not there is declared; where the user may not, the
 // message goes back at once, and the log says so.
 func (q *queue) Retry(ctx context.Context, _ *worker.Message, again worker.Attempt) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	if again.After <= 0 {
-		return q.current.Nack(false, true) // a quorum queue counts
+		return q.putBack() // a quorum queue counts
 	}
-	waits, err := q.sendToRetry(ctx, again.After, amqp.Table{
-		attemptHeader: int64(again.Number), reasonHeader: again.Reason, routingKeyHeader: routingKey(&q.current),
+	delivery := q.delivery()
+	waits, err := q.sendToRetry(ctx, &delivery, again.After, amqp.Table{
+		attemptHeader: int64(again.Number), reasonHeader: again.Reason, routingKeyHeader: routingKey(&delivery),
 	})
 	if err != nil || waits {
 		return err
 	}
-	return q.current.Nack(false, true)
+	return q.putBack()
 }
 
 // sendToRetry lets the current message wait in the retry queue of a delay. Where that is not there and can't be declared it does nothing.
-func (q *queue) sendToRetry(ctx context.Context, delay time.Duration, headers amqp.Table) (waits bool, err error) {
+func (q *queue) sendToRetry(ctx context.Context, delivery *amqp.Delivery, delay time.Duration, headers amqp.Table) (waits bool, err error) {
 	name := RetryQueue(q.config.Queue, delay)
-	p := republished(&q.current, headers, q.connection.Config.FrameSize)
+	p := republished(delivery, headers, q.connection.Config.FrameSize)
 	err = q.publishing.publish(ctx, "", name, p)
 	if errors.Is(err, errUnroutable) {
 		if err = q.declareRetry(name, delay); err != nil {
@@ -70,7 +69,7 @@ func (q *queue) sendToRetry(ctx context.Context, delay time.Duration, headers am
 	if err != nil {
 		return false, fmt.Errorf("send the message to queue %q: %w", name, err)
 	}
-	return true, q.current.Ack(false)
+	return true, q.ack()
 }
 
 // declareRetry declares a retry queue, on a channel of its own: the broker closes it when it refuses.
@@ -89,17 +88,15 @@ func (q *queue) declareRetry(name string, delay time.Duration) error {
 
 // Forward implements worker.Queue.
 func (q *queue) Forward(ctx context.Context, _ *worker.Message, why worker.Attempt) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	larger := q.config.LargerQueue
-	if larger == "" || q.current.Headers[forwardedHeader] == larger {
+	delivery, larger := q.delivery(), q.config.LargerQueue
+	if larger == "" || delivery.Headers[forwardedHeader] == larger {
 		return worker.ErrNoLarger
 	}
-	headers := amqp.Table{reasonHeader: why.Reason, forwardedHeader: larger, routingKeyHeader: routingKey(&q.current)}
-	if err := q.publishing.publish(ctx, "", larger, republished(&q.current, headers, q.connection.Config.FrameSize)); err != nil {
+	headers := amqp.Table{reasonHeader: why.Reason, forwardedHeader: larger, routingKeyHeader: routingKey(&delivery)}
+	if err := q.publishing.publish(ctx, "", larger, republished(&delivery, headers, q.connection.Config.FrameSize)); err != nil {
 		return fmt.Errorf("send the message to queue %q: %w", larger, err)
 	}
-	return q.current.Ack(false)
+	return q.ack()
 }
 
 // routingKey is the producer's.

@@ -69,36 +69,36 @@ func (q *queue) slot(tenant string) (*amqp.Channel, error) {
 }
 
 // admit reports whether the current message may be worked on now. If its tenant has as many scans as it may, the message is held back.
-func (q *queue) admit(ctx context.Context) (bool, error) {
+func (q *queue) admit(ctx context.Context, delivery *amqp.Delivery) (bool, error) {
 	if q.config.TenantLimit == 0 {
 		return true, nil
 	}
-	slot, err := q.slot(tenant(&q.current))
+	slot, err := q.slot(tenant(delivery))
 	var refused *amqp.Error
 	if errors.As(err, &refused) && !q.connection.IsClosed() {
 		// Better without the limit than not at all.
 		q.config.Log.Warn("the limit of a tenant is not kept: its queue can't be used; let the user configure, write and read queues of this name",
-			"queue", TenantQueue(q.config.Queue, tenant(&q.current)), "error", err)
+			"queue", TenantQueue(q.config.Queue, tenant(delivery)), "error", err)
 		return true, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("ask how many scans tenant %q has: %w", tenant(&q.current), err)
+		return false, fmt.Errorf("ask how many scans tenant %q has: %w", tenant(delivery), err)
 	}
 	if slot != nil {
 		q.tenantSlot = slot
 		return true, nil
 	}
-	held := number(q.current.Headers[heldHeader])
+	held := number(delivery.Headers[heldHeader])
 	delay := q.config.TenantDelays[min(held, len(q.config.TenantDelays)-1)]
-	headers := amqp.Table{heldHeader: int64(held + 1), routingKeyHeader: routingKey(&q.current)}
-	if before := attemptsBefore(&q.current); before > 0 {
+	headers := amqp.Table{heldHeader: int64(held + 1), routingKeyHeader: routingKey(delivery)}
+	if before := attemptsBefore(delivery); before > 0 {
 		headers[attemptHeader] = int64(before)
 	}
-	if reason, ok := q.current.Headers[reasonHeader].(string); ok {
+	if reason, ok := delivery.Headers[reasonHeader].(string); ok {
 		headers[reasonHeader] = reason
 	}
-	q.config.Log.Info("a message is held back: its tenant has as many scans as it may", "message", q.current.MessageId, "delay", delay.String())
-	if waits, err := q.sendToRetry(ctx, delay, headers); err != nil || waits {
+	q.config.Log.Info("a message is held back: its tenant has as many scans as it may", "message", delivery.MessageId, "delay", delay.String())
+	if waits, err := q.sendToRetry(ctx, delivery, delay, headers); err != nil || waits {
 		return false, err
 	}
 	return true, nil // it has no place to wait in, and the log says so

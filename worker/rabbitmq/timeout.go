@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -60,16 +61,50 @@ func timedOut(end *amqp.Error) (limit string, ok bool) {
 	return "unknown length", true
 }
 
+// onChannel runs op, which uses the consumer's channel, with mu. If the channel is closed by then because the consumer_timeout was over,
+// op runs once more when the message was taken again.
+func (q *queue) onChannel(op func() error) error {
+	for {
+		q.mu.Lock()
+		replaced := q.replaced
+		err := op()
+		closed := q.channel.IsClosed()
+		q.mu.Unlock()
+		if err == nil || !closed {
+			return err
+		}
+		select {
+		case <-replaced:
+		case <-q.held.Done():
+			return context.Cause(q.held)
+		}
+	}
+}
+
 // reclaim becomes a consumer again and takes the message that is being worked on.
 func (q *queue) reclaim() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.working {
-		return errors.New("no message was being worked on")
-	}
 	if err := q.consume(); err != nil {
 		return err
 	}
+	if q.working {
+		if err := q.takeAgain(); err != nil {
+			return err
+		}
+	} // else it was settled just then. If the broker did not hear of that, the message comes once more.
+	if q.left {
+		if err := q.channel.Cancel(q.config.ConsumerTag, false); err != nil {
+			return err
+		}
+	}
+	close(q.replaced)
+	q.replaced = make(chan struct{})
+	return nil
+}
+
+// takeAgain waits for the message that is being worked on.
+func (q *queue) takeAgain() error {
 	select {
 	case delivery, open := <-q.deliveries:
 		if !open {
@@ -84,8 +119,5 @@ func (q *queue) reclaim() error {
 		return fmt.Errorf("it did not come back within %s", reclaimWithin)
 	}
 	q.config.Log.Info("the broker's consumer_timeout was over; the message was taken again and its scan runs on", "message", q.current.MessageId)
-	if q.left {
-		return q.channel.Cancel(q.config.ConsumerTag, false)
-	}
 	return nil
 }

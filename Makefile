@@ -10,7 +10,7 @@ PROTO := go tool -modfile=hack/proto/go.mod
 TEST := $(TOOL) gotestsum --format=pkgname --hide-summary=skipped --
 
 # Packages whose tests are worth the race detector's price.
-RACE := ./worker/... ./scaler/backlog/... ./scaler/decision/... ./scaler/externalscaler/... ./scaler/policy/... ./scheduler-plugin/fleet/... ./scheduler-plugin/lifetime/... ./e2e/proc/...
+RACE := ./worker/... ./scaler/backlog/... ./scaler/decision/... ./scaler/externalscaler/... ./scaler/policy/... ./scheduler-plugin/drainpack/... ./scheduler-plugin/fleet/... ./scheduler-plugin/lifetime/... ./e2e/proc/...
 
 ##@ See it
 .PHONY: demo up down status logs publish clean

@@ -125,8 +125,26 @@ func TestStatements(t *testing.T) {
 	}
 }
 
-// What pods state of one class, exact, is not distorted by another that says sixty times too much; and the one queue that cannot be predicted
-// takes nothing from another that can.
+// What pods state of one class, exact, is not distorted by another that says sixty times too much.
+func TestStatementsOfOneClassDoNotSpoilAnother(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	e := New(Options{})
+	now := play(e, 4000, 1, func(i int) (string, float64, float64) {
+		ran := math.Exp(3 + 4*random.Float64())
+		if i%2 == 0 {
+			return "exact", ran, ran
+		}
+		return "minutes", 60 * ran, ran // says minutes as hours
+	})
+	for class, stated := range map[string]float64{"exact": 100, "minutes": 6000} {
+		d := e.Expect(class, seconds(stated), now)
+		if off := math.Abs(math.Log(d.Median().Seconds() / 100)); off > math.Log(1.35) || d.Stated() < 0.5 {
+			t.Errorf("%s: one that states %g s is expected to run %s, really 100 s; statements weigh %.2f", class, stated, d.Median(), d.Stated())
+		}
+	}
+}
+
+// One queue that cannot be predicted takes nothing from another that can.
 func TestOneClassDoesNotSpoilAnother(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
 	e := New(Options{})

@@ -1,0 +1,5 @@
+//go:build !race
+
+package drainpack
+
+const raceDetector = false

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -97,9 +96,6 @@ func command() *cobra.Command {
 }
 
 func run(ctx context.Context, o options) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200) // what is kept is small: collect it half as often
-	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
 		return fmt.Errorf("--log-level %q: must be debug, info, warn or error", o.logLevel)

@@ -252,7 +252,7 @@ func ParseHolidays(ics string, zone *time.Location) (*Holidays, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parser{zone: zone, budget: &budget{fileSteps}, h: &Holidays{byDay: map[day]int{}}}
+	p := &parser{zone: zone, budget: &budget{steps: fileSteps}, h: &Holidays{byDay: map[day]int{}}}
 	p.clocks = &clocks{own: zone, definitions: map[string]*component{}, found: map[string]clock{}, budget: p.budget}
 	found := 0
 	var events []*event

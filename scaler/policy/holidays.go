@@ -89,6 +89,8 @@ func (f *parsedFiles) readFile(
 
 // parsedFiles keeps what was read of iCalendar files, as thousands of policies may share one.
 type parsedFiles struct {
+	turns turns
+
 	mu    sync.Mutex // never held while a file is read
 	files map[fileInZone]*parsedFile
 }
@@ -113,7 +115,9 @@ func (f *parsedFiles) holidays(text, zoneName string) (*calendar.Holidays, error
 		return nil, err
 	}
 	parsed := f.file(fileInZone{sha256.Sum256([]byte(text)), zoneName})
-	parsed.once.Do(func() { parsed.days, parsed.err = calendar.ParseHolidays(text, zone) })
+	parsed.once.Do(func() {
+		f.turns.do(func() { parsed.days, parsed.err = calendar.ParseHolidays(text, zone) })
+	})
 	return parsed.days, parsed.err
 }
 

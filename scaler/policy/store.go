@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,9 @@ type Store struct {
 	log      *slog.Logger
 	parsed   parsedFiles
 
+	// turns are taken to validate, read and compile what users wrote: with half of the processors at most, so that decisions wait for none of it.
+	turns turns
+
 	// changing holds a policy's name while a version of it is compiled and put in force, so that an older one never replaces a newer
 	// one. No policy waits for another.
 	changing keyedMutex
@@ -29,6 +33,18 @@ type Store struct {
 	mu      sync.RWMutex
 	entries map[types.NamespacedName]entry
 	groups  map[types.NamespacedName]map[types.NamespacedName]*Policy // by namespace and name of a group
+}
+
+// turns bound how much is done at a time; nil: nothing does.
+type turns chan struct{}
+
+// do works when it is its turn.
+func (t turns) do(work func()) {
+	if t != nil {
+		t <- struct{}{}
+		defer func() { <-t }()
+	}
+	work()
 }
 
 // Observer is told what becomes of policies. Calls for one policy come one after the other.
@@ -56,7 +72,9 @@ type version struct {
 
 // NewStore returns an empty store.
 func NewStore(opener Opener, observer Observer, log *slog.Logger) *Store {
+	turns := make(turns, max(1, runtime.GOMAXPROCS(0)/2))
 	return &Store{
+		turns: turns, parsed: parsedFiles{turns: turns},
 		opener: opener, observer: observer, log: log, entries: map[types.NamespacedName]entry{},
 		groups: map[types.NamespacedName]map[types.NamespacedName]*Policy{},
 	}
@@ -95,7 +113,9 @@ func (p *Policy) groupKey() types.NamespacedName {
 
 // Set puts a policy in force, or keeps the last good version when it is not valid. Calls for one policy come in the order of its versions.
 func (s *Store) Set(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) {
-	completed, errs := apiRules().completeTyped(p)
+	var completed *v1alpha1.ScalingPolicy
+	var errs field.ErrorList
+	s.turns.do(func() { completed, errs = apiRules().completeTyped(p) })
 	s.set(ctx, types.NamespacedName{Namespace: p.Namespace, Name: p.Name}, &version{completed, errs, resolver})
 }
 
@@ -112,7 +132,7 @@ func (s *Store) put(ctx context.Context, name types.NamespacedName, v *version) 
 	errs := v.errs
 	if len(errs) == 0 {
 		holidays = s.parsed.read(ctx, v.policy, v.resolver)
-		compiled, errs = compile(v.policy, holidays)
+		s.turns.do(func() { compiled, errs = compile(v.policy, holidays) })
 	}
 	var err error
 	inForce := compiled

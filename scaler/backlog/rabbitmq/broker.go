@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -40,6 +41,8 @@ type queue struct {
 	name    string
 	samples *backlog.Cached[backlog.Sample[queueState]]
 	users   int // guarded by Brokers.mu
+	// classic is that the management API calls it a classic queue, whose own process answers for it: of an empty one nothing else need be asked.
+	classic atomic.Bool
 
 	// Of the one question that is under way at a time.
 	missingAt time.Time
@@ -124,9 +127,10 @@ func (b *broker) inspect(ctx context.Context, q *queue) (queueState, error) {
 	case err != nil:
 	case state.missing:
 		q.missingAt = now
+		q.classic.Store(false) // it may be declared anew as another kind
 	case state.ready > 0 || state.consumers > 0:
 		q.emptyAt, q.doubted = time.Time{}, time.Time{}
-	default:
+	case !q.classic.Load():
 		return b.confirmEmpty(ctx, q)
 	}
 	return state, err

@@ -22,6 +22,8 @@ const (
 type kind struct {
 	// single is that only one consumer at a time is given messages.
 	single bool
+	// classic is that it is a classic queue.
+	classic bool
 }
 
 // look returns the queues that are to be read, and what is known of them. No stream is among them, as far as the management API tells: a
@@ -59,7 +61,7 @@ func (s *source) look(ctx context.Context) ([]*queue, map[string]kind, error) {
 			return nil, nil, fmt.Errorf("queue %q: %w", name, errStream)
 		case "":
 		default:
-			kinds[name] = kind{single: listed[name].Arguments.Single}
+			kinds[name] = kind{single: listed[name].Arguments.Single, classic: listed[name].Type == "classic"}
 		}
 	}
 	if s.config.Pattern != "" {
@@ -71,7 +73,11 @@ func (s *source) look(ctx context.Context) ([]*queue, map[string]kind, error) {
 	if len(kinds) == len(names) { // one that is not declared yet may become a stream
 		s.listed = now
 	}
-	return s.reading(), kinds, nil
+	reading := s.reading()
+	for _, q := range reading {
+		q.classic.Store(kinds[q.name].classic)
+	}
+	return reading, kinds, nil
 }
 
 // matching are the names that match a pattern, in order.

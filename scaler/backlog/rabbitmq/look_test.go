@@ -132,6 +132,23 @@ func TestPatternWithoutListForAMoment(t *testing.T) {
 	}
 }
 
+// An empty queue is asked for its leader, unless it is a classic one, whose own process has answered.
+func TestEmptyClassicQueue(t *testing.T) {
+	for kind, confirmed := range map[string]bool{"classic": false, "quorum": true, "": true} {
+		b := &brokenBroker{
+			declare: func(w *wire, channel uint16, queue string) bool { w.answer(channel, queue, 0, 0); return true },
+			get:     func(*wire, uint16, string) bool { return false }, // no leader: the connection ends
+		}
+		management := listing(t, func() map[string]string { return map[string]string{"scans": `,"type":"` + kind + `"`} })
+		source := open(t, NewBrokers(limits(time.Second)), Config{
+			Identity: at("amqp://u:s3cret@" + b.start(t)), ManagementURI: management, Queues: []string{"scans"},
+		})
+		if _, err := source.Observe(t.Context(), 0); (err != nil) != confirmed {
+			t.Errorf("%q: %v; want that a leader is asked: %t", kind, err, confirmed)
+		}
+	}
+}
+
 // A queue with a single active consumer is worth one replica, however much waits in it.
 func TestSingleActiveConsumer(t *testing.T) {
 	b := &brokenBroker{declare: func(w *wire, channel uint16, queue string) bool {

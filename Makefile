@@ -14,19 +14,19 @@ RACE := ./worker/... ./scaler/backlog/... ./scaler/decision/... ./scaler/externa
 
 ##@ See it
 .PHONY: demo up down status logs publish clean
-demo: ## Play a morning of 200 scans on a real local cluster (DEMO_JSON=path writes the summary)
+demo: ## Run a morning of 200 scans on a local cluster (DEMO_JSON=path writes the summary)
 	@$(E2E) demo $(if $(DEMO_JSON),--json $(DEMO_JSON))
 
-up: ## Start the same cluster in the background and say how to use it; with NODES=2 real nodes with KEDA, to install the chart on
+up: ## Start a local cluster in the background and print how to use it; NODES=2: real nodes with KEDA, to install the charts on
 	@$(E2E) up $(if $(NODES),--nodes $(NODES))
 
-down: ## Stop the cluster that make up started
+down: ## Stop the cluster of make up
 	@$(E2E) down
 
-status: ## Say where that cluster is
+status: ## Print the addresses of that cluster
 	@$(E2E) status
 
-logs: ## List its components' logs; make logs C=karpenter prints one
+logs: ## List the logs of its components; make logs C=karpenter prints one
 	@$(E2E) logs $(C)
 
 N ?= 20
@@ -36,12 +36,12 @@ publish: ## Send it N scans (default 20)
 # Tools, clusters and npm packages are in the user's cache folder.
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ebbtide
 
-clean: down ## Stop the cluster, and remove what was built and kept: bin/, results, tools (1.3 GB, half an hour to build) and npm packages
+clean: down ## Stop the cluster, and remove everything that was built: bin/, results, tools (1.3 GB, half an hour to build) and npm packages
 	rm -rf bin bench/out e2e/out dashboards/preview/node_modules $(CACHE)
 
 ##@ Build
 .PHONY: tools build images generate snapshots release-dry-run
-tools: ## Build the tools of a local cluster and install Debian's packages; nothing to do when they are there
+tools: ## Build the tools of a local cluster and install Debian's packages; does nothing if they exist
 	@$(E2E) tools
 
 build: ## Build the programs into bin/
@@ -50,7 +50,7 @@ build: ## Build the programs into bin/
 images: ## Build the container images into bin/images (ARCH=amd64, VERSION=0.1.0, PUSH=registry.example/ebbtide)
 	go run ./images/images-build $(if $(ARCH),-arch $(ARCH)) $(if $(VERSION),-version $(VERSION)) $(if $(PUSH),-push $(PUSH))
 
-release-dry-run: ## Make everything that a release consists of in bin/release, and serve images and charts from a registry on this machine (VERSION=0.1.0)
+release-dry-run: ## Create every artifact of a release in bin/release, and serve images and charts from a registry on this machine (VERSION=0.1.0)
 	go run ./hack/release -version $(or $(VERSION),0.1.0) -serve
 
 # The folder of the tools' binaries, asked for once when it is first needed.
@@ -72,12 +72,12 @@ generate: tools ## Generate code, manifests, dashboards and reference pages
 	$(call render,tls.mode=existing,scaler/triggerauthentication) > manifests/overlays/production/triggerauthentication.yaml
 	$(call render,metrics.podMonitor.enabled=true,*/monitor) > manifests/prometheus/monitors.yaml
 
-snapshots: tools ## Take the snapshots of the charts' tests anew; look at what changed
+snapshots: tools ## Update the snapshots of the charts' tests; review the changes
 	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
 .PHONY: rabbitmq-releases test lint generated unit race test-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
-test: ## Everything: lint, unit and integration tests and the scenarios, several at a time; prints how long each part took
+test: ## Run everything: lint, unit and integration tests, scenarios; several at a time. Prints how long each part took
 	go run ./hack/testrun
 
 lint: ## Lint and check the formatting
@@ -89,89 +89,89 @@ lint: ## Lint and check the formatting
 generated: generate ## Check that generated files are current
 	@git diff --exit-code -- api charts manifests proto docs/reference || { echo "generated files are not current: run make generate and commit"; exit 1; }
 
-race: tools ## Unit and integration tests of the concurrent packages, with the race detector
+race: tools ## Run unit and integration tests of the concurrent packages with the race detector
 	CGO_ENABLED=1 $(TEST) -race $(RACE)
 
-unit: tools ## Unit and integration tests of the other packages
+unit: tools ## Run unit and integration tests of the other packages
 	$(TEST) $$(go list ./... | grep -v -e /e2e/scenario $(foreach p,$(RACE),-e ebbtide/$(patsubst ./%/...,%,$(p))))
 	cd examples/eks && go test ./...
 
-test-release: tools ## Make the artifacts of a release for this machine, push them to a registry in memory, and pull and render them from there
+test-release: tools ## Create the artifacts of a release for this machine, push them to a registry in memory, pull and render them
 	$(TEST) -timeout 45m -count=1 ./hack/release -args -artifacts
 
-rabbitmq-releases: tools ## Single nodes and three-node clusters of RabbitMQ 3.10, 4.0 and 4.3: node losses, partitions, hangs; minutes
+rabbitmq-releases: tools ## Test with single nodes and clusters of RabbitMQ 3.10, 4.0 and 4.3: node losses, partitions, hangs; takes minutes
 	go run ./e2e/rabbitmq/releases
 	$(TEST) -timeout 40m -count=1 -run TestReleases ./scaler/backlog/rabbitmq -args -releases
 	$(TEST) -timeout 40m -count=1 -run TestReleases ./worker/rabbitmq -args -releases
 
-e2e-demo: tools ## The demo as a test
+e2e-demo: tools ## Run the demo as a test
 	$(TEST) -timeout 20m -count=1 -run TestDemo ./e2e/scenario
 
-e2e-install: tools ## KEDA and the chart on real kubelet nodes: a burst, an upgrade, a rollback, scans that go wrong, an uninstall
+e2e-install: tools ## Test KEDA and the chart on real kubelet nodes: a burst, an upgrade, a rollback, failing scans, an uninstall
 	$(TEST) -timeout 30m -count=1 -run TestInstall ./e2e/scenario
 
-e2e-scans: tools ## The chart of a scan queue on real kubelet nodes: gitleaks, engines in one pod and in several, a source store, hostile scans
+e2e-scans: tools ## Test the chart of a scan queue on real kubelet nodes: gitleaks, engines in one pod and in several, a source store, hostile scans
 	$(TEST) -timeout 20m -count=1 -run TestScans ./e2e/scenario
 
-e2e-hostile: tools ## Of e2e-scans, the hostile ones alone: they attack their worker, the store, the other tenant and the other engine
+e2e-hostile: tools ## Run only the hostile scans of e2e-scans: they attack their worker, the store, another tenant and another engine
 	$(TEST) -timeout 20m -count=1 -run TestScans/Hostile ./e2e/scenario
 
-e2e-calendar: tools ## A shift: push, a period's start and end, an edit while scans run, a broker's restart
+e2e-calendar: tools ## Test a shift: push, a period's start and end, an edit while scans run, a broker's restart
 	$(TEST) -timeout 20m -count=1 -run TestCalendar ./e2e/scenario
 
-e2e-scheduler: tools ## The scheduler is killed again and again while pods come
+e2e-scheduler: tools ## Kill the scheduler repeatedly while pods arrive
 	$(TEST) -timeout 20m -count=1 -run TestScheduler ./e2e/scenario
 
-e2e-calibration: tools ## The same 320 scans on the cluster and in the simulator agree within 10% (OVERLAY=file.svg draws both)
+e2e-calibration: tools ## Check that the same 320 scans on the cluster and in the simulator agree within 10% (OVERLAY=file.svg draws both)
 	$(TEST) -timeout 20m -count=1 -run TestCalibration ./e2e/scenario $(if $(OVERLAY),-args -overlay $(abspath $(OVERLAY)))
 
-e2e-recovery: tools ## Drills: broker, scaler, scheduler, KEDA, nodes, API server and etcd fail in the middle of a burst (ABSENCE=10m, DRILL=scaler for one)
+e2e-recovery: tools ## Run the drills: broker, scaler, scheduler, KEDA, nodes, API server and etcd fail during a burst (ABSENCE=10m, DRILL=scaler for one)
 	$(TEST) -timeout 90m -count=1 -run TestRecovery ./e2e/scenario $(if $(ABSENCE)$(DRILL)$(RECOVERY_JSON),-args $(if $(ABSENCE),-absence $(ABSENCE)) $(if $(DRILL),-drill $(DRILL)) $(if $(RECOVERY_JSON),-recovery $(abspath $(RECOVERY_JSON))))
 
-dashboards-pictures: ## Draw the dashboards of the cluster that make up started by Grafana's components (MINUTES=10, TO=docs/pictures, NAMESPACE=scan, POLICY=scans)
+dashboards-pictures: ## Draw the dashboards of the cluster of make up with Grafana's components (MINUTES=10, TO=docs/pictures, NAMESPACE=scan, POLICY=scans)
 	dashboards/preview/pictures.sh $(or $(MINUTES),10) $(or $(TO),docs/pictures) $(or $(NAMESPACE),scan) $(or $(POLICY),scans)
 
-fuzz: ## Fuzz the calendar against a clock on the wall (T=1m)
+fuzz: ## Fuzz the calendar against a wall clock (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)
 
 # The system's Python has Debian's modules; another one on the PATH need not have them.
 ORACLE = /usr/bin/python3 -c 'import dateutil, icalendar' 2>/dev/null
 
-fuzz-calendar: ## Compare reading of random iCalendar files with Debian's python3-dateutil and python3-icalendar, which apt installs (T=10m, SEED=1)
+fuzz-calendar: ## Compare random iCalendar files with Debian's python3-dateutil and python3-icalendar, which apt installs (T=10m, SEED=1)
 	@$(ORACLE) || apt-get install -y --no-install-recommends python3-dateutil python3-icalendar || true
 	@$(ORACLE) || { echo "fuzz-calendar needs Debian's packages python3-dateutil and python3-icalendar"; exit 1; }
 	go run ./hack/fuzzcalendar -for $(or $(T),10m) $(if $(SEED),-seed $(SEED))
 
 ##@ Measure
 .PHONY: soak-scaler bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter bench-source bench-drain bench-startup
-bench-scaler: tools ## Cost of polling 1,000 queues, beside KEDA's own rabbitmq scaler; writes bench/out/scaler.json
+bench-scaler: tools ## Measure the cost of polling 1,000 queues, and KEDA's own rabbitmq scaler; writes bench/out/scaler.json
 	go run ./bench/scaler
 
-soak-scaler: ## 10,000 policies, edits, rotated Secrets, a broker that is killed, hostile policies: no wrong answer, no slow one, flat memory
+soak-scaler: ## Run 10,000 policies with edits, rotated Secrets, a killed broker and hostile policies: no wrong or slow answer, flat memory
 	go run ./bench/soak
 
-bench-churn: tools ## Jobs, waits and pod-seconds of 2,000 messages, beside KEDA's own rabbitmq trigger; writes bench/out/churn.json
+bench-churn: tools ## Measure jobs, waits and pod-seconds of 2,000 messages, and of KEDA's own rabbitmq trigger; writes bench/out/churn.json
 	@go run ./bench/cluster churn
 
-bench-packing: ## Node-hours of packers on replayed loads; writes bench/out/packing.json (DATA=FOLDER adds all recorded loads in it)
+bench-packing: ## Measure node-hours of packers on replayed workloads; writes bench/out/packing.json (DATA=FOLDER adds all recorded workloads in it)
 	go run ./bench/packing $(if $(DATA),-data $(DATA))
 
-bench-scheduler: tools ## Pods per second in scheduler_perf beside the stock scheduler; writes bench/out/scheduler.json
+bench-scheduler: tools ## Measure pods per second in scheduler_perf, and of the stock scheduler; writes bench/out/scheduler.json
 	@mkdir -p bench/out
 	cd bench/scheduler && PATH="$(TOOLS):$$PATH" KUBE_CACHE_MUTATION_DETECTOR=false ARTIFACTS=$$(mktemp -d) \
 		go test -run '^$$' -bench Scheduler -benchtime 1x -timeout 2h -out ../out/scheduler.json .
 
-bench-karpenter: tools ## Node-seconds of the same pods with the stock scheduler, MostAllocated and DrainPack; writes bench/out/karpenter.json
+bench-karpenter: tools ## Measure node-seconds of the same pods with the stock scheduler, MostAllocated and DrainPack; writes bench/out/karpenter.json
 	@go run ./bench/cluster karpenter
 
-bench-source: ## Fetches per scan at the origin, with a clone for each and by the source store; writes bench/out/source.json
+bench-source: ## Measure fetches per scan at the origin, with a clone for each and with the source store; writes bench/out/source.json
 	go run ./bench/source
 
-bench-drain: tools ## Nodes, pods and waits of a burst that ebbs, with workers that go on by age and not; writes bench/out/drain*.json
+bench-drain: tools ## Measure nodes, pods and waits of a burst, with workers that take several messages by age and without; writes bench/out/drain*.json
 	go run ./bench/drain
 	@go run ./bench/cluster drain
 
-bench-startup: tools ## What is between a message and its scan, step by step, on real nodes; writes bench/out/startup.json (MESSAGES=20)
+bench-startup: tools ## Measure each step between a message and its scan on real nodes; writes bench/out/startup.json (MESSAGES=20)
 	@go run ./bench/cluster startup $(if $(MESSAGES),--messages $(MESSAGES))
 
 ##@ Help

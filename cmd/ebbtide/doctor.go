@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,8 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/ebbtide-dev/ebbtide/internal/apiserver"
 	"github.com/ebbtide-dev/ebbtide/internal/doctor"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 )
@@ -81,7 +84,22 @@ func gather(cmd *cobra.Command, files []string, cluster *clusterFlags, namespace
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s are not looked at: %v\n", kind.Resource, err)
 		})
 		scope.Now = time.Now()
-		return objects, found, scope, err
+		if err != nil {
+			return nil, nil, scope, err
+		}
+		server, err := discovery.NewDiscoveryClientForConfig(config)
+		if err != nil {
+			return nil, nil, scope, err
+		}
+		if err := apiserver.Fit(server); err != nil {
+			unfit := (*apiserver.UnfitError)(nil)
+			if errors.As(err, &unfit) {
+				scope.Unfit, scope.OnlyDevices = unfit.Sentence, unfit.OnlyDevices
+			} else {
+				fmt.Fprintf(cmd.ErrOrStderr(), "warning: whether the cluster can serve the scheduler is not looked at: %v\n", err)
+			}
+		}
+		return objects, found, scope, nil
 	}
 	var objects []doctor.Object
 	for _, file := range files {

@@ -8,7 +8,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// oldestKEDA whose arithmetic is the one that Ebbtide was measured with.
+// oldestKEDA that Ebbtide was tested with.
 var oldestKEDA = [2]int{2, 21}
 
 // clusterChecks are of what is around: scheduler, nodes, broker, KEDA.
@@ -53,7 +53,7 @@ func clusterChecks() []Check {
 		},
 		{
 			ID: "EBB205", Severity: Warning, Title: "old KEDA",
-			Why: "Ebbtide's targets are made for the arithmetic of KEDA 2.21; rollout strategies and the counting of pending jobs differ before.",
+			Why: "KEDA 2.21 is the oldest that Ebbtide was tested with: an older one may count jobs in another way, and start too many or too few.",
 			Fix: "upgrade KEDA to 2.21 or later",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, d := range o.of("Deployment") {
@@ -68,6 +68,25 @@ func clusterChecks() []Check {
 					}
 					if older(version, oldestKEDA) {
 						found(d, "this is KEDA %s", version)
+					}
+				}
+			},
+		},
+		{
+			ID: "EBB217", Severity: Error, Title: "cluster that can't serve the scheduler",
+			Why: "The scheduler ends with this message when it starts, so pods with its schedulerName stay pending.",
+			Fix: "upgrade the cluster, turn on the API that the message names, or install Ebbtide with scheduler.enabled=false and remove schedulerName from the pods",
+			find: func(o *objects, found func(Object, string, ...any)) {
+				for _, d := range o.of("Deployment") {
+					if d.GetLabels()["app.kubernetes.io/name"] != "ebbtide-scheduler" {
+						continue
+					}
+					without := false
+					for _, c := range list(d.Object, "spec", "template", "spec", "containers") {
+						without = without || slices.Contains(texts(c, "args"), "--emulated-version=1.33")
+					}
+					if o.scope.Unfit != "" && (!without || !o.scope.OnlyDevices) {
+						found(d, "%s", o.scope.Unfit)
 					}
 				}
 			},

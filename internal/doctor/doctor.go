@@ -68,7 +68,10 @@ type Scope struct {
 	Namespace string
 	// Unknown are the resources that the cluster does not know, Refused those that may not be read.
 	Unknown, Refused []string
-	Now              time.Time
+	// Unfit says why the cluster can't serve the scheduler, if it can't; OnlyDevices is true if it could serve one that allocates no devices.
+	Unfit       string
+	OnlyDevices bool
+	Now         time.Time
 }
 
 // Examine runs all checks on objects. Findings come by severity, then by ID and object.

@@ -180,10 +180,10 @@ func TestChecks(t *testing.T) {
 			{"multiPoint: {enabled", "filter: {enabled"},
 			{"        score: {", "        postFilter: {enabled: [{name: DefaultPreemption}, {name: DrainPack}]}\n        score: {"},
 		},
-		"EBB205": {{"2.21.0", "2.14.1"}},
+		"EBB205": {{"2.21.0", "2.15.1"}, {", labels: {app.kubernetes.io/version: 2.21.0}}", "}\nspec: {template: {spec: {containers: [{image: \"ghcr.io/kedacore/keda:v2.15.1\"}]}}}"}},
 	}
 	for _, c := range Checks() {
-		if len(edits[c.ID]) == 0 && c.ID != "EBB010" && c.ID != "EBB014" { // TestCluster
+		if len(edits[c.ID]) == 0 && !slices.Contains([]string{"EBB010", "EBB014", "EBB217"}, c.ID) { // TestCluster
 			t.Errorf("%s has no test", c.ID)
 		}
 		for _, edit := range edits[c.ID] {
@@ -209,6 +209,11 @@ kind: Deployment
 metadata: {name: ebbtide-scaler, namespace: ebbtide-system}
 spec: {template: {spec: {containers: [{name: scaler, args: [--tls-cert=/tls/tls.crt, --tls-client-ca=/tls/ca.crt]}]}}}
 status: {availableReplicas: 2}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ebbtide-scheduler, namespace: ebbtide-system, labels: {app.kubernetes.io/name: ebbtide-scheduler}}
+spec: {template: {spec: {containers: [{name: scheduler, args: [--config=/x]}]}}}
 ---
 apiVersion: keda.sh/v1alpha1
 kind: TriggerAuthentication
@@ -243,6 +248,11 @@ func TestCluster(t *testing.T) {
 		"no authenticationRef":          {from: "    authenticationRef: {name: ebbtide}\n", to: "", want: "EBB010"},
 		"no TriggerAuthentication":      {gone: without("TriggerAuthentication", ""), want: "EBB010"},
 		"TriggerAuthentication of a CA": {from: ", {parameter: tlsClientKey, name: x, key: x}", to: "", want: "EBB010"},
+		"a cluster that is too old":     {scope: Scope{Unfit: "too old"}, want: "EBB217"},
+		"too old, without a scheduler":  {scope: Scope{Unfit: "too old"}, gone: without("Deployment", "ebbtide-scheduler")},
+		"too old, devices or not":       {scope: Scope{Unfit: "too old"}, from: "--config=/x", to: "--emulated-version=1.33", want: "EBB217"},
+		"no devices":                    {scope: Scope{Unfit: "no devices", OnlyDevices: true}, want: "EBB217"},
+		"no devices, and none needed":   {scope: Scope{Unfit: "no devices", OnlyDevices: true}, from: "--config=/x", to: "--emulated-version=1.33"},
 		"no authenticationRef, no mTLS": {from: "    authenticationRef: {name: ebbtide}\n", to: "", gone: without("Deployment", "ebbtide-scaler"), want: "EBB008"},
 	} {
 		text := strings.Replace(healthy+scaler, tc.from, tc.to, 1)

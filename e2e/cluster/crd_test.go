@@ -32,6 +32,7 @@ func startControlPlane(t *testing.T) *cluster.Cluster {
 	if testing.Short() {
 		t.Skip("starts an API server")
 	}
+	t.Parallel() // an API server is waited for most of the time that such a test takes
 	root, tools := toolsOf(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

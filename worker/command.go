@@ -55,7 +55,9 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 	}
 	memory := child.OwnMemory()
 	killed := memory.Kills()
-	end, err := boundary.Run(ctx, cmd)
+	watched, stop := config.ScratchLimit.Watch(ctx, scratch.folders(), config.Reaper)
+	end, err := boundary.Run(watched, cmd)
+	stop()
 	passed.flush()
 	elsewhere := readEnding(scratch.ending())
 	left := scratch.remove()
@@ -85,12 +87,16 @@ func execute(ctx context.Context, config *Config, queued *Message, out *output) 
 		return outcome{}, errors.Join(out.failure, left)
 	case errors.Is(end.Stopped, errTimeout):
 		o.verdict, o.reason, o.cause = config.Endings.Timeout, end.Stopped.Error(), causeTimeout
+	case errors.Is(end.Stopped, ErrScratch):
+		o.verdict, o.reason, o.cause = Fail, end.Stopped.Error(), causeScratch
 	case end.Stopped != nil:
 		return outcome{}, errors.Join(end.Stopped, left)
 	case !succeeded && memory.Kills() > killed:
 		o.verdict, o.reason, o.cause = config.Endings.Memory, memory.Reason(), causeMemory
 	case !succeeded && elsewhere.Memory != "":
 		o.verdict, o.reason, o.cause = config.Endings.Memory, elsewhere.Memory, causeMemory
+	case !succeeded && elsewhere.Scratch != "":
+		o.verdict, o.reason, o.cause = Fail, elsewhere.Scratch, causeScratch
 	case !succeeded && elsewhere.Signal != 0:
 		o.verdict, o.reason, o.cause = config.Endings.judge(-1, elsewhere.Signal)
 	default:

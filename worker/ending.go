@@ -16,6 +16,8 @@ const endingVariable = "EBBTIDE_ENDING_FILE"
 type Ending struct {
 	// Memory says that it was killed for want of memory, for a person; empty: it was not.
 	Memory string `json:"memory,omitempty"`
+	// Scratch says that it was ended for what it had in its temporary folders, for a person; empty: it was not.
+	Scratch string `json:"scratch,omitempty"`
 	// Signal that ended it; 0: none did.
 	Signal int `json:"signal,omitempty"`
 }

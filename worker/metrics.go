@@ -35,6 +35,7 @@ const (
 	causeSignal   cause = "signal"   // a signal that the worker did not send
 	causeTimeout  cause = "timeout"  // the scan timeout
 	causeMemory   cause = "memory"   // the kernel, for want of memory
+	causeScratch  cause = "scratch"  // too much in its temporary folders
 	causeStart    cause = "start"    // the command could not be started
 	causeMessage  cause = "message"  // the message's headers ask for what can't be
 	causeAttempts cause = "attempts" // it has had its attempts, which ended without an answer
@@ -50,7 +51,7 @@ var causes = map[string][]cause{
 	outcomeRetried:   {causeExit, causeSignal, causeTimeout, causeMemory, causeStart},
 	outcomeForwarded: {causeExit, causeSignal, causeTimeout, causeMemory},
 	outcomeDeadLettered: {
-		causeExit, causeSignal, causeTimeout, causeMemory, causeStart, causeMessage, causeAttempts, causeResult,
+		causeExit, causeSignal, causeTimeout, causeMemory, causeScratch, causeStart, causeMessage, causeAttempts, causeResult,
 	},
 	outcomeReturned: {causeStopped, causeLost, causeWorker},
 }
@@ -61,7 +62,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ebbtide_worker_messages_total",
 			Help: "Messages by what became of them (outcome: succeeded, retried, forwarded, dead-lettered, returned) and why (reason: none, " +
-				"exit, signal, timeout, memory, start, message, attempts, result, stopped, lost, worker).",
+				"exit, signal, timeout, memory, scratch, start, message, attempts, result, stopped, lost, worker).",
 		}, []string{"outcome", "reason"}),
 		run: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "ebbtide_worker_run_seconds", Help: "How long commands ran, however they ended.", Buckets: summary.Bounds[:],

@@ -54,6 +54,14 @@ func (s scratch) ending() string {
 	return filepath.Join(s.folder, ".ending")
 }
 
+// folders are all of them.
+func (s scratch) folders() []string {
+	if s.folder != "" && len(s.emptied) == 0 { // else it is in one of those
+		return []string{s.folder}
+	}
+	return s.emptied
+}
+
 // writable adds the folders to what a confined command may write to.
 func (s scratch) writable(confinement *child.Confinement) *child.Confinement {
 	if confinement == nil || confinement.Writable == nil {

@@ -64,6 +64,8 @@ type Config struct {
 	User        *syscall.Credential
 	// Scratch are folders that belong to commands: emptied before and after each. Temporary files are in the first, or in $TMPDIR.
 	Scratch []string
+	// ScratchLimit bounds what commands may have there.
+	ScratchLimit ScratchLimit
 
 	// Metrics are kept where they are not nil.
 	Metrics *Metrics

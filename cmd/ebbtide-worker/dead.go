@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +23,7 @@ const deadLong = `dead looks at the messages that failed, which are in a queue (
 and sends them again.
 
 RabbitMQ: while it runs it holds what it has read, and nobody else can have it. On a quorum queue each look counts as a delivery: RabbitMQ 4
-drops a message after 20 of them unless the queue has the policy delivery-limit: -1.
+drops a message after 20 of them unless the queue has a policy with a larger delivery-limit, such as 1000000.
 
 Kafka: nothing is taken out of a topic. A letter that is sent again gets a mark, a record of the same partition, in the same transaction; marked
 letters are not seen any more.`
@@ -233,7 +234,13 @@ func showLetter(out io.Writer, l dead.Letter, form string) error {
 	for name, value := range l.Headers {
 		fmt.Fprintf(out, "header  %q = %q\n", name, value)
 	}
-	fmt.Fprintf(out, "result  %s\n\n", l.Result)
+	// JSON of the worker's has none of these; a producer may have written anything there.
+	fmt.Fprintf(out, "result  %s\n\n", strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(l.Result, "?")))
 	_, err := out.Write(l.Body)
 	return err
 }

@@ -32,6 +32,8 @@ killed for want of memory, and the scanner is where no credentials are.`
 
 func enginesCommand() *cobra.Command {
 	parent := &cobra.Command{Use: "engines", Short: "Scan a message with several scanners in containers of one pod", Long: enginesLong}
+	// All containers of a pod have one limit of processes, which what is scanned may reach.
+	parent.PersistentPreRun = func(*cobra.Command, []string) { child.ReserveThreads() }
 	parent.AddCommand(serveEngineCommand(), callEnginesCommand(), runEngineCommand(), pingEngineCommand())
 	return parent
 }
@@ -58,9 +60,11 @@ func serveEngineCommand() *cobra.Command {
 		},
 	}
 	socketFlag(cmd, &socket)
-	cmd.Flags().DurationVar(&server.Grace, "command-grace", 5*time.Second, "how long a scanner that is not waited for has between SIGTERM and SIGKILL")
+	cmd.Flags().DurationVar(&server.Grace, "command-grace", 4*time.Second,
+		"how long a scanner that has to end has between SIGTERM and SIGKILL; keep it below the worker's --command-grace, which waits for that")
 	cmd.Flags().StringSliceVar(&server.Scratch, "scratch", nil,
 		"folders that belong to the scanner, emptied before and after each message: /tmp,/dev/shm in a container")
+	scratchLimitFlags(cmd.Flags(), &server.ScratchLimit)
 	cmd.Flags().IntVar(&server.OutputMaxBytes, "output-max-bytes", 16<<20, "a scanner that writes more than this fails; it is kept in memory")
 	return cmd
 }
@@ -122,14 +126,18 @@ func runEngineCommand() *cobra.Command {
 				return fmt.Errorf("read the message: %w", err)
 			}
 			ended, err := pod.Run(cmd.Context(), socket, message, properties())
+			if cmd.Context().Err() != nil { // the worker knows why
+				_, saidErr := io.WriteString(cmd.ErrOrStderr(), ended.Said)
+				return errors.Join(err, saidErr, worker.ErrGivenBack)
+			}
 			if err != nil {
 				return errors.Join(fmt.Errorf("the command's container can't be reached: %w", err), worker.ErrGivenBack)
 			}
 			_, err = cmd.OutOrStdout().Write(ended.Output)
 			_, saidErr := io.WriteString(cmd.ErrOrStderr(), ended.Said)
-			if ended.Memory != "" || ended.Signal != 0 {
+			if ended.Memory != "" || ended.Scratch != "" || ended.Signal != 0 {
 				// The worker says what it was.
-				if err := (worker.Ending{Memory: ended.Memory, Signal: ended.Signal}).Report(); err != nil {
+				if err := (worker.Ending{Memory: ended.Memory, Scratch: ended.Scratch, Signal: ended.Signal}).Report(); err != nil {
 					return err
 				}
 				return commandEnd(max(ended.ExitCode, exitGivenBack))

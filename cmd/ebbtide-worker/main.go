@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -19,8 +20,12 @@ import (
 // exitGivenBack is EX_TEMPFAIL of sysexits.h: the message went back to the queue, or another attempt may succeed.
 const exitGivenBack = 75
 
+// mostProcessors are enough for what waits nearly always. Each that Go uses takes threads.
+const mostProcessors = 4
+
 func main() {
 	begin := time.Now()
+	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), mostProcessors))
 	secrets, err := secret.Take(secretVariables...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)

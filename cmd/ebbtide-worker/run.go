@@ -162,6 +162,7 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 	flags.DurationVar(&o.ScanTimeout, "scan-timeout", 0, "longest that a command may run; a message may lower it; 0: no limit")
 	flags.StringSliceVar(&o.Scratch, "scratch", nil,
 		"folders that belong to commands, emptied before and after each: /tmp,/dev/shm in a container; $TMPDIR is in the first of them")
+	scratchLimitFlags(flags, &o.ScratchLimit)
 	flags.StringVar(&o.confine, "confine", "auto",
 		"let Landlock keep commands from the worker: auto (where the kernel can), on (or don't run), off (for commands that mount)")
 	flags.StringSliceVar(&o.writable, "writable", nil,
@@ -253,6 +254,9 @@ func (o *runOptions) setBoundary() error {
 	var err error
 	if o.Reaper, err = child.NewReaper(); err != nil {
 		return err
+	}
+	if o.ScratchLimit.Bytes < 0 || o.ScratchLimit.Files < 0 {
+		return errors.New("--scratch-max-bytes and --scratch-max-files must not be negative")
 	}
 	if o.GracePeriod < 0 || o.CommandGrace < 0 || o.ScanTimeout < 0 {
 		return errors.New("--grace-period, --command-grace and --scan-timeout must not be negative")

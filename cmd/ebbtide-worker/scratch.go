@@ -3,7 +3,16 @@ package main
 import (
 	"path/filepath"
 	"slices"
+
+	"github.com/spf13/pflag"
+
+	"github.com/ebbtide-dev/ebbtide/worker"
 )
+
+func scratchLimitFlags(flags *pflag.FlagSet, limit *worker.ScratchLimit) {
+	flags.Int64Var(&limit.Bytes, "scratch-max-bytes", 16<<30, "a command that has more than this in its temporary folders is ended and fails; 0: no limit")
+	flags.IntVar(&limit.Files, "scratch-max-files", 1_000_000, "most files and folders there; 0: no limit")
+}
 
 // sharedFolders belong to a container's commands alone only in a container.
 var sharedFolders = []string{"/tmp", "/var/tmp", "/dev/shm", "/run", "/var/run"}

@@ -170,7 +170,7 @@ func (e commandEnd) Error() string { return fmt.Sprintf("the command exited with
 func runIn(ctx context.Context, c *sourcestore.Checkout, args []string) error {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Path, os.Stdin, os.Stdout, os.Stderr
-	for _, variable := range os.Environ() {
+	for _, variable := range sourcestore.CommandEnvironment(os.Environ()) {
 		if !strings.HasPrefix(variable, sourcestore.TokenVariable+"=") {
 			cmd.Env = append(cmd.Env, variable)
 		}

@@ -67,3 +67,38 @@ func TestCheckoutLost(t *testing.T) {
 		}
 	}
 }
+
+// A folder of the scanned repository that looks like a repository of its own has no git obey its configuration.
+func TestRepositoryInCheckout(t *testing.T) {
+	repository, store := t.TempDir(), t.TempDir()
+	t.Setenv("GIT_CONFIG_GLOBAL", os.DevNull)
+	t.Setenv("GIT_CONFIG_NOSYSTEM", "1")
+	mark := filepath.Join(t.TempDir(), "mark")
+	for name, text := range map[string]string{
+		"HEAD": "ref: refs/heads/main\n", "refs/x": "", "objects/x": "",
+		"config": "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = ..\n\tfsmonitor = touch " + mark + " #\n",
+	} {
+		path := filepath.Join(repository, "folder", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{{"init", "--quiet"}, {"add", "."}, {"commit", "--quiet", "-m", "one"}} {
+		if _, err := gitserver.Git(repository, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, variables := range []map[string]string{{}, {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "user.name", "GIT_CONFIG_VALUE_0": "scanner"}} {
+		for name, value := range variables {
+			t.Setenv(name, value)
+		}
+		cmd := command(time.Now(), nil)
+		cmd.SetArgs([]string{
+			"source", "get", "--store", store, "--protocols", "file", "--repository", "file://" + repository, "--", "sh", "-c",
+			"git log --oneline >/dev/null && cd folder && ! git status 2>/dev/null && ! [ -e " + mark + ` ] && [ "$(git -C .. config user.name)" = "` + variables["GIT_CONFIG_VALUE_0"] + `" ]`,
+		})
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			t.Errorf("with %v: %v", variables, err)
+		}
+	}
+}

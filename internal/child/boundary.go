@@ -82,7 +82,7 @@ func (b Boundary) Run(ctx context.Context, cmd *exec.Cmd) (End, error) {
 		return end, err
 	}
 	if b.Reaper != nil {
-		err = b.Reaper.sweep(sweepWithin)
+		err = errors.Join(b.Reaper.sweep(sweepWithin), removeIPC())
 	}
 	pipes.drain(pipesWithin)
 	return end, err
@@ -113,6 +113,7 @@ func (b Boundary) await(ctx context.Context, cmd *exec.Cmd, exited <-chan struct
 // start starts the command. Exited is closed when it has ended; it is not reaped by that.
 func (b Boundary) start(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: b.User}
+	ReserveThreads()
 	started, end := make(chan error, 1), make(chan struct{})
 	go onThreadOfItsOwn(func() {
 		// The parent-death signal comes when this thread ends, so it stays until the command has ended. A command inherits the

@@ -159,8 +159,16 @@ func TestOutputFails(t *testing.T) {
 	}
 }
 
-// TestMain runs a command from the process's first thread, if TestConfinedFromTheFirstThread asks for it: no test is called there.
+// TestMain runs what TestForksWithoutEnd asks for, or a command from the process's first thread for TestConfinedFromTheFirstThread: no test is called
+// there.
 func TestMain(m *testing.M) {
+	if os.Getenv(survives) != "" {
+		if err := survive(); err != nil {
+			panic(err)
+		}
+		fmt.Println("survived")
+		os.Exit(0)
+	}
 	script := os.Getenv(onFirstThread)
 	if script == "" {
 		os.Exit(m.Run())

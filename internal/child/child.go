@@ -11,6 +11,7 @@ import (
 // Start starts a command in a process group of its own, and sends what its Wait returns.
 func Start(cmd *exec.Cmd) (ended <-chan error, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	ReserveThreads()
 	started, end := make(chan error, 1), make(chan error, 1)
 	go func() {
 		// The parent-death signal comes when this thread ends, so it stays until the command has ended.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -149,4 +150,30 @@ func parseStat(text []byte) (p process, ok bool) {
 	p.state = fields[0][0]
 	p.parent, err = strconv.Atoi(string(fields[1]))
 	return p, err == nil
+}
+
+// Unlinked are the files that descendants hold open and nobody finds any more, as far as the descendants let others see that. A file may be there
+// several times. A nil Reaper knows of none.
+func (r *Reaper) Unlinked() (files []os.FileInfo) {
+	if r == nil {
+		return nil
+	}
+	below, err := descendants(os.Getpid())
+	if err != nil {
+		return nil
+	}
+	for _, p := range below {
+		folder := fmt.Sprintf("/proc/%d/fd", p.pid)
+		open, err := os.ReadDir(folder)
+		if err != nil {
+			continue // it has ended, or hides
+		}
+		for _, entry := range open {
+			info, err := os.Stat(folder + "/" + entry.Name())
+			if err == nil && info.Mode().IsRegular() && info.Sys().(*syscall.Stat_t).Nlink == 0 {
+				files = append(files, info)
+			}
+		}
+	}
+	return files
 }

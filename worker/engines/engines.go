@@ -50,6 +50,8 @@ type answer struct {
 	Signal   int `json:"signal"`   // 0 when none did
 	// Memory says that the kernel killed it, or what it started, for want of memory; empty when it did not.
 	Memory string `json:"memory,omitempty"`
+	// Scratch says that it was ended for what it had in its temporary folders; empty when it was not.
+	Scratch string `json:"scratch,omitempty"`
 	// Output is what it wrote to standard output; Full is true when that was more than is kept.
 	Output []byte `json:"output"`
 	Full   bool   `json:"full"`
@@ -101,6 +103,9 @@ func (p Pod) Call(ctx context.Context, names []string, scan, key string, message
 			if errors.As(err, new(OutOfMemory)) {
 				return fmt.Errorf("engine %s: %w", name, err)
 			}
+			if err != nil && ctx.Err() != nil {
+				return fmt.Errorf("engine %s: %w: %w", name, ErrRetry, err)
+			}
 			if err != nil {
 				return fmt.Errorf("engine %s can't be reached: %w: %w", name, ErrRetry, err)
 			}
@@ -131,6 +136,8 @@ func (a answer) err() error {
 	switch {
 	case a.Full:
 		return errors.New("it wrote more to standard output than --output-max-bytes of its server allows, or than is taken from it")
+	case a.Scratch != "":
+		return fmt.Errorf("%s%s", a.Scratch, said)
 	case a.Memory != "" && (a.Signal != 0 || a.ExitCode != 0):
 		return fmt.Errorf("%w%s", OutOfMemory(a.Memory), said)
 	case a.Signal != 0:
@@ -150,11 +157,13 @@ type Ended struct {
 	Output           []byte
 	// Memory is why the kernel killed it, where that was for want of memory.
 	Memory string
+	// Scratch is why it was ended, where that was for what it had in its temporary folders.
+	Scratch string
 	// Said is the end of what it wrote to standard error.
 	Said string
 }
 
-// Run runs the command of one server, at a socket.
+// Run runs the command of one server, at a socket. With an error it says what the command said, if it was ended as ctx did.
 func (p Pod) Run(ctx context.Context, socket string, message []byte, env []string) (Ended, error) {
 	got, err := p.call(ctx, socket, request{message, env})
 	if err == nil && got.Full {
@@ -164,11 +173,11 @@ func (p Pod) Run(ctx context.Context, socket string, message []byte, env []strin
 	if errors.As(err, &memory) {
 		return Ended{ExitCode: -1, Signal: int(syscall.SIGKILL), Memory: string(memory)}, nil
 	}
-	ended := Ended{ExitCode: got.ExitCode, Signal: got.Signal, Output: got.Output, Said: got.Said}
+	end := Ended{ExitCode: got.ExitCode, Signal: got.Signal, Output: got.Output, Scratch: got.Scratch[:min(len(got.Scratch), saidBytes)], Said: got.Said}
 	if got.ExitCode != 0 {
-		ended.Memory = got.Memory[:min(len(got.Memory), saidBytes)]
+		end.Memory = got.Memory[:min(len(got.Memory), saidBytes)]
 	}
-	return ended, err
+	return end, err
 }
 
 func (p Pod) call(ctx context.Context, socket string, order request) (answer, error) {
@@ -193,7 +202,15 @@ func (p Pod) call(ctx context.Context, socket string, order request) (answer, er
 	case err != nil:
 		return got, fmt.Errorf("its answer can't be read: %w", err)
 	}
-	return got, nil
+	return got, ended(ctx)
+}
+
+// ended is the error of a call that was given up: what its command wrote is not the whole.
+func ended(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("it was ended: %w", context.Cause(ctx))
 }
 
 // Ping returns nil if an engine's server answers at a socket.
@@ -208,31 +225,52 @@ func Ping(ctx context.Context, socket string) error {
 // connectPause is how long it is before a server that was not there is looked for again.
 const connectPause = 20 * time.Millisecond
 
-// ask sends a request to the server at a socket.
-func (p Pod) ask(ctx context.Context, socket, method string, body []byte) (*http.Response, error) {
+// endWithin is how long a server may take to end a command. One that scanned code has taken over may never say that it has.
+const endWithin = time.Minute
+
+// dial connects to the server at a socket, once it is there.
+func (p Pod) dial(ctx context.Context, socket string) (*net.UnixConn, error) {
 	begin := time.Now()
+	for {
+		connection, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+		if err == nil {
+			return connection.(*net.UnixConn), nil
+		}
+		absent := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+		if !absent || time.Since(begin) >= p.StartWithin {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(connectPause):
+		}
+	}
+}
+
+// ask sends a request to the server at a socket. When ctx ends it is the server that ends what it was asked for, and says when that is done: it
+// is told by a connection on which nothing more comes. So no command runs on when this returns, unless this process is killed.
+func (p Pod) ask(ctx context.Context, socket, method string, body []byte) (*http.Response, error) {
+	connection, err := p.dial(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() {
+		_ = connection.CloseWrite() // it may have ended
+		time.AfterFunc(endWithin, func() { _ = connection.Close() })
+	})
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			for {
-				connection, err := new(net.Dialer).DialContext(ctx, "unix", socket)
-				absent := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
-				if !absent || time.Since(begin) >= p.StartWithin {
-					return connection, err
-				}
-				select {
-				case <-ctx.Done():
-					return nil, err
-				case <-time.After(connectPause):
-				}
-			}
-		},
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return connection, nil },
 	}}
-	request, err := http.NewRequestWithContext(ctx, method, "http://engine/", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(context.WithoutCancel(ctx), method, "http://engine/", bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	response, err := client.Do(request)
+	if err != nil && ctx.Err() != nil {
+		return nil, ended(ctx)
+	}
 	// It was there, and is gone.
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return nil, errContainerKilled

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -309,6 +310,73 @@ func TestServerEndsWhatIsLeft(t *testing.T) {
 		t.Errorf("%v are left, %v", files, err)
 	}
 	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A scan that is ended has ended when the call returns, though it takes its time; what it says last is passed on, and the next scan begins after it.
+func TestGraceOfTheOtherContainer(t *testing.T) {
+	dir, marks := sockets(t), t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "one"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "one", engines.Socket)
+	serving, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	// Told to end, it waits until the test lets it.
+	script := "case $EBBTIDE_MESSAGE_ID in slow) trap 'touch " + marks + "/told; until [ -e " + marks + "/go ]; do sleep 0.01; done; echo bye >&2; touch " + marks +
+		"/over; exit 0' TERM; touch " + marks + "/started; sleep 1000 & wait;; *) ls " + marks + "/over;; esac"
+	go func() {
+		done <- engines.Server{Command: []string{"sh", "-c", script}, OutputMaxBytes: 1000, Stderr: io.Discard, Grace: time.Minute}.Serve(serving, socket)
+	}()
+	exists := func(name string) bool { _, err := os.Stat(filepath.Join(marks, name)); return err == nil }
+	for name, call := range map[string]func(context.Context) (string, error){
+		"one command": func(ctx context.Context) (string, error) {
+			got, err := engines.Pod{StartWithin: time.Minute}.Run(ctx, socket, nil, []string{"EBBTIDE_MESSAGE_ID=slow"})
+			return got.Said, err
+		},
+		"several engines": func(ctx context.Context) (string, error) {
+			_, err := engines.Pod{Sockets: dir, StartWithin: time.Minute}.Call(ctx, []string{"one"}, "", "", nil, []string{"EBBTIDE_MESSAGE_ID=slow"})
+			return "bye\n", err
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			said, err := call(ctx)
+			if err == nil || said != "bye\n" || !exists("over") {
+				err = fmt.Errorf("error %w, said %q, and it has ended: %v", err, said, exists("over"))
+			} else {
+				err = nil
+			}
+			ended <- err
+		}()
+		await(t, "the scan starts", func() bool { return exists("started") })
+		cancel()
+		await(t, "the scan is told", func() bool { return exists("told") })
+		// Another one asks meanwhile, as the next worker of a pod whose first was killed does.
+		next := make(chan engines.Ended, 1)
+		go func() {
+			got, _ := engines.Pod{}.Run(t.Context(), socket, nil, []string{"EBBTIDE_MESSAGE_ID=next"})
+			next <- got
+		}()
+		if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := <-next; got.ExitCode != 0 || string(got.Output) != marks+"/over\n" {
+			t.Errorf("%s: the next scan: %+v", name, got)
+		}
+		for _, mark := range []string{"started", "told", "go", "over"} {
+			if err := os.Remove(filepath.Join(marks, mark)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

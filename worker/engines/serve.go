@@ -1,6 +1,7 @@
 package engines
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,11 +12,13 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/internal/child"
 	"github.com/ebbtide-dev/ebbtide/worker"
+	"github.com/ebbtide-dev/ebbtide/worker/sourcestore"
 )
 
 const (
@@ -37,17 +40,22 @@ type Server struct {
 	Stderr io.Writer
 	// Reaper ends what the command leaves behind; nil ends its process group alone. Its process must do nothing else then.
 	Reaper *child.Reaper
-	// Grace is the time between SIGTERM and SIGKILL of a command that nobody waits for any more.
+	// Grace is the time between SIGTERM and SIGKILL of a command that is to end before it has. Whoever called may wait for it.
 	Grace time.Duration
 	// Scratch are folders that belong to the command, emptied before and after each message.
 	Scratch []string
+	// ScratchLimit bounds what the command may have there.
+	ScratchLimit worker.ScratchLimit
 
 	// left ends the server, when something of a command is left that can't be ended.
 	left context.CancelCauseFunc
+	// running is held by the one message that is scanned.
+	running *sync.Mutex
 }
 
 // Serve answers at a socket until ctx ends. What an earlier server left there is removed: after a crash the container starts again.
 func (s Server) Serve(ctx context.Context, socket string) error {
+	s.running = &sync.Mutex{}
 	ctx, s.left = context.WithCancelCause(ctx)
 	defer s.left(nil)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -102,7 +110,9 @@ func (s Server) ServeHTTP(response http.ResponseWriter, r *http.Request) {
 // run runs the command. When ctx ends it is ended, and in any case what it started is. An error means that it could not be run at all, or
 // that something is left of it.
 func (s Server) run(ctx context.Context, order request) (answer, error) {
-	if err := worker.EmptyScratch(s.Scratch); err != nil {
+	s.running.Lock() // a worker that was killed may have left the scan before this one
+	defer s.running.Unlock()
+	if err := cmp.Or(context.Cause(ctx), worker.EmptyScratch(s.Scratch)); err != nil {
 		return answer{}, err
 	}
 	message, err := child.MemoryFile("message", order.Message)
@@ -116,19 +126,21 @@ func (s Server) run(ctx context.Context, order request) (answer, error) {
 	for _, variable := range order.Env {
 		// Where the worker has made a checkout, on a volume that the containers share, the command runs in it.
 		if folder, ok := strings.CutPrefix(variable, "EBBTIDE_SOURCE="); ok {
-			cmd.Dir = folder
+			cmd.Dir, cmd.Env = folder, sourcestore.CommandEnvironment(cmd.Env)
 		}
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = message, stdout, io.MultiWriter(s.Stderr, stderr)
 	memory := child.OwnMemory()
 	killed := memory.Kills()
-	end, err := child.Boundary{Reaper: s.Reaper, Grace: s.Grace}.Run(ctx, cmd)
+	watched, stop := s.ScratchLimit.Watch(ctx, s.Scratch, s.Reaper)
+	end, err := child.Boundary{Reaper: s.Reaper, Grace: s.Grace}.Run(watched, cmd)
+	stop()
 	got := answer{Started: end.Started, Finished: end.Finished}
 	if err := errors.Join(err, worker.EmptyScratch(s.Scratch)); err != nil {
 		return got, fmt.Errorf("run %s: %w", s.Command[0], err)
 	}
-	if ctx.Err() != nil {
-		return got, ctx.Err()
+	if errors.Is(end.Stopped, worker.ErrScratch) {
+		got.Scratch = end.Stopped.Error()
 	}
 	got.ExitCode = end.State.ExitCode()
 	if status := end.State.Sys().(syscall.WaitStatus); status.Signaled() {

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"time"
 
@@ -33,7 +34,7 @@ func OpenDeadLetters(uri, queue string, connectWithin time.Duration) (*DeadLette
 	}
 	d := &DeadLetters{connection: connection, queue: queue}
 	if d.channel, err = connection.Channel(); err == nil {
-		d.publishing, err = newPublishing(connection)
+		d.publishing, err = newPublishing(connection, slog.New(slog.DiscardHandler))
 	}
 	if err != nil {
 		connection.Close()
@@ -89,10 +90,18 @@ func letter(delivery *amqp.Delivery) dead.Letter {
 	return l
 }
 
+// replayWithin bounds how long the broker may take for a letter.
+const replayWithin = 30 * time.Second
+
 // Replay sends the letter that visit was called with to an exchange, as the producer sent it, and takes it out of the queue once a queue
-// has it. The key is the producer's if it is empty. A crash between the two leaves it in the queue though it was sent; its result has the
-// same key then as the one before.
+// has it. The key is the producer's if it is empty. The end of ctx does not come between the two. A crash does: it leaves the letter in the queue
+// though it was sent, and its result then has the same key as the one before.
 func (d *DeadLetters) Replay(ctx context.Context, exchange, key string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayWithin)
+	defer cancel()
 	if key == "" {
 		key = routingKey(&d.current)
 	}

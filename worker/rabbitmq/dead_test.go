@@ -1,6 +1,8 @@
 package rabbitmq_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +69,42 @@ func TestIntegrationDeadLetters(t *testing.T) {
 	delete(again.Headers, "x-delivery-count") // the queue's own
 	if string(again.Body) != "one" || again.MessageId != "id-one" || again.Headers["team"] != "red" || len(again.Headers) != 1 {
 		t.Errorf("replayed %q with %v", again.Body, again.Headers)
+	}
+}
+
+// endsMidway is a context that ends right after it was asked whether it has.
+type endsMidway struct{ context.Context }
+
+func (endsMidway) Err() error { return nil }
+
+// A replay that is interrupted has sent a letter and taken it out of the queue, or neither: the next one does not send it twice.
+func TestIntegrationReplayIsInterrupted(t *testing.T) {
+	b := newBench(t)
+	b.declare(t)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, tc := range map[string]struct {
+		ctx        context.Context
+		sent, left int
+	}{"before": {over, 0, 1}, "midway": {endsMidway{over}, 1, 0}} {
+		b.declare(t)
+		if err := b.channel.PublishWithContext(t.Context(), "dead", "", true, false, amqp.Publishing{MessageId: "one"}); err != nil {
+			t.Fatal(err)
+		}
+		b.await(t, "dead", 1, 0)
+		letters, err := rabbitmq.OpenDeadLetters(b.broker.AMQPURL("/"), "dead", 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = letters.Each(t.Context(), func(dead.Letter) (bool, error) { return true, letters.Replay(tc.ctx, "", "scans") })
+		if errors.Is(err, context.Canceled) != (tc.sent == 0) || err != nil && tc.sent == 1 {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := letters.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b.await(t, "scans", tc.sent, 0)
+		b.await(t, "dead", tc.left, 0)
 	}
 }
 

@@ -2,9 +2,8 @@ package rabbitmq_test
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -161,29 +160,53 @@ func TestIntegrationRefusedForAMoment(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.publish(t, "one")
-	ended := filepath.Join(t.TempDir(), "ended")
-	j := b.job("sh", "-c", "touch "+ended+"; exit 75")
+	j := b.job("sh", "-c", "exit 75")
 	j.RetryDelays = []time.Duration{time.Hour}
-	made := make(chan error, 1)
-	go func() {
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-			if _, err := os.Stat(ended); err == nil {
-				break
+	refused := 0
+	j.queue.Log = slog.New(slog.NewTextHandler(writer(func(line string) {
+		if !strings.Contains(line, "the broker refuses a message for now") {
+			return
+		}
+		if refused++; refused == 2 { // the worker waits for this
+			if _, err := b.channel.QueuePurge(retry, false); err != nil {
+				t.Error(err)
 			}
 		}
-		time.Sleep(200 * time.Millisecond) // the worker has asked by then, or needs not ask again
-		_, err := b.channel.QueuePurge(retry, false)
-		made <- err
-	}()
-	if got, err := j.run(t.Context()); err != nil || got != (worker.Summary{Messages: 1, Retried: 1, Ended: "messages"}) {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if err := <-made; err != nil {
-		t.Fatal(err)
+	}), nil))
+	if got, err := j.run(t.Context()); err != nil || refused != 2 || got != (worker.Summary{Messages: 1, Retried: 1, Ended: "messages"}) {
+		t.Errorf("%+v, %v, refused %d times", got, err, refused)
 	}
 	if waiting := b.take(t, retry); string(waiting.Body) != "one" {
 		t.Errorf("%q waits", waiting.Body)
 	}
+}
+
+// A queue whose name leaves no room for those of its retry queue, and of its tenants, works without delays and with the limit.
+func TestIntegrationLongName(t *testing.T) {
+	b := newBench(t)
+	b.declare(t)
+	name := strings.Repeat("q", 254)
+	if _, err := b.channel.QueueDeclare(name, true, false, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum}); err != nil {
+		t.Fatal(err)
+	}
+	confirmation, err := b.channel.PublishWithDeferredConfirm("", name, true, false, amqp.Publishing{Body: []byte("one")})
+	if err != nil || !confirmation.Wait() {
+		t.Fatal(err)
+	}
+	j := b.job("sh", "-c", "exit 75")
+	j.queue.Queue, j.queue.TenantLimit, j.queue.TenantDelays = name, 1, []time.Duration{time.Hour}
+	j.MaxAttempts, j.MaxMessages, j.RetryDelays = 2, 2, []time.Duration{time.Hour}
+	if got, err := j.run(t.Context()); err != nil || got != (worker.Summary{Messages: 2, Retried: 1, DeadLettered: 1, Ended: "messages"}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// writer is called with what is written to it.
+type writer func(string)
+
+func (w writer) Write(text []byte) (int, error) {
+	w(string(text))
+	return len(text), nil
 }
 
 // A message whose command needs more memory goes to those who have it, once.

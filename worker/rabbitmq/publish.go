@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -17,18 +18,20 @@ type publishing struct {
 	channel  *amqp.Channel
 	returned chan amqp.Return
 	closed   chan *amqp.Error
+	log      *slog.Logger
 }
 
 // errUnroutable is wrapped by the error of a message that reached no queue.
 var errUnroutable = errors.New("no queue")
 
-func newPublishing(connection *amqp.Connection) (*publishing, error) {
+func newPublishing(connection *amqp.Connection, log *slog.Logger) (*publishing, error) {
 	channel, err := connection.Channel()
 	if err != nil {
 		return nil, err
 	}
 	p := &publishing{
 		channel: channel, returned: channel.NotifyReturn(make(chan amqp.Return, 1)), closed: channel.NotifyClose(make(chan *amqp.Error, 1)),
+		log: log,
 	}
 	return p, channel.Confirm(false)
 }
@@ -50,6 +53,7 @@ func (p *publishing) publish(ctx context.Context, exchange, key string, message 
 		if !errors.Is(err, errRefused) || try == refusedTries {
 			return err
 		}
+		p.log.Warn("the broker refuses a message for now; trying again", "exchange", exchange, "routingKey", key, "try", try)
 		select {
 		case <-ctx.Done():
 			return err

@@ -101,7 +101,7 @@ func Open(ctx context.Context, config Config) (worker.Queue, error) {
 	}
 	q := &queue{config: &config, connection: connection, replaced: make(chan struct{})}
 	q.held, q.lose = context.WithCancelCause(context.Background())
-	if q.publishing, err = newPublishing(connection); err != nil {
+	if q.publishing, err = newPublishing(connection, config.Log); err != nil {
 		connection.Close()
 		return nil, fmt.Errorf("open a channel to publish: %w", err)
 	}

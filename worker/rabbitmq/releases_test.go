@@ -65,7 +65,7 @@ func (b *bench) deadLettersStay(t *testing.T) {
 	}
 	if err := (topology.Broker{Client: http.DefaultClient, Management: management, VHost: "/"}).Apply(t.Context(), topology.Definitions{
 		Policies: []topology.Policy{{
-			Name: "letters", Pattern: "^letters$", ApplyTo: "queues", Definition: map[string]any{"delivery-limit": float64(-1)},
+			Name: "letters", Pattern: "^letters$", ApplyTo: "queues", Definition: map[string]any{"delivery-limit": 1_000_000},
 		}},
 		Queues: []topology.Queue{{Name: "letters", Durable: true, Arguments: map[string]any{"x-queue-type": "quorum"}}},
 	}); err != nil {

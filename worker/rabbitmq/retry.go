@@ -57,7 +57,9 @@ func (q *queue) Retry(ctx context.Context, _ *worker.Message, again worker.Attem
 func (q *queue) sendToRetry(ctx context.Context, delivery *amqp.Delivery, delay time.Duration, headers amqp.Table) (waits bool, err error) {
 	name := RetryQueue(q.config.Queue, delay)
 	p := republished(delivery, headers, q.connection.Config.FrameSize)
-	err = q.publishing.publish(ctx, "", name, p)
+	if err = errUnroutable; len(name) <= worker.MaxIDBytes { // a longer one would end the connection
+		err = q.publishing.publish(ctx, "", name, p)
+	}
 	if errors.Is(err, errUnroutable) {
 		if err = q.declareRetry(name, delay); err != nil {
 			q.config.Log.Warn("a message gets its next attempt at once: its retry queue is not there and can't be declared; "+

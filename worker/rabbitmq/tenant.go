@@ -8,6 +8,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/ebbtide-dev/ebbtide/worker"
 )
 
 // Tenants are held back without a coordinator: the broker counts. A worker that has a message of a tenant first consumes from the tenant's
@@ -29,8 +31,10 @@ const tenantQueueExpires = 10 * time.Minute
 // tenantName is what a tenant's queue can be named after.
 var tenantName = regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9._]{0,62}$`)
 
-// TenantQueue is the name of the queue whose consumers are the scans of a tenant.
-func TenantQueue(queue, tenant string) string { return queue + ".tenant." + tenant }
+// TenantQueue is the name of the queue whose consumers are the scans of a tenant; a hash where that is longer than a name may be.
+func TenantQueue(queue, tenant string) string {
+	return worker.Identity(queue+".tenant."+tenant, worker.MaxIDBytes)
+}
 
 // tenant of a message. All that name none, or what is no name, have one limit together.
 func tenant(delivery *amqp.Delivery) string {

@@ -35,7 +35,7 @@ func TestIntegrationConsumerTimeoutWhileSettling(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { opened.Close() })
+	t.Cleanup(func() { _ = opened.Close() })
 	q := opened.(*queue)
 	next := func(body string) {
 		t.Helper()

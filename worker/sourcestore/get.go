@@ -385,7 +385,7 @@ func (m *mirror) resolve(ctx context.Context, r Request, all refs) (string, erro
 	switch {
 	case isCommit(r.Revision):
 		id = r.Revision
-	case r.Revision == "":
+	case r.Revision == "" || r.Revision == "HEAD": // a branch of this name is no default
 		if id = all[headRef]; id == "" {
 			return "", fmt.Errorf("%s has no default branch: its HEAD names none that is there; name a revision", r.Repository)
 		}

@@ -153,6 +153,37 @@ func TestRefs(t *testing.T) {
 			r.Limits.Refs, r.Revision = 50_000, "main"
 			b.refused(t, r, "the repository has more than 50000 refs: split it, or raise --max-refs")
 		},
+		"names with what Unicode takes for spaces": func(t *testing.T, b *bench) {
+			main := b.git(t, b.clone, "rev-parse", "HEAD")
+			b.git(t, b.clone, "commit", "--quiet", "--allow-empty", "-m", "another's")
+			other := b.git(t, b.clone, "rev-parse", "HEAD")
+			b.git(t, b.clone, "push", "--quiet", "origin", "HEAD:refs/heads/HEAD")
+			names := []string{"refs/heads/HEAD", "main\u00a0x", "main\u0085x", "main\u2028", "main\u3000x"}
+			for _, name := range names[1:] {
+				b.git(t, b.clone, "push", "--quiet", "origin", "HEAD:refs/heads/"+name)
+			}
+			old := b.proxied(t, func(_ http.ResponseWriter, r *http.Request) bool {
+				r.Header.Del("Git-Protocol")
+				return true
+			})
+			for _, repository := range []string{b.request().Repository, old.URL + "/app.git", "file://" + b.repository()} {
+				r := b.request()
+				r.Repository, r.Protocols = repository, []string{"http", "file"}
+				if c := b.get(t, r); c.Commit != main {
+					t.Errorf("%s: the default branch is at %s, want %s", repository, c.Commit, main)
+				}
+				for _, r.Revision = range []string{"main", "HEAD"} {
+					if b.get(t, r).Commit != main {
+						t.Errorf("%s: %s is another's", repository, r.Revision)
+					}
+				}
+				for _, name := range names {
+					if r.Revision = name; b.get(t, r).Commit != other {
+						t.Errorf("%s: %q is not there", repository, name)
+					}
+				}
+			}
+		},
 		"over SSH and as a file, as git lists them": func(t *testing.T, b *bench) {
 			r := b.request()
 			r.Repository, r.Protocols = "file://"+b.repository(), []string{"file"}

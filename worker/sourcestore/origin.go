@@ -262,12 +262,14 @@ func (o *origin) lsRefs(ctx context.Context, r Request) (refs, error) {
 
 // add takes a ref, as git lists it: an object's id and a name.
 func add(all refs, line string, r Request) error {
-	fields := strings.Fields(line)
-	if len(fields) < 2 || !isCommit(fields[0]) {
+	// A name may hold what Unicode takes for a space, and no other.
+	id, name, _ := strings.Cut(strings.Replace(line, "\t", " ", 1), " ")
+	name, _, _ = strings.Cut(name, " ")
+	if !isCommit(id) {
 		return nil // what is unborn, a capability without a ref
 	}
-	if name, ok := wanted(fields[1], r.Refs); ok {
-		all[name] = fields[0]
+	if as, ok := wanted(name, r.Refs); ok {
+		all[as] = id
 	}
 	if len(all) > r.Limits.Refs {
 		return tooLarge("refs", int64(r.Limits.Refs), "--max-refs")

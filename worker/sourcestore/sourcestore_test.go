@@ -392,9 +392,17 @@ func TestCheck(t *testing.T) {
 		"ssh://-oProxyCommand=true/app.git":           "no part may begin with a hyphen",
 		"--upload-pack=true":                          "must be a URL",
 		"https://us er:sec ret@code.example/app%.git": "must be a URL",
+		"user:secret@code.example:team/app.git":       "must be a URL",
+		"https:/user:secret@code.example/app.git":     "must be a URL",
+		"https:user:secret@code.example/app.git":      "must be a URL",
+		"user:secret@x://code.example/app.git":        "must be a URL",
+		"ftp://user:secret@code.example/app.git":      "protocol ftp is not one of",
+		"https://code.example/app.git?token=secret":   "no space, query or fragment",
+		"https://code.example/app.git#secret":         "no space, query or fragment",
+		"https://user:sec\nret@code.example/app.git":  "must be a URL",
 	} {
 		err := CheckRepository(repository, protocols)
-		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "ret@")) {
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "ret@") || strings.Contains(err.Error(), "secret")) {
 			t.Errorf("%q: error %v, want one with %q", repository, err, want)
 		}
 	}

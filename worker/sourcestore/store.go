@@ -215,12 +215,15 @@ func CheckRepository(repository string, protocols []string) error {
 	return nil
 }
 
-// withoutUser leaves credentials out of what may be a URL.
+// withoutUser leaves out what may be credentials of what may be a URL: all before the last @, whatever it is written as, and a query.
 func withoutUser(repository string) string {
-	if scheme, rest, ok := strings.Cut(repository, "://"); ok {
-		if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-			return scheme + "://" + rest[i+1:]
-		}
+	scheme, rest := "", repository
+	if before, after, ok := strings.Cut(repository, "://"); ok && !strings.Contains(before, "@") {
+		scheme, rest = before+"://", after
 	}
-	return repository
+	rest = rest[strings.LastIndexByte(rest, '@')+1:]
+	if i := strings.IndexAny(rest, "?#"); i >= 0 {
+		rest = rest[:i] + rest[i:i+1] + "..."
+	}
+	return scheme + rest
 }

@@ -83,6 +83,22 @@ func TestRefusedValues(t *testing.T) {
 	}
 }
 
+// Names of a scan queue's tenants and engines that can't be told apart, or are too long, are refused.
+func TestRefusedNames(t *testing.T) {
+	b := newBundle(t)
+	for set, want := range map[string]string{
+		"command={x},tenants.queues[0].name=a,tenants.queues[1].name=b,tenants.queues[2].name=a":    "tenants.queues names a tenant twice: a, b, a",
+		"enginesIn=pods,engines.dead.command={x}":                                                   "engines.dead: is a name that queues of the release have already",
+		"enginesIn=pods,engines.a123456789b123456789.command={x},tenants.queues[0].name=a123456789": "has more than 63 characters",
+		"command={x},tenants.queues[0].name=A":                                                      "does not match pattern",
+	} {
+		out, err := b.command(t, "helm", "template", "a123456789a123456789a123456789a123456789", b.chart("scan-jobs"), "--set", "image.repository=x,"+set).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v, %s; want an error with %q", set, err, out, want)
+		}
+	}
+}
+
 // Each object that can be rendered is one that its API has, with no field that it has not.
 func TestObjectsConform(t *testing.T) {
 	b := newBundle(t)

@@ -14,16 +14,25 @@ import (
 
 var namedTest = regexp.MustCompile("`(Test[A-Za-z0-9]+)(?:/([^`]+))?`")
 
-// Every row of the table of faults names tests, and each is there: a test function, and its subtests as strings in what it runs.
+// Every row of the tables of faults and of attacks names tests, and each is there: a test function, and its subtests as strings in what it runs.
 func TestFaultsAreTested(t *testing.T) {
-	text, err := os.ReadFile("reference/faults.md")
+	for _, table := range []struct{ page, head string }{{"reference/faults.md", "| fault |"}, {"concepts/security.md", "| attack |"}} {
+		t.Run(table.page, func(t *testing.T) { testTable(t, table.page, table.head) })
+	}
+}
+
+func testTable(t *testing.T, page, head string) {
+	t.Helper()
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, after, _ := strings.Cut(string(text), head)
+	table, _, _ := strings.Cut(after, "\n\n")
 	rows, packages := 0, map[string]*testFunctions{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(table) {
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") || strings.TrimSpace(cells[0]) == "fault" {
+		if !strings.HasPrefix(line, "| ") {
 			continue
 		}
 		rows++

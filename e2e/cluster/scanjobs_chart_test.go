@@ -68,6 +68,7 @@ func TestIntegrationScanJobs(t *testing.T) {
 		"one-pod":   {"-f", filepath.Join(root, "examples/engines-one-pod/values.yaml")},
 		"pod-group": {"-f", filepath.Join(root, "examples/engines-pod-group/values.yaml")},
 		"source":    {"-f", filepath.Join(root, "examples/source-store/values.yaml")},
+		"tenants":   {"--set", "tenants.queues[0].name=acme,tenants.queues[1].name=other"},
 		"start-up":  {"--set", "worker.inImage=true,prePull.enabled=true,headroom.replicas=2"},
 		// A Secret and a PriorityClass of its own, and nodes.
 		"pools": {"-f", filepath.Join(root, "examples/eks/helmfile/values/scans.yaml")},
@@ -79,7 +80,7 @@ func TestIntegrationScanJobs(t *testing.T) {
 		t.Errorf("NodePools: %s", pools)
 	}
 
-	for _, release := range []string{"my-scans", "one-pod", "pod-group", "pools", "source", "start-up"} {
+	for _, release := range []string{"my-scans", "one-pod", "pod-group", "pools", "source", "start-up", "tenants"} {
 		for name, pod := range podsOf(t, helm.run(t, "get", "manifest", release)+"\n---\n"+helm.run(t, "get", "hooks", release)) {
 			if out := dryRun(t, c, name, pod); !strings.Contains(out, "created (server dry run)") {
 				t.Errorf("release %s, pod of %s: %s", release, name, out)

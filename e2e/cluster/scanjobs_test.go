@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +36,7 @@ func TestIntegrationScanJobsProcesses(t *testing.T) {
 		"one-pod":   {[]string{"-f", filepath.Join(b.root, "examples/engines-one-pod/values.yaml")}, 1, "exited with 128"},
 		"pod-group": {[]string{"-f", filepath.Join(b.root, "examples/engines-pod-group/values.yaml")}, 2, "exited with 128"},
 		"source":    {[]string{"-f", filepath.Join(b.root, "examples/source-store/values.yaml")}, 1, "no repository: give its URL"},
+		"tenants":   {[]string{"--set", "tenants.queues[0].name=acme,test.messages[0].headers.tenant=acme,test.messages[1].headers.tenant=other"}, 1, "exited with 128"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			chart := filepath.Join(b.root, "charts", "scan-jobs")
@@ -64,6 +66,11 @@ func TestIntegrationScanJobsProcesses(t *testing.T) {
 			for _, worker := range workers {
 				if err := errors.Join(worker.Process.Signal(syscall.SIGTERM), worker.Wait()); err != nil {
 					t.Errorf("an idle worker that is asked to leave: %v\n%s", err, worker.Stderr)
+				}
+			}
+			if name == "tenants" { // the first message, and no other, is acme's
+				if log := fmt.Sprint(workers[1].Stderr); !strings.Contains(log, `"queue":"tenants.for.acme"`) || strings.Count(log, `"scan ended"`) != 1 {
+					t.Errorf("the tenant's worker:\n%s", log)
 				}
 			}
 			keys := b.drain(t, name+".results")

@@ -89,20 +89,12 @@ type Broker struct {
 // timeoutSetting of a policy is known to brokers from 3.12 on. Those before go by their own configuration.
 const timeoutSetting = "consumer-timeout"
 
-// limitSetting of a policy is -1 for no limit with brokers from 4.0 on, which have one by default. Those before have none, and refuse it.
-const limitSetting = "delivery-limit"
-
 // setPolicy declares a policy, without what an older broker does not know.
 func (b Broker) setPolicy(ctx context.Context, p Policy) error {
 	if len(p.Definition) == 0 {
 		return nil
 	}
 	err := b.send(ctx, http.MethodPut, p, "policies", b.VHost, p.Name)
-	if p.Definition[limitSetting] == float64(-1) && Refused(err) && strings.Contains(err.Error(), "delivery limit") {
-		p.Definition = maps.Clone(p.Definition)
-		delete(p.Definition, limitSetting)
-		return b.setPolicy(ctx, p)
-	}
 	if _, has := p.Definition[timeoutSetting]; !has || !Refused(err) || !strings.Contains(err.Error(), "not recognised") {
 		return err
 	}

@@ -95,20 +95,44 @@ imagePullSecrets:
 - {name: AMQP_URI, valueFrom: {secretKeyRef: {name: {{ .Values.broker.secret }}, key: {{ .Values.broker.uriKey }}}}}
 {{- end -}}
 
-{{- /* The queues that workers consume from, with the engine of each (empty: all there is), as YAML: {queues: [{name, engine, queue}]}.
-The one place that says how engines become queues, policies and ScaledJobs. */ -}}
+{{- /* The queues that workers consume from, as YAML: {queues: [{name, class, tenant, engine, exchange, queue}]}. Engine is empty for all there is, tenant for
+everybody who has no queue; class is the name without the tenant. The one place that says how tenants and engines become queues, policies and
+ScaledJobs. */ -}}
 {{- define "scan-jobs.queues" -}}
 {{- if and .Values.engines .Values.command }}{{ fail "command and engines are both set: set one of them" }}{{ end -}}
 {{- if not (or .Values.engines .Values.command) }}{{ fail "command must say what scans: a program of the image and its arguments" }}{{ end -}}
 {{- $name := include "scan-jobs.name" . -}}{{- $queue := include "scan-jobs.queue" . -}}
+{{- $engines := list "" -}}
+{{- if and .Values.engines (eq .Values.enginesIn "pods") }}{{ $engines = keys .Values.engines | sortAlpha }}{{ end -}}
+{{- $tenants := list "" -}}
+{{- range .Values.tenants.queues }}{{ $tenants = append $tenants .name }}{{ end -}}
+{{- if ne (len $tenants) (len (uniq $tenants)) }}{{ fail (printf "tenants.queues names a tenant twice: %s" (rest $tenants | join ", ")) }}{{ end -}}
 queues:
-{{- if and .Values.engines (eq .Values.enginesIn "pods") }}
-{{- range $engine, $_ := .Values.engines }}
-- {name: {{ $name }}-{{ $engine }}, engine: {{ $engine }}, queue: {{ $queue }}.{{ $engine }}}
+{{- range $tenant := $tenants }}
+{{- range $engine := $engines }}
+{{- if has $engine (list "dead" "results") }}{{ fail (printf "engines.%s: is a name that queues of the release have already: choose another" $engine) }}{{ end }}
+{{- $all := list $name $tenant $engine | compact | join "-" }}
+{{- if gt (len $all) 63 }}{{ fail (printf "%s has more than 63 characters: choose shorter names of the release, its tenants or its engines" $all) }}{{ end }}
+{{- $exchange := $tenant | empty | ternary $queue (printf "%s.for.%s" $queue $tenant) }}
+- name: {{ $all | quote }}
+  class: {{ list $name $engine | compact | join "-" | quote }}
+  tenant: {{ $tenant | quote }}
+  engine: {{ $engine | quote }}
+  exchange: {{ $exchange | quote }}
+  queue: {{ list $exchange $engine | compact | join "." | quote }}
 {{- end }}
-{{- else }}
-- {name: {{ $name }}, engine: "", queue: {{ $queue }}}
 {{- end }}
+{{- end -}}
+
+{{- /* The exchange that takes messages of all tenants. */ -}}
+{{- define "scan-jobs.exchange" -}}{{ include "scan-jobs.queue" . }}{{ if .Values.tenants.queues }}.tenants{{ end }}{{- end -}}
+
+{{- /* A quantity such as 1Gi or 500M in bytes; empty for one in another form. */ -}}
+{{- define "scan-jobs.bytes" -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- if regexMatch "^[0-9]+(\\.[0-9]+)?([kMGT]|[KMGT]i)?$" . -}}
+{{ mulf (regexFind "[0-9.]+" . | float64) (get $units (regexFind "[a-zA-Z]*$" .)) | int64 }}
+{{- end -}}
 {{- end -}}
 
 {{- /* A duration such as 1h30m or 90s in whole seconds, rounded up. */ -}}

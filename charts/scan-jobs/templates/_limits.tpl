@@ -1,15 +1,15 @@
-{{- /* Refuses limits of the calendar that the scaler would refuse, where the release would already be deployed: a list of the root and the
-policy's cap. A period takes what it leaves out from the default. */ -}}
+{{- /* Refuses limits of the calendar that the scaler would refuse, where the release would already be deployed: a list of the calendar,
+its place in the values and the policy's cap. A period takes what it leaves out from the default. */ -}}
 {{- define "scan-jobs.checkLimits" -}}
-{{- $calendar := (index . 0).Values.policy.calendar -}}{{- $most := index . 1 -}}
+{{- $calendar := index . 0 -}}{{- $place := index . 1 -}}{{- $most := index . 2 -}}
 {{- $default := $calendar.default | default dict -}}
-{{- include "scan-jobs.checkLimit" (list "policy.calendar.default" $default dict $most) -}}
+{{- include "scan-jobs.checkLimit" (list (printf "%s.default" $place) $default dict $most) -}}
 {{- range $i, $period := $calendar.periods -}}
-{{- include "scan-jobs.checkLimit" (list (printf "policy.calendar.periods[%d] (%s)" $i ($period.name | default "")) ($period.limits | default dict) $default $most) -}}
+{{- include "scan-jobs.checkLimit" (list (printf "%s.periods[%d] (%s)" $place $i ($period.name | default "")) ($period.limits | default dict) $default $most) -}}
 {{- end -}}
 {{- range $i, $exception := $calendar.exceptions -}}
 {{- with $exception.limits -}}
-{{- include "scan-jobs.checkLimit" (list (printf "policy.calendar.exceptions[%d]" $i) . $default $most) -}}
+{{- include "scan-jobs.checkLimit" (list (printf "%s.exceptions[%d]" $place $i) . $default $most) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -49,60 +49,60 @@ func costAndService() *Dashboard {
 	}
 	const perHour = "max(ebbtide_drainpack_allocatable_cpus) * $price"
 	d := newDashboard("cost", "Cost and service",
-		"How long messages wait, against what they may, and what that costs. Waits and run times come from the workers' termination messages.",
+		"How long messages wait compared with the objective, and the cost. Waits and run times come from the workers' termination messages.",
 		slices.Concat(policyVariables, []Variable{
 			values("scaledjob", "ScaledJob", `ebbtide_scans_pods_total{namespace="$namespace"}`),
 			choice("objective", "Objective for waits, seconds", "60", objectives()...),
 			text("price", "Price of a CPU-hour, with its memory", "0.04"),
 		}),
 		arrange(
-			stat("Within objective", "Share of the range's messages that waited no longer than the objective for a worker.",
+			stat("Within objective (range)", "Share of the messages in the time range that waited no longer than the objective for a worker.",
 				latest("share", withinObjective("$__range")), unit("percentunit"), decimals(1), upTo(1), background,
 				steps("text", at{0, "red"}, at{0.9, "orange"}, at{0.95, "green"}), noValue("no message ended")),
-			stat("Wait, p95", "Of the range's messages.",
+			stat("Wait p95 (range)", "95th percentile of the waits in the time range.",
 				latest("p95", "histogram_quantile(0.95, max by (le) (increase(ebbtide_scans_wait_seconds_bucket"+ofScaledJob+"[$__range])))"),
 				unit("s"), steps("blue")),
-			stat("Messages", "Scanned over the range.",
+			stat("Messages (range)", "Messages scanned in the time range.",
 				latest("messages", "sum(max by (outcome) (increase(ebbtide_scans_messages_total"+ofScaledJob+"[$__range])))"),
 				unit("short"), decimals(0), steps("green")),
-			stat("Node-hours", "Of all nodes, over the range.",
+			stat("Node-hours (range)", "Node-hours of all nodes in the time range.",
 				latest("node-hours", "max(increase(ebbtide_drainpack_node_seconds_total[$__range])) / 3600"),
 				unit("suffix: h"), decimals(1), steps("blue")),
-			stat("Idle worker-hours", "Hours that workers of the policy were up without a message, over the range: floor, idle reserve, and "+
-				"starts that found none.",
+			stat("Idle worker-hours (range)", "Hours that workers of the policy ran without a message in the time range: floor, idle reserve, and "+
+				"jobs that found no message.",
 				latest("idle", "avg_over_time(("+idle+")[$__range:1m])"+hoursInRange), unit("suffix: h"), decimals(1), steps("purple")),
-			stat("Price of the range", "CPU-hours of all nodes times the price of one.",
+			stat("Price (range)", "CPU-hours of all nodes in the time range, times the price of a CPU-hour.",
 				latest("price", "avg_over_time(("+perHour+")[$__range:1m])"+hoursInRange), decimals(2), steps("orange")),
 
-			graph("Waits", "From a message's timestamp to its first delivery, of workers that ended then. The dashed line is the objective.", 12,
+			graph("Waits", "Time from a message's timestamp to its first delivery, reported by workers when they end. The dashed line is the objective.", 12,
 				percentiles("ebbtide_scans_wait_seconds", ofScaledJob, 50, 95, 99), query("objective", "vector($objective)"),
 				fromZero, unit("s"), colored("p50", "green", bare), colored("p95", "orange", bare), colored("p99", "red", bare),
 				colored("objective", "text", dashed...)),
-			graph("Waits within the objective", "Share of messages, of the last 30 minutes.", 12,
+			graph("Waits within the objective", "Share of the messages of the previous 30 minutes.", 12,
 				query("share", withinObjective("30m")), fromZero, upTo(1), unit("percentunit"), colored("share", "green")),
 
-			graph("Run times", "Of the commands, however they ended.", 8,
+			graph("Run times", "Run times of commands, successful or not.", 8,
 				percentiles("ebbtide_scans_run_seconds", ofScaledJob, 50, 95), fromZero, unit("s"), colored("p50", "green", bare), colored("p95", "orange", bare)),
-			graph("Messages", "Per minute, by what became of them. Retried ones go back to the queue.", 8,
+			graph("Messages", "Messages per minute, by outcome. Retried messages return to the queue.", 8,
 				query("{{outcome}}", perMinute("outcome", "ebbtide_scans_messages_total")), stacked, fromZero, unit("short"),
 				colored("succeeded", "green"), colored("retried", "yellow"), colored("dead-lettered", "red")),
-			graph("Pods that ended", "Per minute. Idle ones found no message: many of them mean that jobs are started twice, or an idle "+
-				"reserve that is never used. Silent ones leave no summary (--summary-file).", 8,
+			graph("Pods that ended", "Pods per minute. Idle pods found no message: if there are many, jobs are started twice, or the idle reserve is "+
+				"not used. Silent pods wrote no summary (--summary-file).", 8,
 				query("{{result}}", perMinute("result", "ebbtide_scans_pods_total")), stacked, fromZero, unit("short"),
 				colored("worked", "green"), colored("idle", "purple"), colored("silent", "text"), colored("failed", "red")),
 
-			graph("Workers and idle ones", "Of the policy. Idle ones are the price of short waits.", 12,
+			graph("Workers and idle workers", "Workers of the policy. Idle workers are the price of short waits.", 12,
 				query("workers", policyMax("ebbtide_backlog_consumers")), query("idle", idle), fromZero, unit("short"),
 				colored("workers", "green"), colored("idle", "purple")),
-			graph("Price per hour", "Of all nodes as they are, and of the fewest possible for the same pods.", 12,
+			graph("Price per hour", "Price of all nodes, and of the lower bound for the same pods.", 12,
 				query("price", perHour),
-				query("fewest possible", "("+perHour+") * max(rate(ebbtide_drainpack_lower_bound_node_seconds_total[$__rate_interval])) / "+
+				query("lower bound", "("+perHour+") * max(rate(ebbtide_drainpack_lower_bound_node_seconds_total[$__rate_interval])) / "+
 					"max(rate(ebbtide_drainpack_node_seconds_total[$__rate_interval]))"),
-				fromZero, decimals(2), colored("price", "orange"), colored("fewest possible", "green", dashed...)),
+				fromZero, decimals(2), colored("price", "orange"), colored("lower bound", "green", dashed...)),
 
-			week("Workers by hour of the week", "Pod-hours of the policy in each hour, in the mean over the range, by the clock of its time zone. "+
-				"Choose a range of two weeks or more.", query("", byHourOfWeek(policyMax("ebbtide_backlog_consumers")))),
-			week("Nodes by hour of the week", "Node-hours of all nodes in each hour, in the mean over the range, by the same clock.",
+			week("Workers by hour of the week", "Mean pod-hours of the policy in each hour, in its time zone. "+
+				"Select a time range of two weeks or more.", query("", byHourOfWeek(policyMax("ebbtide_backlog_consumers")))),
+			week("Nodes by hour of the week", "Mean node-hours of all nodes in each hour, in the same time zone.",
 				query("", byHourOfWeek(nodes))),
 		))
 	d.Time.From = "now-7d"

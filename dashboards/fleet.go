@@ -19,26 +19,26 @@ func everyPolicy() *Dashboard {
 	byPolicy := func(metric string) string { return "max by (namespace, policy) (" + metric + ")" }
 	age := "time() - " + byPolicy("ebbtide_decision_timestamp_seconds")
 	return newDashboard("fleet", "Fleet",
-		"All policies, the worst first, and the alerts that fire. Follow a policy's name to its decisions.",
+		"All policies, the worst first, and firing alerts. Click a policy to open its decisions.",
 		nil, arrange(
-			table("Firing alerts", "Ebbtide's alerts that fire now, as far as this Prometheus evaluates their rules.", 5, noValue("no alert fires"),
+			table("Firing alerts", "Ebbtide's firing alerts. This Prometheus must evaluate their rules.", 5, noValue("no alert fires"),
 				column("", `max by (alertname, severity, namespace, policy, scaledjob) (ALERTS{alertname=~"Ebbtide.*", alertstate="firing"})`),
 				columns("alertname", "severity", "namespace", "policy", "scaledjob")),
 
-			stat("Policies", "Policies that the scaler knows.", latest("", "count("+byPolicy("ebbtide_policy_valid")+")"), noValue("none")),
-			stat("In trouble", "Policies that are not valid, can't read their backlog, or are at their cap.",
+			stat("Policies (now)", "Number of policies.", latest("", "count("+byPolicy("ebbtide_policy_valid")+")"), noValue("none")),
+			stat("In trouble (now)", "Policies that are not valid, can't read their backlog, or are at their cap.",
 				latest("", "sum("+trouble+" >= bool 2)"), noValue("none"), steps("green", at{1, "orange"})),
-			stat("Waiting", "Messages that wait to be delivered, of all policies.",
+			stat("Waiting (now)", "Messages that wait, of all policies.",
 				latest("", "sum("+byPolicy("ebbtide_backlog_ready_messages")+")"), unit("short"), noValue("unknown")),
-			stat("Target", "Unfinished jobs, or pods, that should exist for all policies.",
+			stat("Target (now)", "Number of unfinished jobs, or pods, that should exist for all policies.",
 				latest("", "sum("+byPolicy("ebbtide_target_replicas")+")"), unit("short"), noValue("unknown")),
-			stat("Workers", "Consumers of all backlogs whose consumers can be counted.",
+			stat("Workers (now)", "Consumers of all backlogs whose consumers can be counted.",
 				latest("", "sum("+byPolicy("ebbtide_backlog_consumers")+")"), unit("short"), noValue("unknown")),
-			stat("Oldest decision", "Age of the newest decision of the policy that KEDA has not asked for the longest.",
+			stat("Oldest decision", "Longest time since the last decision of a policy.",
 				latest("", "max("+age+")"), unit("s"), decimals(0), noValue("no decision yet"), steps("green", at{900, "orange"})),
 
-			table("Policies, the worst first", "Trouble says why a policy is where it is. Age is how long ago its newest decision was taken: "+
-				"above 15 minutes KEDA does not ask for it.", 16, noValue("-"),
+			table("Policies, the worst first", "The list is sorted by trouble. If the age of the newest decision is above 15 minutes, KEDA does not "+
+				"poll the policy.", 16, noValue("-"),
 				column("Trouble", trouble), column("Constraint", constraintCode("namespace, policy", "")),
 				column("Waiting", byPolicy("ebbtide_backlog_ready_messages")), column("Target", byPolicy("ebbtide_target_replicas")),
 				column("Workers", byPolicy("ebbtide_backlog_consumers")), column("Age of decision", age),

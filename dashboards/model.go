@@ -193,6 +193,7 @@ type (
 		SpanNulls         bool     `json:"spanNulls"`
 		Stacking          stacking `json:"stacking"`
 		AxisSoftMin       float64  `json:"axisSoftMin"`
+		AxisWidth         int      `json:"axisWidth,omitempty"`
 	}
 	stacking struct {
 		Mode  string `json:"mode"` // none or normal

@@ -48,60 +48,60 @@ func overBound(window string) string {
 func packing() *Dashboard {
 	const trusted = "max(ebbtide_drainpack_run_time_correlation)"
 	return newDashboard("packing", "Packing",
-		"Whether pods sit on few nodes, and whether the other nodes drain and go. Of all nodes and pods of the cluster.", nil, arrange(
-			stat("Nodes", "Nodes that there are, of every kind.", query("nodes", nodes), colored("nodes", "blue")),
-			stat("Pods on a node", "In the mean, without DaemonSets'.",
+		"Whether pods run on few nodes, and whether the other nodes drain and are removed. All panels show all nodes and pods of the cluster.", nil, arrange(
+			stat("Nodes, peak", "Most nodes at once in the time range.", over("max"), query("nodes", nodes), colored("nodes", "blue")),
+			stat("Pods per node, mean", "Mean number of pods per node in the time range, without DaemonSets.", over("mean"),
 				query("pods", `max(ebbtide_drainpack_pods{kind="keeping"}) / `+nodes), decimals(1), colored("pods", "green")),
-			stat("CPU requested", "Share of all nodes' CPU that pods request.",
+			stat("CPU requested, mean", "Share of all nodes' CPU that pods requested, mean over the time range.", over("mean"),
 				query("cpu", `max(ebbtide_drainpack_used_ratio{resource="cpu"})`), unit("percentunit"), decimals(0), colored("cpu", "purple")),
-			stat("Over least possible", "Over the range: node-hours that were spent, divided by those that any packing of "+
-				"the same pods needs on nodes of the largest size. 1 can't be beaten, and nodes of other sizes or for other purposes raise it.",
+			stat("Over lower bound (range)", "Node-hours in the time range, divided by the fewest that any packing of the same pods needs on "+
+				"nodes of the largest size. 1 is optimal; nodes of other sizes or for other purposes raise the ratio.",
 				latest("ratio", overBound("$__range")), unit("suffix:×"), decimals(2), steps("green", at{1.5, "yellow"}, at{2.5, "orange"})),
-			stat("Predictions", "Correlation between expected and real run times of the last pods: below 0.5 nodes are taken mostly by their age.",
+			stat("Predictions (now)", "Correlation between expected and real run times of the last pods. Below 0.5, nodes are chosen mostly by age.",
 				query("correlation", trusted), decimals(2), steps("text", at{-1, "orange"}, at{0.5, "green"}), noValue("no pod ended")),
-			stat("Pending pods", "Pods that wait for a node, of all profiles.",
+			stat("Pending pods, peak", "Most pods that waited for a node at once in the time range, of all profiles.", over("max"),
 				query("pending", "sum(scheduler_pending_pods)"), steps("green", at{1, "yellow"}, at{100, "orange"})),
 
-			graph("Nodes by when they drain", "By when the last of their pods is expected to end. Nodes should pass from green to empty "+
-				"and be gone; an empty band that stays is money lost.", 12,
+			graph("Nodes by when they drain", "Nodes by the expected end of their last pod. Nodes should change from green to empty and be removed; "+
+				"you pay for an empty band that stays.", 12,
 				byState, stacked, fromZero, unit("short")),
-			graph("Nodes by pods", "By the number of pods that keep them. A good packing has full nodes and empty ones, and few between.", 12,
+			graph("Nodes by pods", "Nodes by the number of their pods. A good packing has full nodes and empty nodes, and few in between.", 12,
 				byPods, stacked, fromZero, unit("short")),
 
-			graph("Nodes and the fewest possible", "Node-seconds per second. The distance is what a better packing, or an autoscaler that removes "+
-				"empty nodes sooner, could save.", 12,
+			graph("Nodes and the lower bound", "Node-seconds per second. A better packing, or an autoscaler that removes empty nodes sooner, could save at most "+
+				"the difference.", 12,
 				query("nodes", "max(rate(ebbtide_drainpack_node_seconds_total[$__rate_interval]))"),
-				query("fewest possible", "max(rate(ebbtide_drainpack_lower_bound_node_seconds_total[$__rate_interval]))"),
-				fromZero, unit("short"), colored("nodes", "blue"), colored("fewest possible", "green", dashed...)),
+				query("lower bound", "max(rate(ebbtide_drainpack_lower_bound_node_seconds_total[$__rate_interval]))"),
+				fromZero, unit("short"), colored("nodes", "blue"), colored("lower bound", "green", dashed...)),
 			graph("Pods", "On nodes, and waiting for one.", 12,
 				query("on nodes", `max(ebbtide_drainpack_pods{kind="keeping"})`),
 				query("DaemonSets' and the like", `max(ebbtide_drainpack_pods{kind="following"})`), query("pending", "sum(scheduler_pending_pods)"),
 				fromZero, unit("short"), colored("on nodes", "green"), colored("DaemonSets' and the like", "text"), colored("pending", "orange")),
 
-			graph("Empty until removed", "How long nodes stood empty before the autoscaler removed them, of those that went.", 12,
+			graph("Empty until removed", "How long removed nodes were empty before the autoscaler removed them.", 12,
 				percentiles("ebbtide_drainpack_empty_seconds", "", 50, 95), fromZero, unit("s")),
-			graph("Waits longest to go", "The node that has been empty for longest since its last pod ended, and the one that is being "+
-				"taken away for longest with pods still on it. What rises without end does not drain.", 12,
+			graph("Longest empty and leaving", "Longest time since the last pod of an empty node ended, and longest removal of a node with "+
+				"pods. A line that keeps rising is a node that is not removed.", 12,
 				query("empty", "max(ebbtide_drainpack_empty_longest_seconds)"), query("leaving", "max(ebbtide_drainpack_leaving_longest_seconds)"),
 				fromZero, unit("s"), colored("empty", "red"), colored("leaving", "purple")),
 
-			graph("Placements by tier", "Pods put on nodes per minute, by what the node was to them: one that outlasts them costs nothing "+
-				"more, an empty or extended one lives longer for them.", 12,
+			graph("Placements by tier", "Placed pods per minute, by the relation to their node: a node that outlasts the pod costs nothing "+
+				"more, an empty or extended node lives longer because of it.", 12,
 				query("{{tier}}", perSecond("tier", "ebbtide_drainpack_placements_total", "")+" * 60"), stacked, fromZero, unit("short"),
 				colored("endless", "dark-blue"), colored("outlasts", "green"), colored("extended", "yellow"), colored("empty", "red"),
 				colored("leaving", "purple"), colored("unknown", "text")),
-			graph("Extension added", "How much longer nodes are expected to live for a pod that was put there.", 12,
+			graph("Extension added", "How much longer nodes are expected to live because of a pod.", 12,
 				query("mean", "sum(rate(ebbtide_drainpack_extension_seconds_sum[$__rate_interval])) / "+
 					"sum(rate(ebbtide_drainpack_extension_seconds_count[$__rate_interval]))"),
 				percentiles("ebbtide_drainpack_extension_seconds", "", 95), fromZero, unit("s")),
 
-			graph("Run times over what was expected", "1 is a right expectation; 2, a pod that ran twice as long.", 8,
+			graph("Run times over expectation", "Ratio of real to expected run time: at 2, a pod ran twice as long as expected.", 8,
 				percentiles("ebbtide_drainpack_run_time_ratio", "", 10, 50, 90), fromZero, unit("suffix:×")),
-			graph("Scheduling attempts by offer", "Per minute. Candidates of the index are quick (offered); other pods look at all nodes: many "+
-				"refused ones mean that another plugin refuses what this one offers.", 8,
+			graph("Scheduling attempts by offer", "Attempts per minute. Candidates of the index are fast (offered); other pods evaluate all nodes. Many "+
+				"refused attempts mean that another plugin refuses the offered nodes.", 8,
 				query("{{result}}", perSecond("result", "ebbtide_drainpack_candidates_total", "")+" * 60"), stacked, fromZero, unit("short"),
 				colored("offered", "green"), colored("none", "yellow"), colored("complex", "blue"), colored("refused", "red")),
-			graph("Time to place a pod", "From its first attempt to its node, waits for new nodes included.", 8,
+			graph("Time to place a pod", "Time from the first attempt to the binding, including waits for new nodes.", 8,
 				percentiles("scheduler_pod_scheduling_sli_duration_seconds", "", 50, 99), fromZero, unit("s")),
 		))
 }

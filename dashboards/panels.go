@@ -134,6 +134,14 @@ func background(p *Panel) {
 	options.ColorMode, options.GraphMode = "background", "none"
 }
 
+// underTimeline gives a graph's axis the width of a timeline's names, so that the times of both are above each other.
+func underTimeline(p *Panel) { p.FieldConfig.Defaults.Custom.(*timeseriesField).AxisWidth = 90 }
+
+// over shows a calculation over the time range instead of the newest value, which is often idle.
+func over(calculation string) change {
+	return func(p *Panel) { p.Options.(*statOptions).ReduceOptions.Calcs = []string{calculation} }
+}
+
 // named shows the series' name in a stat: alone, or beside the value.
 func named(mode string) change {
 	return func(p *Panel) {

@@ -19,14 +19,13 @@ import (
 	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 )
 
-const deadLong = `dead looks at the messages that failed, which are in a queue (--queue, RabbitMQ) or a topic (--brokers, --topic, Kafka) of their own,
-and sends them again.
+const deadLong = `dead reads failed messages from a queue (--queue, RabbitMQ) or a topic (--brokers, --topic, Kafka) of dead letters, and sends them again.
 
-RabbitMQ: while it runs it holds what it has read, and nobody else can have it. On a quorum queue each look counts as a delivery: RabbitMQ 4
-drops a message after 20 of them unless the queue has a policy with a larger delivery-limit, such as 1000000.
+RabbitMQ: while it runs, it holds the letters that it has read, and no other consumer gets them. On a quorum queue, each read counts as a delivery:
+RabbitMQ 4 drops a message after 20 deliveries unless the queue has a policy with a larger delivery-limit, such as 1000000.
 
-Kafka: nothing is taken out of a topic. A letter that is sent again gets a mark, a record of the same partition, in the same transaction; marked
-letters are not seen any more.`
+Kafka: letters stay in their topic. When a letter is sent again, a mark is written to its partition in the same transaction. Marked letters are
+skipped.`
 
 // deadOptions are what all of its commands are told.
 type deadOptions struct {
@@ -86,16 +85,16 @@ func (o *deadOptions) open(ctx context.Context, secrets secret.Values, replay bo
 
 func deadCommand(secrets secret.Values, now func() time.Time) *cobra.Command {
 	var o deadOptions
-	parent := &cobra.Command{Use: "dead", Short: "List, show and replay messages that failed", Long: deadLong}
+	parent := &cobra.Command{Use: "dead", Short: "List, show and replay failed messages", Long: deadLong}
 	list := &cobra.Command{
-		Use: "list {--queue QUEUE | --brokers BROKER:PORT --topic TOPIC}", Short: "List messages that failed, the oldest first", Args: cobra.NoArgs,
+		Use: "list {--queue QUEUE | --brokers BROKER:PORT --topic TOPIC}", Short: "List failed messages, the oldest first", Args: cobra.NoArgs,
 		Example: "  ebbtide-worker dead list --queue scans.dead --reason 'out of memory' -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.each(cmd.Context(), secrets, now(), false, func(_ letters, l dead.Letter) error { return o.print(cmd.OutOrStdout(), l) })
 		},
 	}
 	show := &cobra.Command{
-		Use: "show {--queue QUEUE | --brokers BROKER:PORT --topic TOPIC} KEY", Short: "Show a message that failed, with its body and its result", Args: cobra.ExactArgs(1),
+		Use: "show {--queue QUEUE | --brokers BROKER:PORT --topic TOPIC} KEY", Short: "Show a failed message with its body and its result", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.keys = args
 			found := false
@@ -112,11 +111,11 @@ func deadCommand(secrets secret.Values, now func() time.Time) *cobra.Command {
 	var really, incomplete bool
 	replay := &cobra.Command{
 		Use:   "replay {--queue QUEUE --exchange EXCHANGE | --brokers BROKER:PORT --topic TOPIC --to TOPIC} [--yes]",
-		Short: "Send messages that failed again",
-		Long: `replay sends messages again as their producers sent them, with their attempts counted anew, and takes each out of the queue once another
-queue has it, or marks it in its topic: a second replay does not find it. Without --yes it says what it would do, and does nothing.
+		Short: "Send failed messages again",
+		Long: `replay sends messages again as their producers sent them, with no attempts counted. It removes each from the queue after another queue has
+confirmed it, or marks it in its topic, so a second replay does not find it. Without --yes it only prints what it would do.
 
-A message that lost headers or its body to its reason, because both were too long together, is left alone without --incomplete.`,
+It skips messages that lost headers or their body because they were too long together with the reason, unless --incomplete is set.`,
 		Example: "  ebbtide-worker dead replay --queue scans.dead --exchange scans --reason 'licence server' --newer-than 2h --yes\n" +
 			"  ebbtide-worker dead replay --brokers kafka:9092 --topic scan-dead --to scans --key 7f3c --yes",
 		Args: cobra.NoArgs,
@@ -146,11 +145,11 @@ A message that lost headers or its body to its reason, because both were too lon
 			return err
 		},
 	}
-	replay.Flags().StringVar(&o.exchange, "exchange", "", "exchange to send to; default: the broker's own, where --routing-key names a queue")
+	replay.Flags().StringVar(&o.exchange, "exchange", "", "exchange to send to; default: the default exchange, with a queue as --routing-key")
 	replay.Flags().StringVar(&o.routingKey, "routing-key", "", "routing key to send with; default: each message's own")
 	replay.Flags().StringVar(&o.toTopic, "to", "", "topic to send to")
-	replay.Flags().BoolVar(&really, "yes", false, "do it")
-	replay.Flags().BoolVar(&incomplete, "incomplete", false, "those too that lost a part to their reason")
+	replay.Flags().BoolVar(&really, "yes", false, "send the messages")
+	replay.Flags().BoolVar(&incomplete, "incomplete", false, "include messages that lost headers or their body")
 	for _, one := range []*cobra.Command{list, show, replay} {
 		o.addFlags(one)
 		parent.AddCommand(one)
@@ -162,15 +161,15 @@ A message that lost headers or its body to its reason, because both were too lon
 func (o *deadOptions) addFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&o.queue, "queue", "", "queue of dead letters, of the broker that $"+rabbitmq.URIVariable+" names")
-	flags.StringSliceVar(&o.brokers, "brokers", nil, "Kafka's brokers to ask first, host:port, separated by commas")
+	flags.StringSliceVar(&o.brokers, "brokers", nil, "Kafka's bootstrap brokers, host:port, separated by commas")
 	flags.StringVar(&o.topic, "topic", "", "topic of dead letters")
 	o.security.addFlags(flags)
 	flags.StringVar(&o.reason, "reason", "", "only those whose reason matches this regular expression")
 	flags.StringSliceVar(&o.keys, "key", nil, "only those with these keys, the ids of the messages")
 	flags.DurationVar(&o.newerThan, "newer-than", 0, "only those that failed within this time")
 	flags.DurationVar(&o.olderThan, "older-than", 0, "only those that failed longer ago than this")
-	flags.IntVar(&o.limit, "limit", 0, "look at no more than so many of those; 0: all")
-	flags.StringVarP(&o.output, "output", "o", "text", "text or json, an object a line")
+	flags.IntVar(&o.limit, "limit", 0, "most messages to read; 0: all")
+	flags.StringVarP(&o.output, "output", "o", "text", "text, or json with one object per line")
 	flags.DurationVar(&o.connectTimeout, "connect-timeout", 10*time.Second, "how long to try to reach the broker")
 }
 

@@ -18,17 +18,17 @@ import (
 	"github.com/ebbtide-dev/ebbtide/worker/results"
 )
 
-const enginesLong = `engines lets several scanners, each in a container of its own in the same pod, scan the same message at the same time.
+const enginesLong = `engines lets several scanners, each in a separate container of one pod, scan the same message at the same time.
 
-Each container runs "engines serve" with its scanner as the command, and listens on a socket in a folder that it shares with the worker
-alone: it must not mount those of other engines, or what it scans could answer for them. The worker runs "engines call" as its command. That
-hands the message to every engine, waits for all of them, and writes their joined results: a ScanResult of proto/ebbtide/results, in JSON. If an
-engine fails, the others are ended and the message is a dead letter; if an engine
-can't be reached, is killed by a signal or exits with 75, the message gets another attempt. One that is killed for want of memory ends the
-message as --on memory says.
+Each container runs "engines serve" with its scanner as the command, and listens on a socket in a folder that it shares only with the worker. It
+must not mount the folders of other engines, or a hostile scan could answer for them. The worker runs "engines call" as its command, which sends
+the message to every engine, waits for all of them, and writes their joined results: a ScanResult of proto/ebbtide/results, in JSON.
 
-With one scanner the worker runs "engines run", whose output and exit code are the scanner's. The worker then outlives a container that is
-killed for want of memory, and the scanner is where no credentials are.`
+If an engine fails, the others are stopped and the message becomes a dead letter. If an engine can't be reached, is killed by a signal or exits
+with 75, the message is retried. If an engine runs out of memory, --on memory applies.
+
+With one scanner, the worker runs "engines run", whose output and exit code are the scanner's. The worker then survives if the scanner's container
+runs out of memory, and the scanner's container has no credentials.`
 
 func enginesCommand() *cobra.Command {
 	parent := &cobra.Command{Use: "engines", Short: "Scan a message with several scanners in containers of one pod", Long: enginesLong}
@@ -61,11 +61,11 @@ func serveEngineCommand() *cobra.Command {
 	}
 	socketFlag(cmd, &socket)
 	cmd.Flags().DurationVar(&server.Grace, "command-grace", 4*time.Second,
-		"how long a scanner that has to end has between SIGTERM and SIGKILL; keep it below the worker's --command-grace, which waits for that")
+		"time between SIGTERM and SIGKILL for a scanner that is stopped; keep it below the worker's --command-grace, which includes it")
 	cmd.Flags().StringSliceVar(&server.Scratch, "scratch", nil,
 		"folders that belong to the scanner, emptied before and after each message: /tmp,/dev/shm in a container")
 	scratchLimitFlags(cmd.Flags(), &server.ScratchLimit)
-	cmd.Flags().IntVar(&server.OutputMaxBytes, "output-max-bytes", 16<<20, "a scanner that writes more than this fails; it is kept in memory")
+	cmd.Flags().IntVar(&server.OutputMaxBytes, "output-max-bytes", 16<<20, "limit of a scanner's output in bytes, which is kept in memory")
 	return cmd
 }
 
@@ -107,9 +107,9 @@ func callEnginesCommand() *cobra.Command {
 }
 
 func podFlags(cmd *cobra.Command, pod *engines.Pod) {
-	cmd.Flags().DurationVar(&pod.StartWithin, "start-within", time.Minute, "how long a container that is not there yet is waited for")
+	cmd.Flags().DurationVar(&pod.StartWithin, "start-within", time.Minute, "how long to wait for a container that has not started")
 	cmd.Flags().Int64Var(&pod.AnswerMaxBytes, "answer-max-bytes", engines.DefaultAnswerMaxBytes,
-		"a container that answers with more than this, in JSON, fails; it is kept in memory")
+		"limit of a container's answer in bytes of JSON, which is kept in memory")
 }
 
 func runEngineCommand() *cobra.Command {
@@ -156,7 +156,7 @@ func runEngineCommand() *cobra.Command {
 func pingEngineCommand() *cobra.Command {
 	var socket string
 	cmd := &cobra.Command{
-		Use: "ping --socket SOCKET", Short: "Say whether an engine is ready, for a probe", Args: cobra.NoArgs,
+		Use: "ping --socket SOCKET", Short: "Check whether an engine is ready, for a probe", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), 5*time.Second)
 			defer cancel()

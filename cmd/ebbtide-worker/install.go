@@ -16,7 +16,7 @@ func installCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "install DIR",
 		Short:   "Copy this program into a folder",
-		Long:    "install copies this program into a folder, as DIR/ebbtide-worker: an init container puts it so into the image of a scanner.",
+		Long:    "install copies this program to DIR/ebbtide-worker. An init container uses it to add the worker to the container of a scanner.",
 		Example: "  ebbtide-worker install /ebbtide",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -38,7 +38,7 @@ func pauseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pause",
 		Short: "Do nothing until SIGTERM",
-		Long:  "pause does nothing until SIGTERM: pods that keep room for scans, or their images, on a node run it.",
+		Long:  "pause does nothing until SIGTERM. Pods that keep headroom or images on a node run it.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var over <-chan time.Time
@@ -52,7 +52,7 @@ func pauseCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&length, "for", 0, "or until this time is over; default: there is no end")
+	cmd.Flags().DurationVar(&length, "for", 0, "exit after this time; default: never")
 	return cmd
 }
 

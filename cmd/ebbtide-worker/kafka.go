@@ -35,8 +35,8 @@ func kafkaCommand(begin time.Time, secrets secret.Values) *cobra.Command {
 offset is committed when the record's result is published.
 
 A record's headers message-id, correlation-id and content-type are the message's properties, its key is $EBBTIDE_ROUTING_KEY. A record
-without message-id is known by its topic, partition and offset. A record that gets another attempt is sent again, to one of --retry-topics
-or to where it came from. No more workers than partitions have work at a time.`,
+without message-id is identified by its topic, partition and offset. A record that is retried is sent to one of --retry-topics, or to its
+original topic. At most one worker per partition has work.`,
 		Example: "  ebbtide-worker kafka --brokers kafka:9092 --topics scans --group scans --result-topic scan-results \\\n" +
 			"    --dead-letter-topic scan-dead --max-attempts 3 -- scan.sh",
 		Args: cobra.MinimumNArgs(1),
@@ -60,19 +60,19 @@ or to where it came from. No more workers than partitions have work at a time.`,
 	}
 	o.addFlags(cmd)
 	flags := cmd.Flags()
-	flags.StringSliceVar(&q.Brokers, "brokers", nil, "brokers to ask first, host:port, separated by commas (required)")
+	flags.StringSliceVar(&q.Brokers, "brokers", nil, "bootstrap brokers, host:port, separated by commas (required)")
 	flags.StringSliceVar(&q.Topics, "topics", nil, "topics to consume, separated by commas (required)")
 	flags.StringVar(&q.Group, "group", "", "consumer group, the same as in the ScalingPolicy (required)")
 	flags.StringVar(&q.ResultTopic, "result-topic", "", "topic for results")
-	flags.StringVar(&q.DeadLetterTopic, "dead-letter-topic", "", "topic for records that failed; default: their results alone say so")
+	flags.StringVar(&q.DeadLetterTopic, "dead-letter-topic", "", "topic for failed records; default: only their results say so")
 	flags.StringSliceVar(&q.RetryTopics, "retry-topics", nil,
-		"topics for records that get another attempt, one for each of --retry-delays, consumed as well; default: where they came from")
-	flags.StringVar(&q.LargerTopic, "larger-topic", "", "topic of workers with more memory, for records that end as --on ENDING=larger says")
+		"topics for retried records, one for each of --retry-delays, which are consumed too; default: their original topic")
+	flags.StringVar(&q.LargerTopic, "larger-topic", "", "topic of workers with more memory, for --on ENDING=larger")
 	flags.StringVar(&protocol, "group-protocol", "classic",
-		"classic, or consumer with Kafka 4.3 and later: there a long scan holds up no other worker during a rebalance")
-	flags.DurationVar(&q.SessionTimeout, "session-timeout", 45*time.Second, "the group gives a silent worker's records to another after this")
+		"classic, or consumer with Kafka 4.3 and later, where a long scan does not delay other workers during a rebalance")
+	flags.DurationVar(&q.SessionTimeout, "session-timeout", 45*time.Second, "time after which the group assigns a silent worker's records to another worker")
 	flags.DurationVar(&q.RebalanceTimeout, "rebalance-timeout", 5*time.Minute,
-		"longest that a rebalance waits for a worker's command; make it longer than a scan takes")
+		"how long a rebalance waits for a worker's command; set it longer than a scan")
 	flags.DurationVar(&q.ConnectTimeout, "connect-timeout", time.Minute, "how long to try to reach a broker")
 	security.addFlags(flags)
 	for _, required := range []string{"brokers", "topics", "group"} {

@@ -30,25 +30,25 @@ const long = `ebbtide-worker consumes messages of a queue, one at a time, and ru
 
 The command gets the message on standard input and as the file $EBBTIDE_MESSAGE_FILE, and its properties as
 $EBBTIDE_MESSAGE_ID, $EBBTIDE_CORRELATION_ID, $EBBTIDE_CONTENT_TYPE, $EBBTIDE_ROUTING_KEY, $EBBTIDE_DELIVERY_COUNT (0 at first) and
-$EBBTIDE_HEADER_name. How it ends settles the message:
+$EBBTIDE_HEADER_name. Its exit status decides what happens to the message:
 
   exit 0                    standard output is published in a result and confirmed, then the message is acknowledged
-  exit 75, or a signal      the message gets another attempt after a delay, up to --max-attempts or the broker's own limit
+  exit 75, or a signal      the message is retried after a delay, up to --max-attempts or the broker's own limit
   any other exit code       a result with the reason is published and confirmed, then the message is dead-lettered
 
 --on changes that: 69=retry, 3=succeed, 64-78=fail, signal=fail, timeout=retry, memory=larger.
 
-When the command has ended, everything that it started is ended too, and its $TMPDIR is removed. It can't look into the worker, which
-takes its credentials out of the environment first. A message's header ebbtide-scan-timeout may lower --scan-timeout.
+After the command ends, the worker kills everything that it started and removes its $TMPDIR. The command can't read the worker, which
+removes its credentials from the environment first. A message's header ebbtide-scan-timeout may lower --scan-timeout.
 
-A result (proto/ebbtide/results) is JSON unless --result-format says otherwise. It comes at least once: a worker that is killed between
-the result and the acknowledgement makes the next one publish it again, with the same key.
+A result (proto/ebbtide/results) is JSON by default (--result-format). It is published at least once: if a worker is killed between the
+result and the acknowledgement, the next worker publishes it again, with the same key.
 
-After SIGTERM the command may finish within --grace-period. For the last --command-grace of that it has SIGTERM itself, then it is killed;
-what it wrote counts for nothing then, and the message goes back.
+After SIGTERM the command may finish within --grace-period. It gets SIGTERM --command-grace before the end of that, and SIGKILL at the end. Its
+output is then discarded, and the message is requeued.
 
-Exit codes: 0 every message taken was settled, or none came; 75 a message went back to the queue because the worker had
-to leave or lost the broker; 1 anything else.`
+Exit codes: 0 every message was acknowledged, retried or dead-lettered, or none arrived; 75 a message was requeued because the worker had
+to stop or lost the broker; 1 everything else.`
 
 // runOptions are what a worker is told, whatever its queue.
 type runOptions struct {
@@ -114,13 +114,13 @@ func command(begin time.Time, secrets secret.Values) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&uriFile, "uri-file", "", "file with the broker's URI; default: $"+rabbitmq.URIVariable)
 	flags.StringVar(&q.Queue, "queue", "", "queue to consume from (required)")
-	flags.StringVar(&o.Name, "consumer-tag", o.Name, "name of the consumer at the broker; default: $JOB_NAME, $POD_NAME or the host's name")
+	flags.StringVar(&o.Name, "consumer-tag", o.Name, "consumer tag at the broker; default: $JOB_NAME, $POD_NAME or the host's name")
 	flags.BoolVar(&priorityByAge, "priority-by-age", true,
-		"let the broker feed older workers first, so that young ones run out of work and their nodes drain")
+		"let the broker deliver to older workers first, so that younger ones run out of work and their nodes drain")
 	flags.StringVar(&q.ResultExchange, "result-exchange", "", "exchange that results are published to")
 	flags.StringVar(&q.ResultRoutingKey, "result-routing-key", "", "routing key of results")
-	flags.StringVar(&q.DeadLetterExchange, "dead-letter-exchange", "", "exchange for messages that failed; default: reject them")
-	flags.StringVar(&q.LargerQueue, "larger-queue", "", "queue of workers with more memory, for messages that end as --on ENDING=larger says")
+	flags.StringVar(&q.DeadLetterExchange, "dead-letter-exchange", "", "exchange for failed messages; default: reject them")
+	flags.StringVar(&q.LargerQueue, "larger-queue", "", "queue of workers with more memory, for --on ENDING=larger")
 	flags.IntVar(&q.TenantLimit, "tenant-limit", 0,
 		"most messages of one tenant, as the header tenant names it, that all workers of the queue work on at a time; 0: no limit")
 	flags.DurationVar(&q.ConnectTimeout, "connect-timeout", time.Minute, "how long to try to reach the broker")
@@ -134,44 +134,44 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 	host, _ := os.Hostname() // only a default
 	o.Name = cmp.Or(os.Getenv("JOB_NAME"), os.Getenv("POD_NAME"), host)
 	flags := cmd.Flags()
-	flags.IntSliceVar(&o.retryable, "retryable-exit-codes", []int{75}, "exit codes of the command that ask for another attempt")
+	flags.IntSliceVar(&o.retryable, "retryable-exit-codes", []int{75}, "exit codes of the command that retry the message")
 	flags.StringSliceVar(&o.on, "on", nil,
-		"what becomes of a message, ENDING=VERDICT: an exit code, a range of them, signal, timeout (default: fail) or memory (default: fail); "+
+		"what happens to a message, ENDING=VERDICT: an exit code, a range of them, signal, timeout (default: fail) or memory (default: fail); "+
 			"succeed, retry, fail, or larger for workers with more memory")
 	flags.DurationSliceVar(&o.RetryDelays, "retry-delays", []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute},
-		"wait before the second attempt, the third and so on; the last one repeats; 0s: at once")
+		"delays before the second attempt, the third and so on; the last one repeats; 0s: at once")
 	flags.IntVar(&o.MaxAttempts, "max-attempts", 5,
-		"a message fails after this many attempts, killed workers included; keep it below the queue's delivery limit; "+
+		"a message fails after this many attempts, including those of killed workers; keep it below the queue's delivery limit; "+
 			"0: the broker decides, which takes --retry-delays 0s, as it does not count attempts after a delay")
-	flags.StringVar(&o.Engine, "engine", "", "name of this engine in results, where several scan the same source")
+	flags.StringVar(&o.Engine, "engine", "", "name of this engine in results, if several engines scan the same source")
 	flags.StringSliceVar(&o.Engines, "engines", nil,
-		"all engines that make a scan complete, separated by commas; a message's header ebbtide-engines goes before it")
+		"all engines of a complete scan, separated by commas; a message's header ebbtide-engines takes precedence")
 	flags.StringVar(&o.resultFormat, "result-format", "json", "encoding of results: json or protobuf")
-	flags.StringVar(&o.ResultContentType, "result-content-type", "", "media type of what the command writes, as results say it")
-	flags.IntVar(&o.ResultLimit, "result-limit", 512<<10, "most bytes of a published result; content that does not fit goes to --result-store")
+	flags.StringVar(&o.ResultContentType, "result-content-type", "", "media type of the command's output, for results")
+	flags.IntVar(&o.ResultLimit, "result-limit", 512<<10, "limit of a published result in bytes; larger content goes to --result-store")
 	flags.StringVar(&o.resultStore, "result-store", "",
-		"folder on a shared volume for content over --result-limit; default: a result over it fails")
-	flags.Int64Var(&o.ResultMaxBytes, "result-max-bytes", 256<<20, "a command that writes more than this fails, store or not")
-	flags.IntVar(&o.MaxMessages, "max-messages", 1, "leave after this many messages; 0: no limit")
+		"folder on a shared volume for content over --result-limit; default: such a result fails")
+	flags.Int64Var(&o.ResultMaxBytes, "result-max-bytes", 256<<20, "limit of a command's output in bytes; a command that writes more fails")
+	flags.IntVar(&o.MaxMessages, "max-messages", 1, "exit after this many messages; 0: no limit")
 	flags.DurationVar(&o.MaxLifetime, "max-lifetime", 0, "take no further message after this time; 0: no limit")
-	flags.DurationVar(&o.IdleTimeout, "idle-timeout", time.Minute, "leave when no message comes for this long; 0: wait for ever")
+	flags.DurationVar(&o.IdleTimeout, "idle-timeout", time.Minute, "exit after this time without a message; 0: never")
 	flags.DurationVar(&o.GracePeriod, "grace-period", 25*time.Second,
-		"how long the command may go on after SIGTERM; keep it below the pod's terminationGracePeriodSeconds")
+		"how long the command may continue after SIGTERM; keep it below the pod's terminationGracePeriodSeconds")
 	flags.DurationVar(&o.CommandGrace, "command-grace", 5*time.Second,
 		"how long the command has between SIGTERM and SIGKILL; at most half of --grace-period")
-	flags.DurationVar(&o.ScanTimeout, "scan-timeout", 0, "longest that a command may run; a message may lower it; 0: no limit")
+	flags.DurationVar(&o.ScanTimeout, "scan-timeout", 0, "time limit of a command; a message may lower it; 0: no limit")
 	flags.StringSliceVar(&o.Scratch, "scratch", nil,
-		"folders that belong to commands, emptied before and after each: /tmp,/dev/shm in a container; $TMPDIR is in the first of them")
+		"folders of commands, emptied before and after each: /tmp,/dev/shm in a container; the first contains $TMPDIR")
 	scratchLimitFlags(flags, &o.ScratchLimit)
 	flags.StringVar(&o.confine, "confine", "auto",
-		"let Landlock keep commands from the worker: auto (where the kernel can), on (or don't run), off (for commands that mount)")
+		"protect the worker from commands with Landlock: auto (if the kernel supports it), on (fail otherwise), off (for commands that mount)")
 	flags.StringSliceVar(&o.writable, "writable", nil,
-		"the only folders that commands may write to, besides --scratch, $TMPDIR and devices; it needs Landlock; default: wherever permissions allow")
+		"folders that commands may write to, in addition to --scratch, $TMPDIR and devices; requires Landlock; default: all folders that permissions allow")
 	flags.StringVar(&o.user, "run-as", "",
-		"UID:GID that commands run as; the worker needs the capabilities SETUID, SETGID, KILL, CHOWN and DAC_OVERRIDE; default: the worker's")
-	flags.StringVar(&o.metricsListen, "metrics-listen", "", "address of /metrics, such as :9092; default: none, as most workers do not live long enough")
+		"UID:GID of commands; the worker needs the capabilities SETUID, SETGID, KILL, CHOWN and DAC_OVERRIDE; default: the worker's")
+	flags.StringVar(&o.metricsListen, "metrics-listen", "", "address of /metrics, such as :9092; default: none, because most workers end before they are scraped")
 	flags.StringVar(&o.summaryFile, "summary-file", "",
-		"write what was done to this file as JSON; /dev/termination-log shows it in the pod's status")
+		"write a summary to this file as JSON; /dev/termination-log adds it to the pod's status")
 }
 
 // complete says what is wrong with the configuration.

@@ -10,8 +10,8 @@ import (
 )
 
 func scratchLimitFlags(flags *pflag.FlagSet, limit *worker.ScratchLimit) {
-	flags.Int64Var(&limit.Bytes, "scratch-max-bytes", 16<<30, "a command that has more than this in its temporary folders is ended and fails; 0: no limit")
-	flags.IntVar(&limit.Files, "scratch-max-files", 1_000_000, "most files and folders there; 0: no limit")
+	flags.Int64Var(&limit.Bytes, "scratch-max-bytes", 16<<30, "limit of a command's temporary folders in bytes; a command over it is killed and fails; 0: no limit")
+	flags.IntVar(&limit.Files, "scratch-max-files", 1_000_000, "limit of files and folders there; 0: no limit")
 }
 
 // sharedFolders belong to a container's commands alone only in a container.

@@ -21,24 +21,24 @@ import (
 	"github.com/ebbtide-dev/ebbtide/worker/sourcestore"
 )
 
-const sourceLong = `source keeps repositories on a volume that many pods mount: one mirror of each, fetched once however many scans ask at
-once, and a checkout for each scan that takes its history from the mirror. It needs git in its image.`
+const sourceLong = `source keeps repositories on a shared volume: one mirror of each, which is fetched once for all concurrent scans, and a checkout for each scan
+that uses the mirror's history. The image needs git.`
 
-const sourceGetLong = `get brings the mirror of a repository up to date, and makes a checkout.
+const sourceGetLong = `get updates the mirror of a repository and creates a checkout.
 
 With a COMMAND it runs that in the checkout, with $EBBTIDE_SOURCE, $EBBTIDE_SOURCE_COMMIT and, if the mirror could not be fetched,
-$EBBTIDE_SOURCE_STALE, and removes the checkout afterwards. With --hold it keeps the checkout until SIGTERM, which is for a sidecar
-beside the engines. With neither it leaves the checkout for --lease. In all cases it prints what it made as JSON: with a COMMAND, to
-standard error.
+$EBBTIDE_SOURCE_STALE, and removes the checkout afterwards. With --hold it keeps the checkout until SIGTERM, for a
+sidecar of engines. Otherwise it keeps the checkout for --lease. It prints a description of the checkout as JSON, with a COMMAND to standard
+error.
 
-Submodules and Git LFS files are not fetched; a symbolic link becomes a file that holds its target. What .gitattributes says is not
-obeyed, neither in the checkout nor by a git that reads it: it would hide files from scanners.
+Submodules and Git LFS files are not fetched. A symbolic link becomes a file with its target. .gitattributes is ignored, in the checkout and by
+a git that reads it, because it would hide files from scanners.
 
-Exit codes: the COMMAND's; 75 if the source can't be had now and that is not the message's fault (the origin is down, the volume full, the
-token refused), or the COMMAND was killed; 1 for anything else that is wrong (no such repository or revision, one that is too large).`
+Exit codes: the COMMAND's; 75 if the source is not available for a reason outside the message (the origin is down, the volume is full, the token is
+refused), or if the COMMAND was killed; 1 for all other errors (no such repository or revision, too large).`
 
 func sourceCommand(secrets secret.Values) *cobra.Command {
-	parent := &cobra.Command{Use: "source", Short: "Keep the source of scans on a volume", Long: sourceLong}
+	parent := &cobra.Command{Use: "source", Short: "Keep sources of scans on a volume", Long: sourceLong}
 	store := &sourcestore.Store{Now: time.Now}
 	flags := parent.PersistentFlags()
 	flags.StringVar(&store.Root, "store", os.Getenv("EBBTIDE_SOURCE_STORE"), "folder on the volume; default: $EBBTIDE_SOURCE_STORE")
@@ -60,7 +60,7 @@ func sourceGetCommand(store *sourcestore.Store, secrets secret.Values) *cobra.Co
 	var hold bool
 	cmd := &cobra.Command{
 		Use:   "get --repository URL [flags] [-- COMMAND [ARG...]]",
-		Short: "Make a checkout of a repository",
+		Short: "Create a checkout of a repository",
 		Long:  sourceGetLong,
 		Example: "  ebbtide-worker --queue scans --result-exchange scan-results -- \\\n" +
 			"    ebbtide-worker source get --max-age 1m -- gitleaks git .    # the message's header names the repository",
@@ -108,35 +108,35 @@ func sourceGetCommand(store *sourcestore.Store, secrets secret.Values) *cobra.Co
 	flags.StringVar(&r.Revision, "revision", os.Getenv("EBBTIDE_HEADER_REVISION"),
 		"branch, tag, full name of a ref, or whole id of a commit; default: $EBBTIDE_HEADER_REVISION, or the default branch")
 	flags.DurationVar(&r.MaxAge, "max-age", 0,
-		"do without a fetch if there was one this recently; 0: one must start after this request")
-	flags.DurationVar(&r.StaleFor, "stale-for", 0, "use a mirror of up to this age when it can't be fetched; 0: that is an error")
+		"use a mirror that was fetched this recently; 0: always fetch")
+	flags.DurationVar(&r.StaleFor, "stale-for", 0, "use a mirror of up to this age if it can't be fetched; 0: fail")
 	flags.StringVar(&r.Filter, "filter", "",
-		"what the mirror leaves out until a checkout needs it: blob:none; such a mirror has no history of files")
-	flags.StringSliceVar(&r.Refs, "refs", nil, "patterns of refs to fetch besides branches and tags: refs/pull/*/head")
-	flags.StringSliceVar(&r.Protocols, "protocols", []string{"https", "ssh"}, "protocols that a repository may be fetched by")
-	flags.StringVar(&r.Credentials.For, "token-for", "", "start of the URLs that get $"+sourcestore.TokenVariable+" as their password")
-	flags.StringVar(&r.Credentials.User, "token-user", "x-access-token", "user that the token belongs to")
+		"objects that the mirror omits until a checkout needs them: blob:none; such a mirror has no history of files")
+	flags.StringSliceVar(&r.Refs, "refs", nil, "patterns of refs to fetch in addition to branches and tags, such as refs/pull/*/head")
+	flags.StringSliceVar(&r.Protocols, "protocols", []string{"https", "ssh"}, "allowed protocols")
+	flags.StringVar(&r.Credentials.For, "token-for", "", "prefix of URLs that get $"+sourcestore.TokenVariable+" as their password")
+	flags.StringVar(&r.Credentials.User, "token-user", "x-access-token", "user of the token")
 	flags.StringVar(&r.Credentials.Owner, "token-owner", "",
-		"whose credentials these are, those for SSH too: each owner has mirrors of its own; default: each token has, and SSH has one for all")
-	flags.StringSliceVar(&r.Origins, "origins", nil, "starts of the URLs that may be fetched from, https://code.example/team/ say; default: all")
-	flags.DurationVar(&r.FetchTimeout, "fetch-timeout", 10*time.Minute, "longest that a fetch may take")
-	flags.DurationVar(&r.CheckoutTimeout, "checkout-timeout", 10*time.Minute, "longest that a checkout may take to be made")
+		"owner of the credentials, including those for SSH; each owner has separate mirrors; default: each token is an owner, and SSH is one")
+	flags.StringSliceVar(&r.Origins, "origins", nil, "prefixes of allowed URLs, such as https://code.example/team/; default: all")
+	flags.DurationVar(&r.FetchTimeout, "fetch-timeout", 10*time.Minute, "time limit of a fetch")
+	flags.DurationVar(&r.CheckoutTimeout, "checkout-timeout", 10*time.Minute, "time limit for creating a checkout")
 	limits := sourcestore.DefaultLimits
 	flags.IntVar(&r.Limits.Refs, "max-refs", limits.Refs, "most refs of a repository")
-	flags.Int64Var(&r.Limits.FetchBytes, "max-fetch-bytes", limits.FetchBytes, "most bytes that one fetch may bring")
+	flags.Int64Var(&r.Limits.FetchBytes, "max-fetch-bytes", limits.FetchBytes, "limit of one fetch in bytes")
 	flags.IntVar(&r.Limits.Files, "max-files", limits.Files, "most files and folders of a checkout")
-	flags.Int64Var(&r.Limits.CheckoutBytes, "max-checkout-bytes", limits.CheckoutBytes, "most bytes of a checkout's files")
+	flags.Int64Var(&r.Limits.CheckoutBytes, "max-checkout-bytes", limits.CheckoutBytes, "limit of a checkout's files in bytes")
 	flags.BoolVar(&r.Explain, "explain", false,
-		"put into errors why no git server answers: who sends messages learns from them which ports are open in the network of scans")
-	flags.Int64Var(&quota, "quota", 0, "bytes of all mirrors; over it the least recently used ones that nobody uses go; 0: no limit")
-	flags.DurationVar(&lease, "lease", 6*time.Hour, "without a command: the checkout may be removed after this")
+		"include in errors why no git server answers; this tells senders of messages which ports are open in the network of scans")
+	flags.Int64Var(&quota, "quota", 0, "limit of all mirrors in bytes; over it, the least recently used are removed; 0: no limit")
+	flags.DurationVar(&lease, "lease", 6*time.Hour, "time after which the checkout may be removed; without a command only")
 	flags.BoolVar(&hold, "hold", false, "keep the checkout until SIGTERM, then remove it")
 	return cmd
 }
 
 func sourceReleaseCommand(store *sourcestore.Store) *cobra.Command {
 	return &cobra.Command{
-		Use: "release CHECKOUT", Short: "Remove a checkout that get has left", Args: cobra.ExactArgs(1),
+		Use: "release CHECKOUT", Short: "Remove a checkout of get", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return store.Release(args[0]) },
 	}
 }
@@ -145,17 +145,17 @@ func sourceGCCommand(store *sourcestore.Store) *cobra.Command {
 	var what sourcestore.Collection
 	cmd := &cobra.Command{
 		Use:   "gc",
-		Short: "Remove checkouts of dead scans, and mirrors that nobody has used for long",
+		Short: "Remove checkouts of dead scans and unused mirrors",
 		Long: "gc removes checkouts whose scan is dead or whose lease is over, mirrors unused for --unused-for, and the least recently\n" +
-			"used mirrors over --quota. What is in use stays. It prints what it did as JSON.",
+			"used mirrors over --quota. It keeps everything that is in use, and prints a summary as JSON.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			done, err := store.Collect(cmd.Context(), what)
 			return errors.Join(err, describe(cmd.OutOrStdout(), done))
 		},
 	}
-	cmd.Flags().DurationVar(&what.UnusedFor, "unused-for", 14*24*time.Hour, "remove mirrors that nobody has asked for this long; 0: none")
-	cmd.Flags().Int64Var(&what.Quota, "quota", 0, "bytes of all mirrors; 0: no limit")
+	cmd.Flags().DurationVar(&what.UnusedFor, "unused-for", 14*24*time.Hour, "remove mirrors that were not used for this long; 0: none")
+	cmd.Flags().Int64Var(&what.Quota, "quota", 0, "limit of all mirrors in bytes; 0: no limit")
 	return cmd
 }
 

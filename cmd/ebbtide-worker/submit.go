@@ -14,14 +14,13 @@ import (
 	"github.com/ebbtide-dev/ebbtide/worker/submit"
 )
 
-const submitLong = `submit publishes messages and waits for the complete result of each: of every engine, where there are several.
+const submitLong = `submit publishes messages and waits for the complete result of each, which includes every engine.
 
-The file is a JSON array of messages: [{"body": "...", "headers": {...}, "contains": "..."}], where contains is what a right result
-has in it. Each message
-gets an id of its own. Results that others wait for are not taken away: submit listens with queues of its own, which the broker removes
-after a minute.
+The file is a JSON array of messages: [{"body": "...", "headers": {...}, "contains": "..."}], where contains is a text in a correct
+result. Each message gets a unique id. submit reads results from separate queues, which the broker removes after a minute, so other consumers
+miss no results.
 
-It exits with 0 when every message has a right result, and with 1 if one failed, became a dead letter, or has none within --timeout.`
+It exits with 0 if every message has a correct result, and with 1 if one failed, became a dead letter, or has no result within --timeout.`
 
 func submitCommand(secrets secret.Values) *cobra.Command {
 	var exchanges submit.Exchanges
@@ -71,10 +70,10 @@ func submitCommand(secrets secret.Values) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&path, "file", "f", "", "file with the messages")
-	flags.StringVar(&exchanges.Messages, "exchange", "", "exchange to publish to; default: the broker's own, where --routing-key names a queue")
+	flags.StringVar(&exchanges.Messages, "exchange", "", "exchange to publish to; default: the default exchange, with a queue as --routing-key")
 	flags.StringVar(&exchanges.RoutingKey, "routing-key", "", "routing key to publish with")
 	flags.StringVar(&exchanges.Results, "result-exchange", "", "exchange that results are published to")
-	flags.StringVar(&exchanges.DeadLetters, "dead-letter-exchange", "", "exchange that messages go to which failed")
+	flags.StringVar(&exchanges.DeadLetters, "dead-letter-exchange", "", "exchange of failed messages")
 	flags.DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait for the results")
 	for _, name := range []string{"file", "result-exchange", "dead-letter-exchange"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {

@@ -24,8 +24,8 @@ const managementVariable = "MANAGEMENT_URI"
 const topologyLong = `topology apply declares exchanges, queues, bindings and policies at a RabbitMQ broker.
 
 The file is JSON in the form of RabbitMQ's own definitions of a virtual host. Policies are created or changed; exchanges and queues are
-created, and an error if they are there with other arguments. Nothing is deleted. $AMQP_URI says which virtual host it is, and
-$MANAGEMENT_URI where the management API is; what credentials that has not are those of $AMQP_URI.`
+created; if they exist with other arguments, that is an error. Nothing is deleted. $AMQP_URI selects the virtual host, and $MANAGEMENT_URI is the
+address of the management API. Without credentials in it, those of $AMQP_URI are used.`
 
 func topologyCommand(secrets secret.Values) *cobra.Command {
 	parent := &cobra.Command{Use: "topology", Short: "Declare queues at the broker"}

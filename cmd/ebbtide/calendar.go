@@ -16,7 +16,7 @@ import (
 )
 
 func calendarCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "calendar", Short: "Make calendars of what scales by the clock today"}
+	cmd := &cobra.Command{Use: "calendar", Short: "Create calendars from schedules that exist today"}
 	cmd.AddCommand(calendarImportCommand())
 	return cmd
 }
@@ -53,15 +53,15 @@ func calendarImportCommand() *cobra.Command {
 	var namespace, from, format string
 	cmd := &cobra.Command{
 		Use:   "import",
-		Short: "Make a calendar of KEDA's cron triggers, of CronJobs that scale, and of Zalando's ScalingSchedules",
+		Short: "Create a calendar from KEDA's cron triggers, CronJobs that scale, or Zalando's ScalingSchedules",
 		Long: `Reads ScaledObjects and ScaledJobs with cron triggers, CronJobs that run kubectl scale or kubectl patch, and ScalingSchedules and
 ClusterScalingSchedules with the HorizontalPodAutoscalers that follow them, from a cluster or from files with -f, and prints a ScalingPolicy for
-each workload. Comments say what the original does otherwise when clocks change, and where it stays on without an end.
+each workload. Comments list differences at clock changes, and times at which the original stays on without an end.
 
-The two are compared in every minute of a year. The calendar differs only at clock changes, and in what nobody means: a cron trigger that stays on
-over a weekend, say. What no calendar can say is an error that names the object and the field; the others are printed all the same.
+The two are compared in every minute of a year. The calendar differs only at clock changes and in unintended effects, such as a cron trigger that
+stays on over a weekend. A schedule that a calendar can't express is an error that names the object and the field; the others are still printed.
 
-The backlog is not imported: write it by hand. It changes nothing in a cluster.`,
+The backlog is not imported: write it by hand. The command changes nothing in a cluster.`,
 		Example: `  ebbtide calendar import -f scaledjob.yaml > policy.yaml
   ebbtide calendar import --namespace scan
   kubectl get scaledobjects,cronjobs -A -o yaml | ebbtide calendar import -f - -o json`,
@@ -70,9 +70,9 @@ The backlog is not imported: write it by hand. It changes nothing in a cluster.`
 	cluster.add(cmd)
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&files, "filename", "f", nil, "YAML file to read instead of a cluster; - for standard input; repeat for several")
-	flags.StringVarP(&namespace, "namespace", "n", "", "namespace to look at; default: all")
-	flags.StringVar(&from, "from", "", "first day of the year that is compared, as 2026-01-01; default: today")
-	flags.StringVarP(&format, "output", "o", "yaml", "how to print the result: yaml, json")
+	flags.StringVarP(&namespace, "namespace", "n", "", "namespace to read; default: all")
+	flags.StringVar(&from, "from", "", "first day of the compared year, such as 2026-01-01; default: today")
+	flags.StringVarP(&format, "output", "o", "yaml", "output format: yaml, json")
 	if err := errors.Join(cmd.MarkFlagFilename("filename", "yaml", "yml"),
 		cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"yaml", "json"}, cobra.ShellCompDirectiveNoFileComp))); err != nil {
 		panic(err) // the flags are there

@@ -27,7 +27,7 @@ type clusterFlags struct{ kubeconfig, context string }
 
 func (c *clusterFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig file; default: $KUBECONFIG, else ~/.kube/config")
-	cmd.Flags().StringVar(&c.context, "context", "", "context of the kubeconfig; default: its current one")
+	cmd.Flags().StringVar(&c.context, "context", "", "context of the kubeconfig; default: the current context")
 }
 
 func (c *clusterFlags) config() (*rest.Config, error) {

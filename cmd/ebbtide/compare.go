@@ -19,18 +19,20 @@ func compareCommand() *cobra.Command {
 	var f trialFlags
 	cmd := &cobra.Command{
 		Use:   "compare",
-		Short: "Play a load on a policy and on what people run today, side by side",
-		Long: `Plays a load on KEDA's own rabbitmq trigger (over AMQP and over HTTP, strategies default and accurate, with MostAllocated too, and beside
-cron triggers of the policy's floors as a careful user writes them), on a pool of a fixed size, on Ebbtide without a calendar, and on
-Ebbtide with the stock scheduler, with MostAllocated and with DrainPack. Those marked in the last column are on the front: no other has
-a shorter p95 wait without more node-hours, or fewer node-hours without a longer wait, by more than 1% and by more than luck; those that
-differ less in both tie. Luck is two standard errors of the difference over --runs seeds. Of fewer than 100 messages nothing is marked.`,
+		Short: "Compare a policy with what you run today on the same workload",
+		Long: `Replays a workload with KEDA's own rabbitmq trigger (over AMQP and HTTP, strategies default and accurate, also with MostAllocated, and with cron
+triggers for the policy's floors as a careful user writes them), with a pool of a fixed size, with Ebbtide without a calendar, and with Ebbtide with
+the stock scheduler, with MostAllocated and with DrainPack.
+
+An asterisk in the last column marks the front: no other configuration has a shorter p95 wait without more node-hours, or fewer node-hours
+without a longer wait, by more than 1% and by more than random variation (two standard errors of the difference over --runs seeds). Those that
+differ less in both are equal. With fewer than 100 messages nothing is marked.`,
 		Example: `  ebbtide compare --trace month.csv -f policy.yaml
   ebbtide compare --generate weeks=4,perDay=2000 --report compare.html -o json`,
 		Args: cobra.NoArgs,
 	}
 	f.add(cmd, 5)
-	static := cmd.Flags().Int64("static", 0, "size of the fixed pool, of all queues together; default: what 99% of the time is enough for all messages at once")
+	static := cmd.Flags().Int64("static", 0, "size of the fixed pool for all queues; default: enough for all messages at once in 99% of the time")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return f.run(cmd, func(system simulator.System, trace simulator.Trace, policies []*policy.Policy) ([]trial, error) {
 			pools, err := staticPools(trace, *static, system.QueuePerClass)

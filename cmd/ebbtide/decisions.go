@@ -24,8 +24,8 @@ func decisionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "decisions [POLICY]",
 		Short: "List the decisions of a running scaler, and watch them",
-		Long: `Lists the last decisions of a running scaler, and with --watch prints new ones until it is interrupted. It makes a port-forward to every
-replica of the scaler by itself, as each keeps the decisions that it was asked for.`,
+		Long: `Lists the last decisions of a running scaler. With --watch, it prints new decisions until it is interrupted. It forwards a port to every replica of
+the scaler, because each replica keeps its own decisions.`,
 		Example: `  ebbtide decisions scans -n scan
   ebbtide decisions --watch -o json`,
 		Args: cobra.MaximumNArgs(1),
@@ -34,8 +34,8 @@ replica of the scaler by itself, as each keeps the decisions that it was asked f
 	out := outputFlag(cmd)
 	flags := cmd.Flags()
 	flags.StringVarP(&namespace, "namespace", "n", "", "namespace of policies; default: all")
-	flags.IntVar(&limit, "limit", 20, "how many of each policy")
-	flags.BoolVarP(&watch, "watch", "w", false, "print new ones as they are taken")
+	flags.IntVar(&limit, "limit", 20, "number of decisions for each policy")
+	flags.BoolVarP(&watch, "watch", "w", false, "print new decisions")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if limit < 1 {
 			return fmt.Errorf("--limit is %d, want at least 1", limit)
@@ -127,9 +127,9 @@ func placementsCommand() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "placements [POD]",
-		Short: "Say why the scheduler put pods where they are",
-		Long: `Lists the last pods that DrainPack placed, what their nodes were to them, and why no other was chosen. It makes a port-forward to the
-scheduler by itself; its profile must set explainAddress, as the one in manifests/scheduler does.`,
+		Short: "Explain why pods are on their nodes",
+		Long: `Lists the last pods that DrainPack placed, their relation to the node, and why the next best node lost. It forwards a port to the scheduler. The
+scheduler's profile must set explainAddress, as the chart does.`,
 		Example: `  ebbtide placements -n scan --limit 10
   ebbtide placements scans-7xk2p-9vq4c -n scan -o yaml`,
 		Args: cobra.MaximumNArgs(1),
@@ -138,7 +138,7 @@ scheduler by itself; its profile must set explainAddress, as the one in manifest
 	out := outputFlag(cmd)
 	flags := cmd.Flags()
 	flags.StringVarP(&namespace, "namespace", "n", "", "namespace of pods; default: all")
-	flags.IntVar(&limit, "limit", 20, "how many")
+	flags.IntVar(&limit, "limit", 20, "number of pods")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx, cancel := context.WithCancel(cmd.Context())
 		defer cancel()

@@ -24,11 +24,11 @@ func doctorCommand() *cobra.Command {
 	var strict, list bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Find what will go wrong with scaling and packing, and say how to mend it",
-		Long: `Reads the ScaledJobs, policies, NodePools, schedulers and services of a cluster, or of files with -f, and names what will lose work, start
-it twice or keep nodes: each finding with its object, the reason and the fix. It changes nothing.
+		Short: "Find faults in the configuration of scaling and packing, and how to fix them",
+		Long: `Reads the ScaledJobs, policies, NodePools, schedulers and services of a cluster, or of files with -f, and reports settings that lose work, start it
+twice or keep nodes. Each finding names the object, the reason and the fix. The command changes nothing.
 
-It exits with 2 when there is an error, and with --strict when there is a warning.`,
+It exits with 2 if there is an error, and with --strict if there is a warning.`,
 		Example: `  ebbtide doctor
   ebbtide doctor -f scans.yaml -f nodepool.yaml
   helm template my-scans ./chart | ebbtide doctor -f - -o json`,
@@ -38,9 +38,9 @@ It exits with 2 when there is an error, and with --strict when there is a warnin
 	out := outputFlag(cmd)
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&files, "filename", "f", nil, "YAML file to read instead of a cluster; - for standard input; repeat for several")
-	flags.StringVarP(&namespace, "namespace", "n", "", "namespace to look at; default: all")
+	flags.StringVarP(&namespace, "namespace", "n", "", "namespace to read; default: all")
 	flags.BoolVar(&strict, "strict", false, "fail on warnings too")
-	flags.BoolVar(&list, "list-checks", false, "list what is looked for")
+	flags.BoolVar(&list, "list-checks", false, "list all checks")
 	if err := cmd.MarkFlagFilename("filename", "yaml", "yml"); err != nil {
 		panic(err) // the flag is there
 	}

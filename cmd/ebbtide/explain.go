@@ -65,9 +65,9 @@ func explainCommand() *cobra.Command {
 	var changes int
 	cmd := &cobra.Command{
 		Use:   "explain",
-		Short: "Say what a policy asks for at an instant, and why",
-		Long: `Says which limits of a policy hold at an instant, what target they and a backlog make, what decided it, when limits change next, and
-how the week looks. It reads the policy's file and asks no broker and no cluster.`,
+		Short: "Explain the target and the limits of a policy at an instant",
+		Long: `Prints the limits of a policy at an instant, the target for a backlog, the constraint that determined it, the next changes of the limits, and the
+week. It reads the policy's file and contacts no broker and no cluster.`,
 		Example: `  # now, with an empty queue
   ebbtide explain -f policy.yaml
 
@@ -78,13 +78,13 @@ how the week looks. It reads the policy's file and asks no broker and no cluster
 	files := policyFlag(cmd, "YAML file with ScalingPolicies")
 	out := outputFlag(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&at, "at", "", "instant in RFC 3339, or a local time of the policy's zone as 2026-11-27T18:55; default: now")
+	flags.StringVar(&at, "at", "", "instant in RFC 3339, or a local time in the policy's time zone, such as 2026-11-27T18:55; default: now")
 	flags.Int64Var(&seen.Ready, "ready", 0, "messages that wait")
 	flags.Int64Var(&seen.Consumers, "consumers", 0, "workers that consume")
-	flags.Int64Var(&seen.Unacknowledged, "unacked", -1, "messages that are worked on; default: not known")
-	flags.DurationVar(&serviceTime, "service-time", 0, "what a message takes, for drainWithin; default: the policy's")
-	flags.IntVar(&changes, "changes", 5, "how many of the next changes of limits to list")
-	flags.StringVar(&svg, "svg", "", "write the week as a picture to this file")
+	flags.Int64Var(&seen.Unacknowledged, "unacked", -1, "messages in progress; default: unknown")
+	flags.DurationVar(&serviceTime, "service-time", 0, "mean run time of a message, for drainWithin; default: the policy's")
+	flags.IntVar(&changes, "changes", 5, "number of next changes to list")
+	flags.StringVar(&svg, "svg", "", "write a picture of the week to this file")
 	if err := cmd.MarkFlagRequired("policy"); err != nil {
 		panic(err) // the flag is there
 	}

@@ -22,17 +22,16 @@ func holidaysCommand() *cobra.Command {
 	var only, except calendar.Filter
 	cmd := &cobra.Command{
 		Use:   "holidays FILE.ics",
-		Short: "List the dates that an iCalendar file makes holidays, and what is skipped of it",
-		Long: `Lists the dates that an iCalendar file makes holidays of a calendar in a time zone, with the name and the line of the event. Below them
-are the events that are no holidays, and why: those that say so themselves, as cancelled ones do, and those that are not understood. A file
-that is not whole is an error.`,
+		Short: "List the holidays and the skipped events of an iCalendar file",
+		Long: `Lists the holidays of an iCalendar file in a time zone, with the name and the line of each event. Below them are the skipped events with the reason:
+events that are marked as no holidays, such as cancelled ones, and events that can't be interpreted. An incomplete file is an error.`,
 		Example: `  ebbtide holidays cz.ics --time-zone Europe/Prague --from 2026-01-01 --to 2026-12-31`,
 		Args:    cobra.ExactArgs(1),
 	}
 	out := outputFlag(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&zone, "time-zone", "UTC", "zone of the calendar: times of other zones are dates in it")
-	flags.StringVar(&from, "from", "", "first date, as 2026-01-01; default: January 1st of this year")
+	flags.StringVar(&zone, "time-zone", "UTC", "time zone of the calendar")
+	flags.StringVar(&from, "from", "", "first date, such as 2026-01-01; default: January 1st of this year")
 	flags.StringVar(&to, "to", "", "last date, included; default: December 31st of the year after --from")
 	flags.StringSliceVar(&only.Categories, "category", nil, "only events of one of these categories")
 	flags.StringSliceVar(&only.Summaries, "summary", nil, "only events whose summary contains one of these texts")

@@ -31,14 +31,14 @@ type loadFlags struct {
 
 func (l *loadFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&l.trace, "trace", "", "recorded load: a CSV of start,seconds,class[,milliCPU,memoryMiB], or a .swf of the Parallel Workloads Archive; - for standard input")
-	flags.StringVar(&l.generate, "generate", "", "made-up load instead: weeks=4,perDay=2000, with the rhythm of weekdays, bursts and heavy tails")
-	flags.StringVar(&l.zone, "time-zone", "UTC", "zone of dates in --trace that name none, and in which generated days begin")
-	flags.Uint64Var(&l.seed, "seed", 1, "of all that is left to chance; the same seed gives the same result")
-	flags.StringVar(&l.prometheus, "prometheus", "", "address of a Prometheus, http://localhost:9090 say, to ask --query from --from until --to")
-	flags.StringVar(&l.query, "query", "sum(ebbtide_backlog_ready_messages + ebbtide_backlog_in_flight_messages)", "PromQL for how many messages wait or are worked on: RabbitMQ's exporter has rabbitmq_queue_messages")
-	flags.StringVar(&l.from, "from", "", "first instant, or first day in --time-zone (2026-08-01), to ask --prometheus for; default: 28 days before --to")
-	flags.StringVar(&l.to, "to", "", "last instant, or the day before which to end; default: now")
+	flags.StringVar(&l.trace, "trace", "", "recorded workload: a CSV of start,seconds,class[,milliCPU,memoryMiB], or a .swf of the Parallel Workloads Archive; - for standard input")
+	flags.StringVar(&l.generate, "generate", "", "synthetic workload with weekday rhythm, bursts and heavy tails, such as weeks=4,perDay=2000")
+	flags.StringVar(&l.zone, "time-zone", "UTC", "time zone of dates in --trace without one, and of synthetic days")
+	flags.Uint64Var(&l.seed, "seed", 1, "seed of random numbers; the same seed gives the same result")
+	flags.StringVar(&l.prometheus, "prometheus", "", "address of a Prometheus, such as http://localhost:9090, to run --query from --from until --to")
+	flags.StringVar(&l.query, "query", "sum(ebbtide_backlog_ready_messages + ebbtide_backlog_in_flight_messages)", "PromQL for the number of messages that wait or are in progress; RabbitMQ's exporter has rabbitmq_queue_messages")
+	flags.StringVar(&l.from, "from", "", "first instant, or first day in --time-zone (2026-08-01), of the query; default: 28 days before --to")
+	flags.StringVar(&l.to, "to", "", "last instant, or the day after the last one; default: now")
 	cmd.MarkFlagsMutuallyExclusive("trace", "generate", "prometheus")
 	cmd.MarkFlagsOneRequired("trace", "generate", "prometheus")
 }

@@ -58,7 +58,7 @@ type versionInfo struct {
 }
 
 func versionCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "version", Short: "Print what was built of what", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "version", Short: "Print the versions", Args: cobra.NoArgs}
 	out := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		v := versionInfo{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}

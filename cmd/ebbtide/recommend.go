@@ -39,11 +39,11 @@ func recommendCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "recommend",
 		Short: "Learn a calendar of floors from history",
-		Long: `Learns from the first half of a load how many replicas should be warm in which hours of the week, so that 95% of messages wait no longer
-than --wait at the fewest pod-hours, and tries it on the other half beside a static floor and none. The policy goes to standard output,
-with the reason of every number; what the trial showed goes to standard error. Nothing is deployed.
+		Long: `Learns from the first half of a workload how many replicas should be warm in each hour of the week, so that 95% of messages wait no longer than
+--wait with the fewest pod-hours. Then it tests the result on the second half, and compares it with a static floor and with no floor. It prints the
+policy to standard output, with the reason for every number, and the comparison to standard error. It deploys nothing.
 
-It refuses when there are fewer than two weeks, or when the first half says too little of the second.`,
+It refuses if there are fewer than two weeks, or if the first half does not predict the second.`,
 		Example: `  ebbtide recommend --trace quarter.csv --time-zone Europe/Prague --wait 20s > policy.yaml
 
   # from what Ebbtide itself recorded, with the backlog and target of the policy in use
@@ -58,7 +58,7 @@ It refuses when there are fewer than two weeks, or when the first half says too 
 	flags := cmd.Flags()
 	flags.DurationVar(&wait, "wait", 30*time.Second, "objective: 95% of messages wait no longer than this for a worker")
 	flags.Int32Var(&most, "max-replicas", 200, "cap of the policy; with -f, the policy's")
-	flags.StringVar(&holidays, "holidays", "", "iCalendar file of days that are not learned from, and on which no floor holds")
+	flags.StringVar(&holidays, "holidays", "", "iCalendar file of days without floors, which are excluded from learning")
 	flags.StringVar(&name, "name", "scans", "name of the policy")
 	flags.StringVar(&namespace, "namespace", "default", "namespace of the policy")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -54,29 +54,29 @@ func (f *trialFlags) add(cmd *cobra.Command, runs uint) {
 	f.system.add(cmd)
 	f.policies = policyFlag(cmd, "YAML file with ScalingPolicies; repeat for several. Default: one that only reacts")
 	f.out = outputFlag(cmd)
-	cmd.Flags().StringVar(&f.report, "report", "", "write a page with plots to this HTML file")
-	cmd.Flags().BoolVar(&f.rules, "rules", false, "workers go on, stay while their node works, give way to pods without room and leave nodes that drain")
-	cmd.Flags().BoolVar(&f.series, "series", false, "print the series of the first runs with -o json or yaml")
-	cmd.Flags().UintVar(&f.runs, "runs", runs, "play everything with so many seeds, from --seed on; what is printed are means")
+	cmd.Flags().StringVar(&f.report, "report", "", "write a report with plots to this HTML file")
+	cmd.Flags().BoolVar(&f.rules, "rules", false, "workers take several messages, stay while their node works, give way to pods without room, and leave draining nodes")
+	cmd.Flags().BoolVar(&f.series, "series", false, "with -o json or yaml, print the series of the first run")
+	cmd.Flags().UintVar(&f.runs, "runs", runs, "number of seeds, starting with --seed; the output has means")
 }
 
 func simulateCommand() *cobra.Command {
 	var f trialFlags
 	cmd := &cobra.Command{
 		Use:   "simulate",
-		Short: "Play a load on policies: waits, jobs, nodes and cost",
-		Long: `Plays a recorded or made-up load on each policy, from the message to the node: KEDA's polls and arithmetic, pods and nodes that take
+		Short: "Replay a workload against policies: waits, jobs, nodes and cost",
+		Long: `Replays a recorded or synthetic workload against each policy, from the message to the node: KEDA's polls and arithmetic, pods and nodes that take
 their time to start, the scheduler's packing, Karpenter's batches and delays. The scaler's calendar and target and the scheduler's
 packing are the code that runs in the cluster.`,
-		Example: `  # last month's load on a policy, with a page of plots
+		Example: `  # last month's workload, with a report
   ebbtide simulate --trace month.csv -f policy.yaml --report month.html
 
-  # four made-up weeks, on spot nodes that are taken away
+  # four synthetic weeks on spot nodes that are reclaimed
   ebbtide simulate --generate weeks=4,perDay=3000 -f policy.yaml --node cpu=16,memory=64Gi,price=0.27 --node-loss 0.02`,
 		Args: cobra.NoArgs,
 	}
 	f.add(cmd, 1)
-	packer := cmd.Flags().String("packer", "drainpack", "how pods are packed: "+fmt.Sprint(simulator.Packers()))
+	packer := cmd.Flags().String("packer", "drainpack", "how pods are placed: "+fmt.Sprint(simulator.Packers()))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return f.run(cmd, func(system simulator.System, _ simulator.Trace, policies []*policy.Policy) ([]trial, error) {
 			if system.Packer = *packer; f.rules {

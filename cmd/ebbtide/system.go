@@ -44,7 +44,7 @@ const warmFor = 15 * time.Minute
 func (s *systemFlags) add(cmd *cobra.Command) {
 	s.System = simulator.Defaults()
 	flags := cmd.Flags()
-	flags.StringArrayVar(&s.shapes, "node", nil, "a shape of nodes: cpu=16,memory=64Gi,pods=110,price=0.77 (an hour); repeat for several. Default: cpu=16,memory=64Gi,pods=110,price=0.768")
+	flags.StringArrayVar(&s.shapes, "node", nil, "shape of nodes: cpu=16,memory=64Gi,pods=110,price=0.77 (an hour); repeat for several. Default: cpu=16,memory=64Gi,pods=110,price=0.768")
 	flags.StringVar(&s.overhead, "node-overhead", defaultOverhead, "what the kubelet reserves of every node and its DaemonSets request, which is not for pods")
 	flags.StringVar(&s.limits, "node-limits", "", "limits of the NodePool, cpu=200,memory=800Gi: no node is made beyond them. Default: none")
 	flags.StringVar(&s.Statements, "statements", "", "how pods state the run time of the message that they will find: "+strings.Join(simulator.Predictions(), ", ")+". Default: absent")
@@ -52,10 +52,10 @@ func (s *systemFlags) add(cmd *cobra.Command) {
 	flags.Float64Var(&s.quantile, "quantile", 0, "the plugin's quantile of run times by which pods are placed. Default: that of --drainpack-args, or 0.5")
 	flags.DurationVar(&s.horizon, "horizon", 0, "the plugin's horizon, beyond which run times are not told apart. Default: that of --drainpack-args, or none")
 	flags.StringVar(&s.pod, "pod", "", "what a job's pod requests: cpu=1,memory=2Gi. Default: the most that any message of its queue does")
-	flags.BoolVar(&s.QueuePerClass, "queue-per-class", false, "give every class of messages a queue and jobs of its own; the policy holds for each")
+	flags.BoolVar(&s.QueuePerClass, "queue-per-class", false, "give every class of messages a separate queue and jobs; the policy applies to each")
 	flags.DurationVar(&s.PollEvery, "poll", s.PollEvery, "KEDA's pollingInterval")
-	flags.Var(distributionFlag{&s.Worker.Boot}, "pod-boot", "from a pod's binding until it runs: sandbox, image, volumes. 5s; 5s..20s; p50=8s,p95=40s; or what was observed, 4s,5s,31s")
-	flags.Var(distributionFlag{&s.Worker.Connect}, "connect", "from there until the worker consumes")
+	flags.Var(distributionFlag{&s.Worker.Boot}, "pod-boot", "time from a pod's binding until it runs: 5s; 5s..20s; p50=8s,p95=40s; or observations, 4s,5s,31s")
+	flags.Var(distributionFlag{&s.Worker.Connect}, "connect", "time from the start of the pod until the worker consumes")
 	flags.DurationVar(&s.Worker.MaxLifetime, "max-lifetime", 0, "a worker takes no further message after this time; 0: no limit")
 	flags.IntVar(&s.Worker.MaxMessages, "max-messages", s.Worker.MaxMessages, "messages that a worker takes before it leaves; 0 for as long as there are any")
 	flags.DurationVar(&s.Worker.IdleTimeout, "idle-timeout", warmFor, "after which a worker without a message leaves; for peers without a floor 5s unless it is given")
@@ -64,7 +64,7 @@ func (s *systemFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&s.autoscaler, "autoscaler", karpenter, "what makes and removes nodes: "+karpenter+" or "+clusterAutoscaler)
 	flags.Var(distributionFlag{&s.nodeDelay}, "node-delay", "from a node's last pod until it is removed. Default: 45s, Karpenter with consolidateAfter 30s; 10m for cluster-autoscaler")
 	flags.Float64Var(&s.Faults.Crashes, "crashes", 0, "share of scans whose worker dies")
-	flags.Float64Var(&s.Faults.NodeLossPerHour, "node-loss", 0, "nodes lost for every hour of a node: 0.05 for one in twenty")
+	flags.Float64Var(&s.Faults.NodeLossPerHour, "node-loss", 0, "nodes lost per node-hour, such as 0.05 for one in twenty")
 }
 
 // Values of --autoscaler.

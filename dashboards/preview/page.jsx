@@ -21,10 +21,13 @@ const field = custom => path => ({
 });
 standardFieldConfigEditorRegistry.setInit(() => [
   ...['displayName', 'unit', 'min', 'max', 'decimals', 'color', 'thresholds', 'mappings', 'noValue', 'links'].map(field(false)),
-  ...['drawStyle', 'lineWidth', 'lineStyle', 'lineInterpolation', 'fillOpacity', 'showPoints', 'spanNulls', 'stacking', 'axisSoftMin',
+  ...['drawStyle', 'lineWidth', 'lineStyle', 'lineInterpolation', 'fillOpacity', 'showPoints', 'spanNulls', 'stacking', 'axisSoftMin', 'axisWidth',
     'cellOptions', 'align', 'inspect', 'minWidth', 'hideFrom'].map(field(true)),
 ]);
-standardTransformersRegistry.setInit(() => [standardTransformers.sortByTransformer, standardTransformers.groupingToMatrixTransformer]
+standardTransformersRegistry.setInit(() => [
+  standardTransformers.sortByTransformer, standardTransformers.groupingToMatrixTransformer, standardTransformers.mergeTransformer,
+  standardTransformers.organizeFieldsTransformer,
+]
   .map(t => ({id: t.id, name: t.name, editor: () => null, transformation: async () => t})));
 
 const legend = (format, labels) => format.replace(/\{\{(\w+)\}\}/g, (_, name) => labels[name] ?? '');
@@ -90,7 +93,7 @@ function Stat({panel, data, width, height}) {
 }
 
 function Timeline({data, width, height}) {
-  const names = 110, axis = 20, high = (height - axis) / Math.max(1, data.length), scale = (width - names) / (to - from) / 1e3;
+  const names = 98, axis = 20, high = (height - axis) / Math.max(1, data.length), scale = (width - names) / (to - from) / 1e3;
   const text = {fill: theme.colors.text.primary, fontSize: 12, dominantBaseline: 'middle'};
   const bands = values => {
     const list = [];

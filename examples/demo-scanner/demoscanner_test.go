@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"sigs.k8s.io/yaml"
@@ -78,6 +79,14 @@ func TestImage(t *testing.T) {
 			t.Errorf("values-test.yaml: %s gives %v and %s, want %q in it", m.Body, err, out, m.Contains)
 		}
 	}
+	begin := time.Now()
+	if out, err := scan("payments 1"); err != nil || !strings.Contains(out, "aws-access-token") || time.Since(begin) < time.Second {
+		t.Errorf("a scan that takes a second: %v after %s, %s", err, time.Since(begin), out)
+	}
+	var exit *exec.ExitError
+	if out, err := scan("payments soon"); !errors.As(err, &exit) || exit.ExitCode() != 65 {
+		t.Errorf("a scan whose time is no number: %v, %s", err, out)
+	}
 	// As the source store does.
 	if err := errors.Join(os.Mkdir(filepath.Join(root, "tmp"), 0o755), os.Chmod(filepath.Join(root, "tmp"), 0o777)); err != nil {
 		t.Fatal(err)
@@ -85,7 +94,6 @@ func TestImage(t *testing.T) {
 	if out, err := run("", "git", "clone", "--quiet", "--mirror", "file:///repositories/payments.git", "/tmp/mirror"); err != nil {
 		t.Errorf("fetch a repository: %v, %s", err, out)
 	}
-	var exit *exec.ExitError
 	if out, err := scan("no-such-repository"); !errors.As(err, &exit) || exit.ExitCode() != 128 {
 		t.Errorf("a repository that is not there: %v, %s", err, out)
 	}

@@ -68,6 +68,7 @@ func fill(ctx context.Context, dir string) error {
 	// By git-upload-pack, which git is too, and /bin/sh a repository is fetched from a folder.
 	for place, program := range map[string]string{
 		"usr/local/bin/git": "git", "usr/local/bin/git-upload-pack": "git", "usr/local/bin/sh": "sh", "bin/sh": "sh",
+		"usr/local/bin/sleep": "sleep",
 	} {
 		if err := install(ctx, dir, program, place); err != nil {
 			return fmt.Errorf("put %s into the image: %w", program, err)

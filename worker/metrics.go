@@ -61,7 +61,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ebbtide_worker_messages_total",
-			Help: "Messages by what became of them (outcome: succeeded, retried, forwarded, dead-lettered, returned) and why (reason: none, " +
+			Help: "Messages by outcome (succeeded, retried, forwarded, dead-lettered, returned) and why (reason: none, " +
 				"exit, signal, timeout, memory, scratch, start, message, attempts, result, stopped, lost, worker).",
 		}, []string{"outcome", "reason"}),
 		run: prometheus.NewHistogram(prometheus.HistogramOpts{

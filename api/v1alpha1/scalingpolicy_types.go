@@ -5,9 +5,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ScalingPolicy says how many replicas (unfinished Jobs of a ScaledJob, pods of a ScaledObject) a queue's load asks
-// for, between limits that follow a weekly calendar. A KEDA external trigger refers to it by name from the same
-// namespace; editing it never touches the ScaledJob, so no running job restarts.
+// ScalingPolicy determines the number of replicas (unfinished Jobs of a ScaledJob, pods of a ScaledObject) for a queue,
+// within limits that follow a weekly calendar. A KEDA external trigger in the same namespace refers to it by name. An
+// edit does not touch the ScaledJob, so no running job restarts.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -37,21 +37,21 @@ type ScalingPolicyList struct {
 	Items           []ScalingPolicy `json:"items"`
 }
 
-// ScalingPolicySpec is what the user writes.
+// ScalingPolicySpec is the desired behavior.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.target) || !has(self.target.drainWithin) || has(self.target.serviceTime) || has(self.backlog.kafka) || has(self.backlog.rabbitmq) && has(self.backlog.rabbitmq.managementURI)",message="drainWithin must know the service time, and this backlog does not count finished work: set target.serviceTime, or rabbitmq.managementURI"
 type ScalingPolicySpec struct {
-	// Backlog is where the waiting work is counted. Exactly one source must be set.
+	// Backlog is the source of waiting work. Exactly one must be set.
 	Backlog Backlog `json:"backlog"`
 	// Target turns the backlog into a number of replicas.
 	// +kubebuilder:default={}
 	// +optional
 	Target Target `json:"target,omitempty"`
-	// Calendar sets floors, idle reserves and caps by the time of the week. Without it only target.maxReplicas bounds
-	// the target.
+	// Calendar sets floors, idle reserves and caps by the time of the week. Without it, only target.maxReplicas limits the
+	// target.
 	// +optional
 	Calendar *Calendar `json:"calendar,omitempty"`
-	// Outage says what holds while the backlog can't be read.
+	// Outage is the behavior while the backlog can't be read.
 	// +kubebuilder:default={}
 	// +optional
 	Outage Outage `json:"outage,omitempty"`
@@ -67,7 +67,7 @@ type Backlog struct {
 	// Kafka counts the messages that a consumer group has not committed yet.
 	// +optional
 	Kafka *KafkaBacklog `json:"kafka,omitempty"`
-	// Prometheus takes the value of an instant query, for whatever else counts work.
+	// Prometheus uses the value of an instant query, for all other sources.
 	// +optional
 	Prometheus *PrometheusBacklog `json:"prometheus,omitempty"`
 }
@@ -91,19 +91,18 @@ type RabbitMQBacklog struct {
 	// URI of the broker, amqp:// or amqps://. The path is the virtual host. Several hosts of one cluster are separated by
 	// commas (amqp://user:password@one:5672,two:5672/vhost) and tried in turn.
 	URI ValueSource `json:"uri"`
-	// Username takes the place of the URI's, for brokers whose address and credentials are kept apart.
+	// Username overrides that of the URI, for brokers whose address and credentials are stored separately.
 	// +optional
 	Username *ValueSource `json:"username,omitempty"`
-	// Password takes the place of the URI's.
+	// Password overrides that of the URI.
 	// +optional
 	Password *ValueSource `json:"password,omitempty"`
-	// TLS of amqps:// and https://. Without it the system's certificate authorities are trusted.
+	// TLS of amqps:// and https://. Default: trust the system's certificate authorities.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
-	// ManagementURI of the broker's management API, http:// or https://. Without it unacknowledged messages are not
-	// known and consumers stand in for them, service times are not observed, a stream is not told from a queue, and a queue with a
-	// single active consumer not from another: of that one replica at most is asked for.
-	// Credentials that it does not hold are those of uri.
+	// ManagementURI of the broker's management API, http:// or https://. Without credentials in it, those of uri are used.
+	// Without the API, all consumers count as busy, service times are not observed, and streams and queues with a single
+	// active consumer (which get at most one replica) are not detected.
 	// +optional
 	ManagementURI *ValueSource `json:"managementURI,omitempty"`
 	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 255",message="RabbitMQ's names have at most 255 bytes"
@@ -114,7 +113,7 @@ type RabbitMQBacklog struct {
 	// +optional
 	Queue string `json:"queue,omitempty"`
 	// +kubebuilder:validation:XValidation:rule="self.all(name, size(bytes(name)) <= 255)",message="RabbitMQ's names have at most 255 bytes"
-	// Queues are names of queues whose messages and consumers are added up.
+	// Queues are names of queues. Their messages and consumers are added up.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MinLength=1
@@ -124,20 +123,20 @@ type RabbitMQBacklog struct {
 	// +optional
 	Queues []string `json:"queues,omitempty"`
 	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 255",message="RabbitMQ's names have at most 255 bytes"
-	// QueuePattern matches the names of queues of the virtual host whose messages and consumers are added up, however they come and go:
-	// `*` stands for any text, every other character for itself. It needs managementURI, which lists the queues; a new one counts within
-	// seconds. More than 100 queues that match are an error, and so is a stream.
+	// QueuePattern matches names of queues of the virtual host. Their messages and consumers are added up. `*` matches any
+	// text. It requires managementURI, which lists the queues; a new queue counts within seconds. More than 100 matching
+	// queues are an error, and so is a stream.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
 	// +optional
 	QueuePattern string `json:"queuePattern,omitempty"`
-	// OnMissingQueue says what a queue that does not exist means, or a pattern that matches none. Default: Zero.
+	// OnMissingQueue is the meaning of a queue that does not exist, or of a pattern without matches. Default: Zero.
 	// +kubebuilder:default=Zero
 	// +optional
 	OnMissingQueue MissingQueue `json:"onMissingQueue,omitempty"`
-	// OtherConsumers is how many consumers of these queues are not pods of the workload being scaled. They are
-	// subtracted from the consumers seen. Default: 0.
+	// OtherConsumers is the number of consumers of these queues that do not belong to the scaled workload. It is subtracted
+	// from the consumers. Default: 0.
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	OtherConsumers int32 `json:"otherConsumers,omitempty"`
@@ -151,16 +150,16 @@ func (r *RabbitMQBacklog) QueueNames() []string {
 	return r.Queues
 }
 
-// KafkaBacklog counts what a consumer group has still to commit.
+// KafkaBacklog counts the messages that a consumer group has not committed.
 type KafkaBacklog struct {
-	// Brokers to start from, host:port each.
+	// Brokers are the bootstrap brokers, host:port each.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=255
 	// +listType=set
 	Brokers []string `json:"brokers"`
-	// ConsumerGroup whose committed offsets count.
+	// ConsumerGroup is the group of the workers.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
@@ -172,19 +171,19 @@ type KafkaBacklog struct {
 	// +kubebuilder:validation:items:Pattern=`^[a-zA-Z0-9._-]+$`
 	// +listType=set
 	Topics []string `json:"topics"`
-	// OnMissingOffset says where a group without a committed offset starts, as its consumers' auto.offset.reset does:
-	// Earliest counts everything that a partition holds. Latest counts nothing of it, and one message while the group has committed
-	// nothing, or holds messages in a partition without a commit: it takes a worker to know from where on they count. An offset that
-	// the partition does not have, as of a topic that was made anew, counts as none. Default: Earliest.
+	// OnMissingOffset is where a group without a committed offset starts, like auto.offset.reset of its consumers. Earliest
+	// counts all messages of a partition. Latest counts none of them, but one message while the group has committed no
+	// offset or has messages in a partition without a commit, so that a worker starts and commits. An offset that does not
+	// exist in the partition, as after a topic was recreated, counts as missing. Default: Earliest.
 	// +kubebuilder:default=Earliest
 	// +optional
 	OnMissingOffset MissingOffset `json:"onMissingOffset,omitempty"`
-	// IsolationLevel is that of the group's consumers (isolation.level): ReadCommitted leaves out what transactions have not
-	// committed, or have aborted. Default: ReadUncommitted.
+	// IsolationLevel is that of the group's consumers (isolation.level). ReadCommitted excludes messages of open and
+	// aborted transactions. Default: ReadUncommitted.
 	// +kubebuilder:default=ReadUncommitted
 	// +optional
 	IsolationLevel IsolationLevel `json:"isolationLevel,omitempty"`
-	// SASL credentials, if the brokers ask for them.
+	// SASL credentials, if the brokers require them.
 	// +optional
 	SASL *KafkaSASL `json:"sasl,omitempty"`
 	// TLS to the brokers. Unset: plain text. An empty object trusts the system's certificate authorities.
@@ -241,31 +240,30 @@ type PrometheusBacklog struct {
 	// URL of the server, as for a data source: https://prometheus.example:9090. Credentials in it are used as basic
 	// authentication.
 	URL ValueSource `json:"url"`
-	// Query whose value is the work that is not finished: what waits and what is worked on. A vector's samples are
-	// added up.
+	// Query for the unfinished work: what waits and what is in progress. The samples of a vector are added up.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
 	Query string `json:"query"`
-	// OnNoData says what an empty answer means: Zero or Error. Default: Error.
+	// OnNoData is the meaning of an empty answer: Zero or Error. Default: Error.
 	// +kubebuilder:default=Error
 	// +optional
 	OnNoData NoData `json:"onNoData,omitempty"`
-	// BearerToken is sent along, to the server of url alone.
+	// BearerToken is sent only to the server of url.
 	// +optional
 	BearerToken *ValueSource `json:"bearerToken,omitempty"`
-	// Headers are sent along, to the server of url alone: X-Scope-OrgID for a tenant of Mimir or Thanos, say.
+	// Headers of each request, sent only to the server of url: for example X-Scope-OrgID for a tenant of Mimir or Thanos.
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=map
 	// +listMapKey=name
 	// +optional
 	Headers []HTTPHeader `json:"headers,omitempty"`
-	// QueryParameters are added to the URL of each query: dedup or partial_response of Thanos, say.
+	// QueryParameters are added to the URL of each query: for example dedup or partial_response of Thanos.
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=map
 	// +listMapKey=name
 	// +optional
 	QueryParameters []QueryParameter `json:"queryParameters,omitempty"`
-	// TLS of https://. Without it the system's certificate authorities are trusted.
+	// TLS of https://. Default: trust the system's certificate authorities.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
 }
@@ -310,16 +308,16 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.certificate) == has(self.key)",message="set certificate and key together"
 type TLS struct {
-	// CA holds the PEM certificates of the authorities to trust. Unset: the system's.
+	// CA has the PEM certificates of trusted authorities. Default: the system's.
 	// +optional
 	CA *ValueSource `json:"ca,omitempty"`
-	// Certificate is the PEM certificate to present.
+	// Certificate is the client certificate in PEM.
 	// +optional
 	Certificate *ValueSource `json:"certificate,omitempty"`
 	// Key of the certificate, in PEM.
 	// +optional
 	Key *ValueSource `json:"key,omitempty"`
-	// ServerName that the server's certificate must be for. Default: the host that is connected to.
+	// ServerName is the expected name in the server's certificate. Default: the host of the connection.
 	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	ServerName string `json:"serverName,omitempty"`
@@ -332,7 +330,8 @@ type TLS struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.secretKeyRef) || size(self.secretKeyRef.name) > 0 && size(self.secretKeyRef.key) > 0",message="secretKeyRef must name a Secret and a key of it"
 // +kubebuilder:validation:XValidation:rule="!has(self.configMapKeyRef) || size(self.configMapKeyRef.name) > 0 && size(self.configMapKeyRef.key) > 0",message="configMapKeyRef must name a ConfigMap and a key of it"
 type ValueSource struct {
-	// Value in place, of at most 65,536 characters. Meant for values without credentials, and for policies read from files.
+	// Value is the value itself, of at most 65,536 characters. Use it for values without credentials, and for policies from
+	// files.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=65536
 	// +optional
@@ -355,23 +354,23 @@ type ValueSource struct {
 	File string `json:"file,omitempty"`
 }
 
-// Target turns a backlog into replicas.
+// Target converts a backlog into replicas.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.serviceTime) || has(self.drainWithin)",message="serviceTime is used by drainWithin only: set both, or neither"
 type Target struct {
-	// MessagesPerReplica is how many waiting messages one new replica is for. Default: 1.
+	// MessagesPerReplica is the number of waiting messages per replica. Default: 1.
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
 	// +optional
 	MessagesPerReplica int32 `json:"messagesPerReplica,omitempty"`
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('168h')",message="must be from 1s to 168h"
-	// DrainWithin sizes for draining what waits in this time, where that takes fewer replicas than one for every
-	// messagesPerReplica messages. The workers must go on with the next message (--max-messages 0) for it to work.
+	// DrainWithin starts only as many replicas as are needed to drain the waiting messages within this time, if that is
+	// fewer than one for every messagesPerReplica messages. Workers must take several messages (--max-messages 0).
 	// +optional
 	DrainWithin *metav1.Duration `json:"drainWithin,omitempty"`
 	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s') && duration(self) <= duration('168h')",message="must be more than 0s and at most 168h"
-	// ServiceTime is the mean time that a replica takes for a message. Unset: observed from finished work, which takes a
-	// source that counts it (RabbitMQ with managementURI, Kafka).
+	// ServiceTime is the mean time of a replica per message. Default: observed from finished work, which requires a source
+	// that counts it (RabbitMQ with managementURI, Kafka).
 	// +optional
 	ServiceTime *metav1.Duration `json:"serviceTime,omitempty"`
 	// MaxReplicas caps the target at all times. Default: 100.
@@ -383,21 +382,21 @@ type Target struct {
 	// +optional
 	MaxReplicasGroup *MaxReplicasGroup `json:"maxReplicasGroup,omitempty"`
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('1h')",message="must be from 0s to 1h"
-	// ScaleInStabilization is for a ScaledObject only: the target does not fall below the highest one of this long ago
-	// until now, so that a short pause does not end workers. Leave it unset for a ScaledJob, whose jobs end by themselves.
+	// ScaleInStabilization is for ScaledObjects only. The target does not fall below its maximum within this time, so that
+	// a short pause does not end workers. Do not set it for a ScaledJob, whose jobs end by themselves.
 	// +optional
 	ScaleInStabilization *metav1.Duration `json:"scaleInStabilization,omitempty"`
 }
 
-// MaxReplicasGroup is a cap that several policies share, such as the seats of a licence. Each gets its weighted fair
-// share, and what others leave unused.
+// MaxReplicasGroup is a cap that several policies share, such as the seats of a license. Each gets its weighted fair
+// share, and what the others do not use.
 type MaxReplicasGroup struct {
 	// Name of the group. Policies of a namespace that name the same group share its cap.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[^\p{C}\p{Zl}\p{Zp}]+$`
 	Name string `json:"name"`
-	// MaxReplicas of the whole group. Where its policies differ, the smallest counts.
+	// MaxReplicas of the whole group. If its policies differ, the smallest applies.
 	// +kubebuilder:validation:Minimum=0
 	MaxReplicas int32 `json:"maxReplicas"`
 	// Weight of this policy in the group. Default: 1.
@@ -408,16 +407,16 @@ type MaxReplicasGroup struct {
 	Weight int32 `json:"weight,omitempty"`
 }
 
-// Limits bound the target while a period is in force. What is set replaces the default limits' value, what is unset is
-// taken from them. No cap goes beyond target.maxReplicas.
+// Limits limit the target while a period is in force. A limit that is not set comes from the default. No cap exceeds
+// target.maxReplicas.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",message="minReplicas must not exceed maxReplicas"
 type Limits struct {
-	// MinReplicas is the floor: this many replicas exist even with no work.
+	// MinReplicas is the floor: at least this many replicas, even without work.
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	MinReplicas *int32 `json:"minReplicas,omitempty"`
-	// IdleReplicas is the reserve: this many replicas beyond those that work asks for.
+	// IdleReplicas is the reserve: this many replicas beyond those that work.
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	IdleReplicas *int32 `json:"idleReplicas,omitempty"`
@@ -427,7 +426,8 @@ type Limits struct {
 	MaxReplicas *int32 `json:"maxReplicas,omitempty"`
 }
 
-// Calendar maps instants to limits: an exception beats a holiday beats a period beats the default.
+// Calendar maps instants to limits. An exception takes precedence over a holiday, a holiday over a period, and a period
+// over the default.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.exceptions) || self.exceptions.all(e, !has(e.use) || e.use == 'default' || has(self.periods) && self.periods.exists(p, p.name == e.use))",message="use of an exception must name a period of the calendar, or default"
 // +kubebuilder:validation:XValidation:rule="!has(self.holidays) || !has(self.holidays.use) || self.holidays.use == 'default' || has(self.periods) && self.periods.exists(p, p.name == self.holidays.use)",message="use of holidays must name a period of the calendar, or default"
@@ -437,89 +437,87 @@ type Calendar struct {
 	// +kubebuilder:default=UTC
 	// +optional
 	TimeZone string `json:"timeZone,omitempty"`
-	// Weekend are the weekdays that are no business days. Default: Sat and Sun.
+	// Weekend are the weekdays that are not business days. Default: Sat and Sun.
 	// +kubebuilder:validation:MaxItems=6
 	// +kubebuilder:validation:items:MaxLength=9
 	// +optional
 	Weekend []string `json:"weekend,omitempty"`
-	// Default limits hold outside every period.
+	// Default limits apply outside all periods.
 	// +optional
 	Default Limits `json:"default,omitempty"`
-	// Periods of the week, month or year. Where several overlap, floors and idle reserves take the maximum and caps the
-	// minimum.
+	// Periods of the week, month or year. If several overlap, the highest floor and idle reserve and the lowest cap apply.
 	// +kubebuilder:validation:MaxItems=64
 	// +optional
 	Periods []Period `json:"periods,omitempty"`
-	// Exceptions are dates on which something else holds, whatever the weekday. Where several share a date the first in
-	// the list holds.
+	// Exceptions are dates with other limits. If several have the same date, the first in the list applies.
 	// +kubebuilder:validation:MaxItems=128
 	// +optional
 	Exceptions []Exception `json:"exceptions,omitempty"`
-	// Holidays are the dates of an iCalendar file. They are no business days either.
+	// Holidays are the dates of an iCalendar file. They are not business days.
 	// +optional
 	Holidays *Holidays `json:"holidays,omitempty"`
-	// AdditionalHolidays are those of more files, or of other events of the same one. On a date that several name the
-	// first holds, and holidays before all of these.
+	// AdditionalHolidays are those of more files, or of other events of the same file. If several have the same date, the
+	// first applies, and holidays before all of these.
 	// +kubebuilder:validation:MaxItems=15
 	// +optional
 	AdditionalHolidays []Holidays `json:"additionalHolidays,omitempty"`
 }
 
-// Holidays are dates of an iCalendar file, on which something else holds in place of the periods that start on them: set
-// one of use, limits and sameAs, or periods, or one of the first and periods.
+// Holidays are dates of an iCalendar file that replace the periods that start on them. Set one of use, limits and
+// sameAs, or periods, or both.
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.use), has(self.limits), has(self.sameAs)].filter(set, set).size() == 1 || has(self.periods) && !has(self.use) && !has(self.limits) && !has(self.sameAs)",message="set either use, limits or sameAs, or periods"
 type Holidays struct {
-	// ICS is an iCalendar file (RFC 5545). Every date that one of its events touches is a holiday; recurrences count,
-	// cancelled events do not.
+	// ICS is an iCalendar file (RFC 5545). Every date that one of its events touches is a holiday, including recurrences,
+	// but not cancelled events.
 	ICS ValueSource `json:"ics"`
-	// Only chooses events of the file. Default: all.
+	// Only selects events of the file. Default: all.
 	// +optional
 	Only *HolidayFilter `json:"only,omitempty"`
-	// Except leaves events out. Default: none.
+	// Except excludes events. Default: none.
 	// +optional
 	Except *HolidayFilter `json:"except,omitempty"`
-	// Strict refuses a file with an event that is not understood. By default that event is skipped, and
-	// ebbtide explain and the condition HolidaysRead say why.
+	// Strict refuses a file with an event that can't be interpreted. By default, the event is skipped, and ebbtide explain
+	// and the condition HolidaysRead say why.
 	// +optional
 	Strict bool `json:"strict,omitempty"`
-	// Use names the period whose limits hold all day.
+	// Use names the period whose limits apply all day.
 	// +kubebuilder:validation:MaxLength=63
 	// +optional
 	Use string `json:"use,omitempty"`
-	// Limits that hold all day.
+	// Limits that apply all day.
 	// +optional
 	Limits *Limits `json:"limits,omitempty"`
-	// SameAs is the weekday whose periods hold (Sun), or usual for the day's own.
+	// SameAs is the weekday whose periods apply, such as Sun, or usual for those of the day itself.
 	// +kubebuilder:validation:MaxLength=9
 	// +optional
 	SameAs string `json:"sameAs,omitempty"`
-	// Periods are hours of these dates. They beat all else; at other hours sameAs, use or limits hold, or else the
-	// default limits.
+	// Periods are hours of these dates. They take precedence over everything else. At other hours sameAs, use or limits
+	// apply, or the default.
 	// +kubebuilder:validation:MaxItems=16
 	// +optional
 	Periods []SpecialHours `json:"periods,omitempty"`
 }
 
-// HolidayFilter chooses events of an iCalendar file. An event must match each field that is set. Case does not matter.
+// HolidayFilter selects events of an iCalendar file. An event must match all fields that are set. Case does not matter.
 type HolidayFilter struct {
-	// Categories of which an event must have one (CATEGORIES).
+	// Categories (CATEGORIES): an event must have one of them.
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=100
 	// +optional
 	Categories []string `json:"categories,omitempty"`
-	// Summaries of which an event's (SUMMARY) must contain one.
+	// Summaries (SUMMARY): an event's must contain one of them.
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=100
 	// +optional
 	Summaries []string `json:"summaries,omitempty"`
-	// Transparency chooses events that show as busy (Opaque) or as free (Transparent).
+	// Transparency selects events that show as busy (Opaque) or as free (Transparent).
 	// +kubebuilder:validation:Enum=Opaque;Transparent
 	// +optional
 	Transparency string `json:"transparency,omitempty"`
 }
 
-// Period is a part of the week, month or year, with limits of its own.
+// Period is a part of the week, month or year with its limits.
 type Period struct {
 	// Name of the period, unique in the calendar.
 	// +kubebuilder:validation:MinLength=1
@@ -547,14 +545,14 @@ type Period struct {
 	// +kubebuilder:validation:Pattern=`^([01][0-9]|2[0-3]):[0-5][0-9]$`
 	// +optional
 	From string `json:"from,omitempty"`
-	// To is the local time HH:MM at which it ends, 24:00 included. At or before from: on the next day. On a later day:
-	// "06:00 +2" is two days after the start; "Mon 06:00" is the Monday after it, where days name one weekday. Default:
+	// To is the local time HH:MM at which it ends, up to 24:00. If it is not after from, it is on the next day. On a later
+	// day: "06:00 +2" is two days after the start; "Mon 06:00" is the next Monday, if days names one weekday. Default:
 	// 24:00.
 	// +kubebuilder:validation:Pattern=`^([A-Za-z]{3,9} )?(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)( \+([1-9]|[12][0-9]|3[01]))?$`
 	// +optional
 	To string `json:"to,omitempty"`
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="must be from 0s to 24h"
-	// LeadTime starts the period this much earlier, so that its floor is there when it starts.
+	// LeadTime applies the limits this much earlier, so that the replicas of the floor exist when the period starts.
 	// +optional
 	LeadTime *metav1.Duration `json:"leadTime,omitempty"`
 	// Limits in force during the period.
@@ -567,7 +565,7 @@ type Weeks struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=52
 	Every int32 `json:"every"`
-	// From is a date (2026-01-05) in one of them, from which they are counted in both directions.
+	// From is a date (2026-01-05) in one of these weeks. They are counted from it in both directions.
 	// +kubebuilder:validation:Pattern=`^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$`
 	From string `json:"from"`
 }
@@ -585,21 +583,20 @@ type SpecialHours struct {
 	// +optional
 	To string `json:"to,omitempty"`
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="must be from 0s to 24h"
-	// LeadTime starts them this much earlier.
+	// LeadTime applies the limits this much earlier.
 	// +optional
 	LeadTime *metav1.Duration `json:"leadTime,omitempty"`
-	// Use names the period whose limits hold. Set either use or limits.
+	// Use names the period whose limits apply. Set either use or limits.
 	// +kubebuilder:validation:MaxLength=63
 	// +optional
 	Use string `json:"use,omitempty"`
-	// Limits that hold. Set either use or limits.
+	// Limits that apply. Set either use or limits.
 	// +optional
 	Limits *Limits `json:"limits,omitempty"`
 }
 
-// Exception is a range of dates on which something else holds in place of the periods that start on them: set one of use,
-// limits and sameAs, or periods, or one of the first and periods. Where exceptions share dates the first in the list holds;
-// one that never holds is refused.
+// Exception is a range of dates that replaces the periods that start on them. Set one of use, limits and sameAs, or
+// periods, or both. If exceptions share dates, the first in the list applies; one that never applies is refused.
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.use), has(self.limits), has(self.sameAs)].filter(set, set).size() == 1 || has(self.periods) && !has(self.use) && !has(self.limits) && !has(self.sameAs)",message="set either use, limits or sameAs, or periods"
 type Exception struct {
@@ -622,8 +619,8 @@ type Exception struct {
 	// Limits that hold all day.
 	// +optional
 	Limits *Limits `json:"limits,omitempty"`
-	// SameAs is the weekday whose periods hold (Fri), or usual for the day's own. With a weekday that is a business day
-	// these dates are business days too.
+	// SameAs is the weekday whose periods apply, such as Fri, or usual for those of the day itself. With a weekday that is
+	// a business day, these dates are business days too.
 	// +kubebuilder:validation:MaxLength=9
 	// +optional
 	SameAs string `json:"sameAs,omitempty"`
@@ -637,16 +634,17 @@ type Exception struct {
 // Outage says what holds while the backlog can't be read.
 type Outage struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('8760h')",message="must be from 0s to 8760h"
-	// HoldFor is how long the last observation stays in force. After it only the calendar speaks. From 0s to 8760h; default: 5m.
+	// HoldFor is how long the last observation stays in force. After that, only the calendar applies. From 0s to 8760h;
+	// default: 5m.
 	// +kubebuilder:default="5m"
 	// +optional
 	HoldFor *metav1.Duration `json:"holdFor,omitempty"`
 }
 
-// ScalingPolicyStatus is written by the elected leader of the scaler when what it says changes, at most every few seconds.
+// ScalingPolicyStatus is written by the elected leader of the scaler when it changes, at most every few seconds.
 type ScalingPolicyStatus struct {
-	// ObservedGeneration is the generation of the spec that was last looked at, valid or not. The condition Accepted says whether it is in
-	// force.
+	// ObservedGeneration is the generation of the spec that was last read, valid or not. The condition Accepted says
+	// whether it is in force.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// Current limits.
@@ -655,13 +653,13 @@ type ScalingPolicyStatus struct {
 	// NextChange of the limits.
 	// +optional
 	NextChange *NextChange `json:"nextChange,omitempty"`
-	// LastDecision that said something new; one that repeats it leaves its time. Figures are written every few seconds at most.
+	// LastDecision is the last decision that differs from the previous one. It is written every few seconds at most.
 	// +optional
 	LastDecision *LastDecision `json:"lastDecision,omitempty"`
-	// Group is the policy's share of the cap of its maxReplicasGroup, by which every replica of the scaler answers.
+	// Group is the policy's share of the cap of its maxReplicasGroup. All replicas of the scaler use it.
 	// +optional
 	Group *GroupShare `json:"group,omitempty"`
-	// ServiceTime is the mean time that a replica takes for a message, as it was observed; it outlives the scaler.
+	// ServiceTime is the observed mean time of a replica per message. It is kept across restarts of the scaler.
 	// +optional
 	ServiceTime *metav1.Duration `json:"serviceTime,omitempty"`
 	// Conditions: Ready, Accepted, BacklogReachable, CredentialsResolved and, with holidays, HolidaysRead.

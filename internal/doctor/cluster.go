@@ -16,8 +16,7 @@ func clusterChecks() []Check {
 	return []Check{
 		{
 			ID: "EBB201", Severity: Warning, Title: "scheduler profile that still spreads",
-			Why: "Scores of NodeResourcesFit, NodeResourcesBalancedAllocation and ImageLocality are added to DrainPack's and pull pods to empty nodes, " +
-				"or to those that have the image.",
+			Why: "Scores of NodeResourcesFit, NodeResourcesBalancedAllocation and ImageLocality are added to DrainPack's and attract pods to empty nodes, or to nodes with the image.",
 			Fix: "disable them under plugins.score of the profile that enables DrainPack",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, object := range o.of("ConfigMap", "KubeSchedulerConfiguration") {
@@ -33,7 +32,7 @@ func clusterChecks() []Check {
 		},
 		{
 			ID: "EBB202", Severity: Error, Title: "NodePool whose consolidation evicts jobs",
-			Why: "WhenEmptyOrUnderutilized moves pods to empty a node: a scan that is evicted starts again from nothing.",
+			Why: "WhenEmptyOrUnderutilized moves pods to empty a node: an evicted scan starts again from the beginning.",
 			Fix: "set spec.disruption.consolidationPolicy: WhenEmpty, or annotate the pods karpenter.sh/do-not-disrupt: \"true\"",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				unprotected := slices.ContainsFunc(o.templates(), func(t template) bool {
@@ -53,7 +52,7 @@ func clusterChecks() []Check {
 		},
 		{
 			ID: "EBB205", Severity: Warning, Title: "old KEDA",
-			Why: "KEDA 2.21 is the oldest that Ebbtide was tested with: an older one may count jobs in another way, and start too many or too few.",
+			Why: "KEDA 2.21 is the oldest tested version. Older ones may count jobs differently, and start too many or too few.",
 			Fix: "upgrade KEDA to 2.21 or later",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, d := range o.of("Deployment") {

@@ -30,7 +30,7 @@ func jobChecks() []Check {
 	return []Check{
 		{
 			ID: "EBB106", Severity: Error, Title: "Jobs of several pods",
-			Why: "KEDA counts Jobs, and the scaler asks for one for each message: with a parallelism of 4 there are four workers for it.",
+			Why: "KEDA counts Jobs, and the scaler requests one for each message: with a parallelism of 4, each message has four workers.",
 			Fix: "remove parallelism and completions from spec.jobTargetRef, or set them to 1",
 			find: jobs(func(job Object, spec map[string]any, found func(Object, string, ...any)) {
 				for _, field := range []string{"parallelism", "completions"} {
@@ -43,7 +43,7 @@ func jobChecks() []Check {
 		},
 		{
 			ID: "EBB107", Severity: Error, Title: "deadline that kills scans",
-			Why: "activeDeadlineSeconds counts from the start of the Job, not of a message: it kills whatever scan runs then, which starts again from nothing.",
+			Why: "activeDeadlineSeconds counts from the start of the Job, not of a message: it kills the scan that runs then, which starts again from the beginning.",
 			Fix: "remove activeDeadlineSeconds; bound a scan by ebbtide-worker's --timeout, and a worker by --max-lifetime",
 			find: jobs(func(job Object, spec map[string]any, found func(Object, string, ...any)) {
 				pod, _ := nested(spec, "template", "spec")
@@ -56,7 +56,7 @@ func jobChecks() []Check {
 		},
 		{
 			ID: "EBB108", Severity: Warning, Title: "short grace period",
-			Why: "A worker that is told to end finishes its message, or gives it back; a pod that is killed before does neither.",
+			Why: "On SIGTERM a worker finishes its message or requeues it; a pod that is killed earlier does neither.",
 			Fix: "set terminationGracePeriodSeconds to 30 at least, better to the length of a scan",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, t := range o.templates() {
@@ -67,9 +67,9 @@ func jobChecks() []Check {
 			},
 		},
 		{
-			ID: "EBB109", Severity: Warning, Title: "Jobs that vanish when they end",
-			Why: "What a scan reported when it ended is read from its pod: metrics of scans and learned run times miss those that are gone at once, and so do you.",
-			Fix: "keep finished Jobs for some minutes: ttlSecondsAfterFinished: 600, and history limits above 0",
+			ID: "EBB109", Severity: Warning, Title: "Jobs that are deleted when they end",
+			Why: "Metrics of scans and learned run times are read from ended pods, and miss pods that are deleted at once.",
+			Fix: "keep finished Jobs for a few minutes: ttlSecondsAfterFinished: 600, and history limits above 0",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, job := range o.ourScaledJobs() {
 					if seconds := text(job.Object, "spec", "jobTargetRef", "ttlSecondsAfterFinished"); seconds != "" && number(seconds) < 60 {
@@ -85,7 +85,7 @@ func jobChecks() []Check {
 		},
 		{
 			ID: "EBB112", Severity: Warning, Title: "expected duration that can't be read",
-			Why: "The scheduler packs by it, and ignores what it can't read.",
+			Why: "The scheduler uses it for packing, and ignores invalid values.",
 			Fix: "write it as 90s, 15m or 24h",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, t := range o.templates() {
@@ -101,7 +101,7 @@ func jobChecks() []Check {
 		},
 		{
 			ID: "EBB111", Severity: Warning, Title: "pods that the scheduler never sees",
-			Why: "Pods without its schedulerName are spread by the default scheduler, whatever DrainPack is configured to do.",
+			Why: "The default scheduler spreads pods without the schedulerName; DrainPack has no effect on them.",
 			Fix: "set schedulerName in the pod template",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				var names []string

@@ -16,8 +16,8 @@ func nodePoolChecks() []Check {
 	return []Check{
 		{
 			ID: "EBB209", Severity: Warning, Title: "NodePool that keeps empty nodes",
-			Why: "Packing empties nodes; only their removal saves anything.",
-			Fix: "set spec.disruption.consolidateAfter to a duration, 30s say, and let a budget allow the disruption of empty nodes",
+			Why: "Packing empties nodes; only their removal saves money.",
+			Fix: "set spec.disruption.consolidateAfter to a duration, such as 30s, and let a budget allow the disruption of empty nodes",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, pool := range o.of("NodePool") {
 					if text(pool.Object, "spec", "disruption", "consolidateAfter") == "Never" {
@@ -34,7 +34,7 @@ func nodePoolChecks() []Check {
 		},
 		{
 			ID: "EBB210", Severity: Error, Title: "nodes that expire under scans",
-			Why: "Karpenter drains a node when its age reaches expireAfter, whatever works there, and the scans start again.",
+			Why: "Karpenter drains a node when its age reaches expireAfter, even if scans run there, and the scans start again.",
 			Fix: "set spec.template.spec.expireAfter to 720h, the default, or to Never",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, pool := range o.of("NodePool") {
@@ -86,7 +86,7 @@ func nodePoolChecks() []Check {
 func profileChecks() []Check {
 	return []Check{{
 		ID: "EBB212", Severity: Error, Title: "scheduler profile with half of DrainPack",
-		Why: "DrainPack ranks nodes by what it learns at other extension points, and lets a pod see all nodes before anything is preempted for it.",
+		Why: "DrainPack needs other extension points to learn, and to evaluate all nodes before preemption.",
 		Fix: "enable DrainPack under plugins.multiPoint, and under plugins.postFilter before DefaultPreemption",
 		find: func(o *objects, found func(Object, string, ...any)) {
 			for _, object := range o.of("ConfigMap", "KubeSchedulerConfiguration") {

@@ -56,8 +56,7 @@ func podChecks() []Check {
 	return []Check{
 		{
 			ID: "EBB101", Severity: Error, Title: "worker with prefetch above 1, or basic.get",
-			Why: "A consumer that prefetches holds messages that others could work on, and one that polls by basic.get is no consumer at all: " +
-				"the scaler counts one message for each consumer.",
+			Why: "The scaler counts one message for each consumer. A consumer with prefetch holds messages that others could work on, and a worker that polls with basic.get is not a consumer.",
 			Fix: "consume with a prefetch of 1 and manual acknowledgement, as ebbtide-worker does",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, t := range o.templates() {
@@ -75,8 +74,8 @@ func podChecks() []Check {
 		},
 		{
 			ID: "EBB102", Severity: Error, Title: "no idle timeout under a floor",
-			Why: "A floor keeps workers that wait for a message. Nothing kills them when it falls: without an idle timeout they, and their nodes, stay.",
-			Fix: "set --idle-timeout of ebbtide-worker, 15m say",
+			Why: "A floor keeps workers that wait for a message. They are not killed when the floor falls: without an idle timeout, they and their nodes stay.",
+			Fix: "set --idle-timeout of ebbtide-worker, for example 15m",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, job := range o.ourScaledJobs() {
 					ours, _ := triggers(job)
@@ -94,7 +93,7 @@ func podChecks() []Check {
 		},
 		{
 			ID: "EBB103", Severity: Warning, Title: "pods without requests",
-			Why: "A pod that requests nothing fits everywhere: it is put on full nodes, no node is made for it, and packing knows nothing of it.",
+			Why: "A pod without requests fits everywhere: it is placed on full nodes, no node is created for it, and packing can't account for it.",
 			Fix: "set resources.requests.cpu and .memory of every container",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, t := range o.templates() {
@@ -110,7 +109,7 @@ func podChecks() []Check {
 		},
 		{
 			ID: "EBB104", Severity: Warning, Title: "topology spread that fights packing",
-			Why: "Pods that are spread over hosts keep every host.",
+			Why: "Pods that are spread over hosts keep every host alive.",
 			Fix: "remove topologySpreadConstraints by kubernetes.io/hostname from scan pods; spread what serves people, not scans",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, t := range o.templates() {
@@ -124,8 +123,8 @@ func podChecks() []Check {
 		},
 		{
 			ID: "EBB105", Severity: Warning, Title: "job that is tried again by Kubernetes too",
-			Why: "The broker delivers a message again when its worker dies. A backoffLimit starts a second worker for it besides.",
-			Fix: "set spec.jobTargetRef.backoffLimit: 0; the queue's delivery limit bounds the tries",
+			Why: "The broker delivers a message again when its worker dies. A backoffLimit also starts a second worker for it.",
+			Fix: "set spec.jobTargetRef.backoffLimit: 0; the queue's delivery limit limits the attempts",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, job := range o.ourScaledJobs() {
 					if limit := cmp.Or(text(job.Object, "spec", "jobTargetRef", "backoffLimit"), "6"); limit != "0" {
@@ -136,8 +135,7 @@ func podChecks() []Check {
 		},
 		{
 			ID: "EBB110", Severity: Warning, Title: "grace that is cut short",
-			Why: "A spot node is gone two minutes after it is told, and a pod is killed when terminationGracePeriodSeconds are over. A worker that " +
-				"means to let its scan run for longer never gives the message back: the broker has to miss it first, and what the scan did is lost.",
+			Why: "A spot node ends two minutes after its notice, and a pod is killed after terminationGracePeriodSeconds. A worker with a longer grace period can't requeue its message: the broker must first notice the lost connection, and the work of the scan is lost.",
 			Fix: "set --grace-period of ebbtide-worker to 100s, and terminationGracePeriodSeconds to ten more; where nodes are not spot, as long as scans are",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				const podDefault = 30 * time.Second // of Kubernetes

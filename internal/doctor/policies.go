@@ -37,7 +37,7 @@ func policyChecks() []Check {
 	return []Check{
 		{
 			ID: "EBB203", Severity: Error, Title: "broker unreachable",
-			Why: "The last observation holds for holdFor, then only the calendar speaks.",
+			Why: "The last observation holds for holdFor, then only the calendar applies.",
 			Fix: "see the condition's message; ebbtide decisions shows since when",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, policy := range o.of("ScalingPolicy") {
@@ -52,19 +52,19 @@ func policyChecks() []Check {
 		},
 		{
 			ID: "EBB204", Severity: Error, Title: "policy not valid",
-			Why:  "The last good version stays in force, or none.",
+			Why:  "The last valid version stays in force, if there is one.",
 			Fix:  "correct the field that the message names",
 			find: whenFalse(v1alpha1.ConditionAccepted),
 		},
 		{
 			ID: "EBB206", Severity: Error, Title: "credentials not found",
-			Why:  "A Secret, a ConfigMap or a key that the policy refers to is not there. The values that were read last are used while they work.",
+			Why:  "A Secret, a ConfigMap or a key of the policy does not exist. The last values are used while they work.",
 			Fix:  "create what the message names, or correct the reference",
 			find: whenFalse(v1alpha1.ConditionCredentialsResolved),
 		},
 		{
 			ID: "EBB207", Severity: Error, Title: "queue that does not exist",
-			Why: "A queue that is not there counts as empty, or is an error, as onMissingQueue says: a wrong name looks like no work.",
+			Why: "A missing queue counts as empty or is an error, depending on onMissingQueue. A wrong name looks like no work.",
 			Fix: "declare the queue, or correct its name",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, policy := range o.of("ScalingPolicy") {
@@ -76,7 +76,7 @@ func policyChecks() []Check {
 		},
 		{
 			ID: "EBB215", Severity: Warning, Title: "management API that tells nothing",
-			Why: "Which consumers are idle is not known: they count as busy until nothing has waited for outage.holdFor. Service times are not observed.",
+			Why: "Idle consumers are unknown: they count as busy until no message has waited for outage.holdFor. Service times are not observed.",
 			Fix: "correct managementURI, or the user's password or tags, as the message says",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, policy := range o.of("ScalingPolicy") {
@@ -88,7 +88,7 @@ func policyChecks() []Check {
 		},
 		{
 			ID: "EBB208", Severity: Warning, Title: "file of holidays that has ended",
-			Why: "From its last date on every holiday is an ordinary day.",
+			Why: "After its last date, every holiday counts as an ordinary day.",
 			Fix: "put a newer iCalendar file into the ConfigMap; it is taken up within a minute",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, policy := range o.of("ScalingPolicy") {
@@ -117,7 +117,7 @@ func policyChecks() []Check {
 		},
 		{
 			ID: "EBB216", Severity: Warning, Title: "holidays that are not understood",
-			Why: "An event that is skipped is no holiday, whatever it says: its day is an ordinary one.",
+			Why: "A skipped event is not a holiday; its day counts as an ordinary one.",
 			Fix: "correct the event in the iCalendar file, or write its dates under exceptions; ebbtide holidays lists what a file says",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, policy := range o.of("ScalingPolicy") {

@@ -13,8 +13,7 @@ func scaledJobChecks() []Check {
 	return []Check{
 		{
 			ID: "EBB001", Severity: Error, Title: "strategy other than default",
-			Why: "The scaler reports how many unfinished jobs there should be. Only strategy `default` subtracts those that exist; any other " +
-				"starts jobs for messages that have one.",
+			Why: "The scaler reports how many unfinished jobs should exist. Only the strategy `default` subtracts the existing ones; others start jobs for messages that already have one.",
 			Fix: "set spec.scalingStrategy.strategy: default",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, job := range o.ourScaledJobs() {
@@ -26,7 +25,7 @@ func scaledJobChecks() []Check {
 		},
 		{
 			ID: "EBB002", Severity: Error, Title: "minReplicaCount on top of the policy's floor",
-			Why: "KEDA adds minReplicaCount to what a trigger asks for: 20 and a target of 100 are 120 jobs.",
+			Why: "KEDA adds minReplicaCount to the target of a trigger: 20 and a target of 100 are 120 jobs.",
 			Fix: "remove spec.minReplicaCount; floors are the policy's minReplicas",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, job := range o.ourScaledJobs() {
@@ -50,7 +49,7 @@ func scaledJobChecks() []Check {
 		},
 		{
 			ID: "EBB004", Severity: Warning, Title: "maxReplicaCount below the policy's cap",
-			Why: "KEDA starts no more than maxReplicaCount, whatever the policy says; unset it is 100.",
+			Why: "KEDA starts no more than maxReplicaCount, regardless of the policy; the default is 100.",
 			Fix: "set spec.maxReplicaCount to the policy's maxReplicas or more; the policy caps",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, job := range o.of("ScaledJob", "ScaledObject") {
@@ -72,9 +71,8 @@ func scaledJobChecks() []Check {
 		},
 		{
 			ID: "EBB005", Severity: Error, Title: "schedule in trigger metadata",
-			Why: "A cron trigger beside Ebbtide's counts as another floor that knows no holidays, and its window may never close; and any edit of " +
-				"a trigger can restart jobs.",
-			Fix: "remove the cron trigger, or the keys, and put the schedule into the policy's calendar",
+			Why: "A cron trigger next to Ebbtide's is another floor, without holidays, and its window may never close. Any edit of a trigger can restart jobs.",
+			Fix: "remove the cron trigger, or the keys, and move the schedule to the policy's calendar",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, job := range o.of("ScaledJob", "ScaledObject") {
 					ours, all := triggers(job)
@@ -96,7 +94,7 @@ func scaledJobChecks() []Check {
 		},
 		{
 			ID: "EBB006", Severity: Warning, Title: "scaler behind a ClusterIP",
-			Why: "KEDA keeps one connection: through a ClusterIP all its calls go to one replica of the scaler, and hang with it.",
+			Why: "KEDA keeps one connection: through a ClusterIP, all its calls go to one replica of the scaler, and hang if it hangs.",
 			Fix: "make the Service headless (clusterIP: None) and scalerAddress dns:///NAME.NAMESPACE:PORT",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, job := range o.of("ScaledJob", "ScaledObject") {
@@ -117,7 +115,7 @@ func scaledJobChecks() []Check {
 		},
 		{
 			ID: "EBB007", Severity: Error, Title: "trigger without its policy",
-			Why: "The scaler answers NotFound, and KEDA starts nothing.",
+			Why: "The scaler answers NotFound, and KEDA starts no jobs.",
 			Fix: "create the ScalingPolicy in the same namespace, or correct the trigger's metadata.policy",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				if len(o.of("ScalingPolicy")) == 0 && !o.scope.Cluster {
@@ -135,7 +133,7 @@ func scaledJobChecks() []Check {
 		},
 		{
 			ID: "EBB008", Severity: Warning, Title: "KEDA is not authenticated",
-			Why: "Whoever reaches the scaler may ask for any policy: the namespace in a request is the caller's claim.",
+			Why: "Anyone who reaches the scaler can query any policy, because the namespace in a request is only the caller's claim.",
 			Fix: "add an authenticationRef to a TriggerAuthentication with caCert, tlsClientCert and tlsClientKey, and start the scaler with --tls-client-ca",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				if o.mutualTLS() {
@@ -151,8 +149,8 @@ func scaledJobChecks() []Check {
 		},
 		{
 			ID: "EBB009", Severity: Error, Title: "two ScaledJobs for one queue",
-			Why: "Each starts a job for every message, as KEDA counts the jobs of each by itself: half of them find none.",
-			Fix: "give each kind of work a queue and a policy of its own, or do it in one ScaledJob",
+			Why: "Each starts a job for every message, because KEDA counts the jobs of each separately: half of them find no message.",
+			Fix: "use a separate queue and policy for each kind of work, or one ScaledJob for both",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				startedBy := map[backlog]Object{}
 				for _, job := range o.ourScaledJobs() {

@@ -59,7 +59,7 @@ func triggerChecks() []Check {
 	return []Check{
 		{
 			ID: "EBB010", Severity: Error, Title: "trigger that cannot authenticate",
-			Why: "The scaler takes no call without a client certificate. KEDA hides that: the ScaledJob is Ready, and nothing starts.",
+			Why: "The scaler refuses calls without a client certificate. KEDA hides that: the ScaledJob is Ready, and no job starts.",
 			Fix: "add authenticationRef: {kind: ClusterTriggerAuthentication, name: ebbtide-scaler}, or a TriggerAuthentication with caCert, tlsClientCert and tlsClientKey",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				eachTrigger(o, func(job Object, t map[string]any) {
@@ -100,7 +100,7 @@ func triggerChecks() []Check {
 		},
 		{
 			ID: "EBB011", Severity: Error, Title: "metricType Value",
-			Why: "The scaler reports how many replicas there should be. Only AverageValue, the default, makes that many; Value multiplies it with those that run.",
+			Why: "The scaler reports how many replicas there should be. Only AverageValue, the default, creates that number; Value multiplies it with the running ones.",
 			Fix: "remove metricType from the trigger",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				eachTrigger(o, func(job Object, t map[string]any) {
@@ -124,7 +124,7 @@ func triggerChecks() []Check {
 		},
 		{
 			ID: "EBB013", Severity: Error, Title: "ScaledObject that never scales in",
-			Why: "Without the management API the scaler does not know which consumers are idle: each counts as busy, and workers that stay are never fewer.",
+			Why: "Without the management API the scaler does not know which consumers are idle: each counts as busy, and the number of workers never falls.",
 			Fix: "set managementURI of the policy's rabbitmq",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				eachTrigger(o, func(job Object, t map[string]any) {
@@ -144,7 +144,7 @@ func triggerChecks() []Check {
 		},
 		{
 			ID: "EBB014", Severity: Error, Title: "scaler that is not there",
-			Why: "KEDA gets no answer, and starts nothing.",
+			Why: "KEDA gets no answer and starts no jobs.",
 			Fix: "install Ebbtide, start its replicas, or correct the trigger's scalerAddress",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				eachTrigger(o, func(job Object, t map[string]any) {

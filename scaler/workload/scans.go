@@ -155,7 +155,7 @@ func scansDesc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	waitDesc = scansDesc("wait_seconds", "How long messages waited from their timestamp to their first delivery, of workers that left.")
 	runDesc  = scansDesc("run_seconds", "How long commands ran on a message, of workers that left.")
-	messages = scansDesc("messages_total", "Messages of workers that left, by what became of them: succeeded, retried, "+
+	messages = scansDesc("messages_total", "Messages of workers that exited, by outcome: succeeded, retried, "+
 		"dead-lettered.", "outcome")
 	podsDesc = scansDesc("pods_total", "Pods that ended: they had messages (worked), had none (idle), ended well without a summary "+
 		"(silent), or failed.", "result")

@@ -70,7 +70,7 @@ var (
 	cpus         = nodesDesc("allocatable_cpus", "CPUs of all nodes together that pods can have.")
 	nodeSeconds  = nodesDesc("node_seconds_total", "Seconds that nodes were there, added up over all nodes.")
 	leastSeconds = nodesDesc("lower_bound_node_seconds_total", "The fewest node-seconds that any placement of the same pods could have used "+
-		"on nodes of the largest size, each of which stays for 15 s after its last pod.")
+		"on nodes of the largest size, where each stays for 15 s after its last pod.")
 	emptyLongest   = nodesDesc("empty_longest_seconds", "How long the node that is without pods for longest is so, since its last one ended.")
 	leavingLongest = nodesDesc("leaving_longest_seconds", "How long the node that is being taken away for longest "+
 		"still has pods that keep it.")

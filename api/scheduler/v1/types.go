@@ -20,7 +20,7 @@ type DrainPackArgs struct {
 	// Quantile of the run times that can be expected of a pod by which it is placed where little is known of it, between 0 and 1; default
 	// 0.5. A higher one takes fewer pods for short.
 	Quantile float64 `json:"quantile,omitempty"`
-	// HalfLife after which a run time that was learned counts half; at least 1m, default 168h. Of a class the last 300 or so count at most.
+	// HalfLife after which a run time that was learned counts half; at least 1m, default 168h. At most about the last 300 of a class count.
 	HalfLife metav1.Duration `json:"halfLife,omitempty"`
 	// UnknownRunTime is the median run time that is expected while nothing has been learned; at least 1s, default 5m.
 	UnknownRunTime metav1.Duration `json:"unknownRunTime,omitempty"`
@@ -41,7 +41,7 @@ type DrainPackArgs struct {
 	// PriceFactors say what nodes cost beside others of their size, which is their CPUs and an eighth of their GiB of memory. The
 	// first whose labels a node has counts; a node that has those of none costs 1.
 	PriceFactors []PriceFactor `json:"priceFactors,omitempty"`
-	// ExplainAddress is where placements are explained over HTTP, 127.0.0.1:10260 say. It must be a loopback
+	// ExplainAddress is where placements are explained over HTTP, such as 127.0.0.1:10260. It must be a loopback
 	// address, as it asks nobody who they are; reach it by kubectl port-forward. Empty, the default: nowhere.
 	ExplainAddress string `json:"explainAddress,omitempty"`
 }
@@ -50,7 +50,7 @@ type DrainPackArgs struct {
 type PriceFactor struct {
 	// Labels that such a node has, all of them; at least one.
 	Labels map[string]string `json:"labels"`
-	// Factor on the price of a node of that size, more than 0: 0.3 for spot capacity, say.
+	// Factor on the price of a node of that size, more than 0, such as 0.3 for spot capacity.
 	Factor float64 `json:"factor"`
 }
 
@@ -59,7 +59,7 @@ type PriceFactor struct {
 // +kubebuilder:object:root=true
 type DrainPackQueueArgs struct {
 	metav1.TypeMeta `json:",inline"`
-	// MaxAdvance is how much earlier than it came the largest and longest pod is taken to have come, from 1s to 1h; default 30s.
+	// MaxAdvance is how much older the largest and longest pod counts than it is, from 1s to 1h; default 30s.
 	// No pod waits longer than that for others of its priority that came after it.
 	MaxAdvance metav1.Duration `json:"maxAdvance,omitempty"`
 }

@@ -306,10 +306,14 @@ func number(value any) int {
 	}
 }
 
-// Leave implements worker.Queue: the worker is no consumer from then on.
+// Leave implements worker.Queue: the worker gets no more messages. While it holds one it stays a consumer, because a broker forgets the
+// x-consumer-timeout of a consumer that is cancelled, and would apply its own limit to the message.
 func (q *queue) Leave() error {
 	err := q.onChannel(func() error {
 		q.left = true
+		if q.working {
+			return nil // settle cancels
+		}
 		return q.channel.Cancel(q.config.ConsumerTag, false)
 	})
 	if err != nil {
@@ -337,6 +341,12 @@ func (q *queue) GiveBack(*worker.Message) { _ = q.putBack() }
 // settle tells the broker what becomes of the current message.
 func (q *queue) settle(how func(*amqp.Delivery) error) error {
 	return q.onChannel(func() error {
+		if q.left {
+			// No answer is waited for: nothing is delivered before the message is settled, and nothing after this.
+			if err := q.channel.Cancel(q.config.ConsumerTag, true); err != nil {
+				return err
+			}
+		}
 		err := how(&q.current)
 		if err == nil {
 			q.working = false

@@ -88,12 +88,12 @@ func (q *queue) reclaim() error {
 	if err := q.consume(); err != nil {
 		return err
 	}
+	// A message that is not worked on was settled just then. If the broker did not hear of that, the message comes once more.
 	if q.working {
 		if err := q.takeAgain(); err != nil {
 			return err
 		}
-	} // else it was settled just then. If the broker did not hear of that, the message comes once more.
-	if q.left {
+	} else if q.left {
 		if err := q.channel.Cancel(q.config.ConsumerTag, false); err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func jobChecks() []Check {
 		{
 			ID: "EBB107", Severity: Error, Title: "deadline that kills scans",
 			Why: "activeDeadlineSeconds counts from the start of the Job, not of a message: it kills the scan that runs then, which starts again from the beginning.",
-			Fix: "remove activeDeadlineSeconds; bound a scan by ebbtide-worker's --timeout, and a worker by --max-lifetime",
+			Fix: "remove activeDeadlineSeconds; limit a scan with ebbtide-worker's --scan-timeout, and a worker with --max-lifetime",
 			find: jobs(func(job Object, spec map[string]any, found func(Object, string, ...any)) {
 				pod, _ := nested(spec, "template", "spec")
 				for _, seconds := range []string{text(spec, "activeDeadlineSeconds"), text(pod, "activeDeadlineSeconds")} {
@@ -100,7 +100,7 @@ func jobChecks() []Check {
 			},
 		},
 		{
-			ID: "EBB111", Severity: Warning, Title: "pods that the scheduler never sees",
+			ID: "EBB111", Severity: Warning, Title: "pods without Ebbtide's scheduler",
 			Why: "The default scheduler spreads pods without the schedulerName; DrainPack has no effect on them.",
 			Fix: "set schedulerName in the pod template",
 			find: func(o *objects, found func(Object, string, ...any)) {

@@ -110,7 +110,7 @@ func podChecks() []Check {
 		{
 			ID: "EBB104", Severity: Warning, Title: "topology spread that fights packing",
 			Why: "Pods that are spread over hosts keep every host alive.",
-			Fix: "remove topologySpreadConstraints by kubernetes.io/hostname from scan pods; spread what serves people, not scans",
+			Fix: "remove topologySpreadConstraints by kubernetes.io/hostname from scan pods; spread services, not scans",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, t := range o.templates() {
 					for _, c := range list(t.spec, "topologySpreadConstraints") {
@@ -122,7 +122,7 @@ func podChecks() []Check {
 			},
 		},
 		{
-			ID: "EBB105", Severity: Warning, Title: "job that is tried again by Kubernetes too",
+			ID: "EBB105", Severity: Warning, Title: "job that Kubernetes also retries",
 			Why: "The broker delivers a message again when its worker dies. A backoffLimit also starts a second worker for it.",
 			Fix: "set spec.jobTargetRef.backoffLimit: 0; the queue's delivery limit limits the attempts",
 			find: func(o *objects, found func(Object, string, ...any)) {
@@ -134,9 +134,9 @@ func podChecks() []Check {
 			},
 		},
 		{
-			ID: "EBB110", Severity: Warning, Title: "grace that is cut short",
+			ID: "EBB110", Severity: Warning, Title: "grace period that is too long",
 			Why: "A spot node ends two minutes after its notice, and a pod is killed after terminationGracePeriodSeconds. A worker with a longer grace period can't requeue its message: the broker must first notice the lost connection, and the work of the scan is lost.",
-			Fix: "set --grace-period of ebbtide-worker to 100s, and terminationGracePeriodSeconds to ten more; where nodes are not spot, as long as scans are",
+			Fix: "set --grace-period of ebbtide-worker to 100s, and terminationGracePeriodSeconds to ten more; on other nodes, as long as a scan",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				const podDefault = 30 * time.Second // of Kubernetes
 				for _, t := range o.templates() {

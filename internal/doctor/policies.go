@@ -53,13 +53,13 @@ func policyChecks() []Check {
 		{
 			ID: "EBB204", Severity: Error, Title: "policy not valid",
 			Why:  "The last valid version stays in force, if there is one.",
-			Fix:  "correct the field that the message names",
+			Fix:  "correct the field in the message",
 			find: whenFalse(v1alpha1.ConditionAccepted),
 		},
 		{
 			ID: "EBB206", Severity: Error, Title: "credentials not found",
 			Why:  "A Secret, a ConfigMap or a key of the policy does not exist. The last values are used while they work.",
-			Fix:  "create what the message names, or correct the reference",
+			Fix:  "create the object in the message, or correct the reference",
 			find: whenFalse(v1alpha1.ConditionCredentialsResolved),
 		},
 		{
@@ -77,7 +77,7 @@ func policyChecks() []Check {
 		{
 			ID: "EBB215", Severity: Warning, Title: "management API that tells nothing",
 			Why: "Idle consumers are unknown: they count as busy until no message has waited for outage.holdFor. Service times are not observed.",
-			Fix: "correct managementURI, or the user's password or tags, as the message says",
+			Fix: "correct managementURI, or the user's password or tags; the message says which",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, policy := range o.of("ScalingPolicy") {
 					if _, reason, message := condition(policy, v1alpha1.ConditionBacklogReachable); reason == v1alpha1.ReasonManagementUnreachable {
@@ -89,7 +89,7 @@ func policyChecks() []Check {
 		{
 			ID: "EBB208", Severity: Warning, Title: "file of holidays that has ended",
 			Why: "After its last date, every holiday counts as an ordinary day.",
-			Fix: "put a newer iCalendar file into the ConfigMap; it is taken up within a minute",
+			Fix: "put a newer iCalendar file into the ConfigMap; it is read within a minute",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, policy := range o.of("ScalingPolicy") {
 					seen := false
@@ -116,9 +116,9 @@ func policyChecks() []Check {
 			},
 		},
 		{
-			ID: "EBB216", Severity: Warning, Title: "holidays that are not understood",
+			ID: "EBB216", Severity: Warning, Title: "holidays that can't be interpreted",
 			Why: "A skipped event is not a holiday; its day counts as an ordinary one.",
-			Fix: "correct the event in the iCalendar file, or write its dates under exceptions; ebbtide holidays lists what a file says",
+			Fix: "correct the event in the iCalendar file, or write its dates under exceptions; ebbtide holidays lists the contents of a file",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, policy := range o.of("ScalingPolicy") {
 					seen := false

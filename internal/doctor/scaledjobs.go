@@ -26,7 +26,7 @@ func scaledJobChecks() []Check {
 		{
 			ID: "EBB002", Severity: Error, Title: "minReplicaCount on top of the policy's floor",
 			Why: "KEDA adds minReplicaCount to the target of a trigger: 20 and a target of 100 are 120 jobs.",
-			Fix: "remove spec.minReplicaCount; floors are the policy's minReplicas",
+			Fix: "remove spec.minReplicaCount; set floors with the policy's minReplicas",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, job := range o.ourScaledJobs() {
 					if least := text(job.Object, "spec", "minReplicaCount"); least != "" && least != "0" {

@@ -143,7 +143,7 @@ func triggerChecks() []Check {
 			},
 		},
 		{
-			ID: "EBB014", Severity: Error, Title: "scaler that is not there",
+			ID: "EBB014", Severity: Error, Title: "scaler that does not exist",
 			Why: "KEDA gets no answer and starts no jobs.",
 			Fix: "install Ebbtide, start its replicas, or correct the trigger's scalerAddress",
 			find: func(o *objects, found func(Object, string, ...any)) {

@@ -143,7 +143,7 @@ fuzz-calendar: ## Compare random iCalendar files with Debian's python3-dateutil 
 	go run ./hack/fuzzcalendar -for $(or $(T),10m) $(if $(SEED),-seed $(SEED))
 
 ##@ Measure
-.PHONY: soak-scaler bench-scaler bench-churn bench-packing bench-scheduler bench-karpenter bench-source bench-drain bench-startup
+.PHONY: soak-scaler bench-scaler bench-churn bench-packing bench-recommend bench-scheduler bench-karpenter bench-source bench-drain bench-startup
 bench-scaler: tools ## Measure the cost of polling 1,000 queues, and KEDA's own rabbitmq scaler; writes bench/out/scaler.json
 	go run ./bench/scaler
 
@@ -155,6 +155,9 @@ bench-churn: tools ## Measure jobs, waits and pod-seconds of 2,000 messages, and
 
 bench-packing: ## Measure node-hours of packers on replayed workloads; writes bench/out/packing.json (DATA=FOLDER adds all recorded workloads in it)
 	go run ./bench/packing $(if $(DATA),-data $(DATA))
+
+bench-recommend: ## Measure what each decision of ebbtide recommend is worth, on generated weeks (DATA=FOLDER adds all recorded workloads in it)
+	go run ./bench/recommend $(if $(DATA),-data $(DATA))
 
 bench-scheduler: tools ## Measure pods per second in scheduler_perf, and of the stock scheduler; writes bench/out/scheduler.json
 	@mkdir -p bench/out

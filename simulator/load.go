@@ -16,6 +16,9 @@ const (
 	defaultMiB      = 2048
 )
 
+// DefaultRequests are those of a job whose trace does not say.
+func DefaultRequests() packing.Amounts { return requests(defaultMilliCPU, defaultMiB) }
+
 // requests of a job: millicores, bytes, no ephemeral storage, one pod.
 func requests(milliCPU, memoryMiB int64) packing.Amounts {
 	return packing.Amounts{milliCPU, memoryMiB << 20, 0, 1}

@@ -37,6 +37,8 @@ type Outcome struct {
 	Drains Drains `json:"drains,omitzero"`
 	// Series of the run, in steps of StepSeconds.
 	Series Series `json:"series,omitzero"`
+	// Waited is how long each message waited, in the order of their arrival; -1 for one whose scan never began.
+	Waited []time.Duration `json:"-"`
 }
 
 // Waits in seconds.
@@ -85,13 +87,13 @@ func (r *run) outcome() Outcome {
 		r.series.add(from.Sub(Epoch), to.Sub(Epoch), &[gauges]float64{gaugeBound: float64(nodes)})
 	})
 	hours := r.nodes.hours
-	waits, quantiles := summarize(r.waits)
+	waits, quantiles := summarize(slices.DeleteFunc(slices.Clone(r.waits), func(wait time.Duration) bool { return wait < 0 }))
 	series := r.series.means(r.Origin)
 	series.WaitQuantiles = quantiles
 	return Outcome{
 		Messages: len(r.messages), Unserved: len(r.messages) - r.settled, Jobs: r.nextID, EmptyJobs: r.empty, Crashes: r.crashed,
 		LostNodes: r.lost, Wait: waits, PodHours: r.podSeconds / 3600, IdlePodHours: (r.podSeconds - r.busySeconds) / 3600,
-		NodeHours: hours, RatioToBound: ratio(hours*3600, bound), PeakNodes: r.nodes.peak, Cost: r.nodes.cost, Drains: r.rules.count,
+		NodeHours: hours, RatioToBound: ratio(hours*3600, bound), PeakNodes: r.nodes.peak, Cost: r.nodes.cost, Drains: r.rules.count, Waited: r.waits,
 		TimerResetsPerNodeHour: ratio(float64(r.nodes.resets), hours), Series: series,
 	}
 }

@@ -26,6 +26,10 @@ type Job struct {
 	// Stated is the run time that it states itself, right or wrong; 0 for none.
 	Stated   time.Duration
 	Requests packing.Amounts
+	// Used is how much CPU it used in the mean and how much memory at most, as far as the history says; OutOfMemory that it was ended for
+	// want of memory. A simulation does not look at either.
+	Used        packing.Amounts
+	OutOfMemory bool
 }
 
 // Options of a replay.

@@ -176,10 +176,29 @@ func TestReadCSV(t *testing.T) {
 		"1,2,a,x\n":                                `line 1: milliCPU is "x"`,
 		"1,2,a,1,-1\n":                             `line 1: memoryMiB is "-1"`,
 		"1,2,\"a\n":                                "line",
+		"arrival,seconds,class\nnoon,2,a\n":        `line 2: arrival is "noon"`,
+		"start,seconds,class,usedMilliCPU\n1,2,a,-1\n":     `line 2: usedMilliCPU is "-1"`,
+		"start,seconds,class,outOfMemory\n1,2,a,perhaps\n": `line 2: outOfMemory is "perhaps"`,
 	} {
 		if _, err := ReadCSV(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want one with %q", text, err, want)
 		}
+	}
+}
+
+// Messages wait before their work starts: what arrives is the load, and what was used is kept.
+func TestReadCSVOfArrivals(t *testing.T) {
+	trace, err := ReadCSV(strings.NewReader("arrival,start,seconds,class,usedMilliCPU,usedMemoryMiB,outOfMemory\n" +
+		"10,75,5,a,250.4,300,false\n0,70,5,a,,,true\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Job{
+		{Run: 5 * time.Second, Class: "a", Requests: requests(1000, 2048), OutOfMemory: true},
+		{Start: 10 * time.Second, Run: 5 * time.Second, Class: "a", Requests: requests(1000, 2048), Used: packing.Amounts{250, 300 << 20, 0, 0}},
+	}
+	if diff := cmp.Diff(want, trace.Jobs); diff != "" {
+		t.Errorf("jobs (-want +got):\n%s", diff)
 	}
 }
 

@@ -147,7 +147,7 @@ func (s System) Run(messages []Job) (Outcome, error) {
 	r := &run{
 		System: s, messages: messages, chance: newChance(s.Seed), nodes: nodes{packer: packer}, deliveries: make([]int, len(messages)),
 		series: newSeries(messages[len(messages)-1].Start + settleFor), byName: map[string]*worker{},
-		rules: rules{times: lifetime.New(lifetime.Options{})},
+		rules: rules{times: lifetime.New(lifetime.Options{})}, waits: slices.Repeat([]time.Duration{-1}, len(messages)),
 	}
 	r.makeQueues()
 	r.play()
@@ -214,7 +214,7 @@ type run struct {
 
 	deliveries           []int // of each message
 	settled              int
-	waits                []time.Duration
+	waits                []time.Duration // of each message; -1 while it has not begun
 	empty, crashed, lost int
 	busySeconds          float64
 	podSeconds           float64
@@ -424,7 +424,7 @@ func (r *run) begin(w *worker, message int) {
 	r.busy++
 	random := r.chance.of(drawCrash, message, r.deliveries[message])
 	if r.deliveries[message]++; r.deliveries[message] == 1 {
-		r.waits = append(r.waits, r.now-r.messages[message].Start)
+		r.waits[message] = r.now - r.messages[message].Start
 	}
 	run := r.messages[message].Run
 	if r.Faults.Crashes > 0 && random.Float64() < r.Faults.Crashes {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
 
 // Trace is a load that was recorded.
@@ -48,15 +50,17 @@ func (t Trace) After(at time.Time) Trace {
 	return Trace{at, jobs}
 }
 
-// columns of a trace in CSV; the first three must be there.
-var columns = []string{"start", "seconds", "class", "milliCPU", "memoryMiB"}
+// columns of a trace in CSV; the first three must be there, but arrival may stand for start. Those from arrival on need a header.
+var columns = []string{"start", "seconds", "class", "milliCPU", "memoryMiB", "arrival", "usedMilliCPU", "usedMemoryMiB", "outOfMemory"}
 
 const wantColumns = "start,seconds,class[,milliCPU,memoryMiB]"
 
 // ReadCSV is ReadCSVIn with instants in UTC where they name no zone.
 func ReadCSV(from io.Reader) (Trace, error) { return ReadCSVIn(from, time.UTC) }
 
-// ReadCSVIn reads a trace of start,seconds,class[,milliCPU,memoryMiB]. Start is an instant in RFC 3339, a number of seconds, or a date with
+// ReadCSVIn reads a trace of start,seconds,class[,milliCPU,memoryMiB]. A header may name more columns: arrival is when the message came, where that
+// is known beside the start of its work; usedMilliCPU in the mean and usedMemoryMiB at most are what the job used, and outOfMemory is true for one
+// that was ended for want of memory. Start is an instant in RFC 3339, a number of seconds, or a date with
 // a time as spreadsheets write them, in the zone. With a header, whose names may be in any case, columns may come in any order. Spreadsheets'
 // byte order marks, semicolons or tabs between fields, decimal commas and empty rows are read too. An error names the line, the field and
 // what was wanted.
@@ -70,7 +74,7 @@ func ReadCSVIn(from io.Reader, zone *time.Location) (Trace, error) {
 	}
 	reader := csv.NewReader(text)
 	reader.FieldsPerRecord, reader.TrimLeadingSpace, reader.Comma = -1, true, separator(text)
-	p := csvParser{zone: zone, fields: []int{0, 1, 2, 3, 4}, decimalComma: reader.Comma != ','}
+	p := csvParser{zone: zone, fields: []int{0, 1, 2, 3, 4, -1, -1, -1, -1}, decimalComma: reader.Comma != ','}
 	var jobs []Job
 	for first := true; ; {
 		record, err := reader.Read()
@@ -134,7 +138,7 @@ type csvParser struct {
 }
 
 func (p *csvParser) header(record []string) error {
-	p.width, p.fields = len(record), []int{-1, -1, -1, -1, -1}
+	p.width, p.fields = len(record), slices.Repeat([]int{-1}, len(columns))
 	for i, name := range record {
 		name = strings.TrimSpace(name)
 		at := slices.IndexFunc(columns, func(column string) bool { return strings.EqualFold(column, name) })
@@ -149,7 +153,7 @@ func (p *csvParser) header(record []string) error {
 		}
 	}
 	for i, column := range columns[:3] {
-		if p.fields[i] < 0 {
+		if p.fields[i] < 0 && (i > 0 || p.fields[columnArrival] < 0) {
 			return fmt.Errorf("column %q is missing, want a header of %s", column, wantColumns)
 		}
 	}
@@ -178,8 +182,13 @@ func (p *csvParser) job(record []string) (Job, error) {
 	}
 	job := Job{Class: field(2)}
 	var err error
-	if job.Start, err = p.start(field(0)); err != nil {
-		return job, err
+	instant := "start"
+	text := field(0)
+	if p.fields[columnArrival] >= 0 {
+		instant, text = "arrival", field(columnArrival)
+	}
+	if job.Start, err = p.start(text); err != nil {
+		return job, fmt.Errorf("%s %w", instant, err)
 	}
 	run, err := number(1)
 	if err != nil || !(run >= 0 && run <= 1e9) {
@@ -197,8 +206,31 @@ func (p *csvParser) job(record []string) (Job, error) {
 		}
 	}
 	job.Run, job.Requests = seconds(run), requests(amounts[0], amounts[1])
+	var used [2]float64
+	for i := range used {
+		column := columnUsed + i
+		if text := field(column); text != "" {
+			if used[i], err = number(column); err != nil || !(used[i] >= 0 && used[i] <= 1e9) {
+				return job, fmt.Errorf("%s is %q, want a number from 0 to 1e9", columns[column], text)
+			}
+		}
+	}
+	job.Used = packing.Amounts{int64(math.Round(used[0])), int64(used[1] * (1 << 20)), 0, 0}
+	if text := field(columnOutOfMemory); text != "" {
+		if job.OutOfMemory, err = strconv.ParseBool(strings.ToLower(text)); err != nil {
+			return job, fmt.Errorf("outOfMemory is %q, want true or false", text)
+		}
+	}
 	return job, nil
 }
+
+// Places in columns.
+const (
+	columnArrival = 5 + iota
+	columnUsed
+	_
+	columnOutOfMemory
+)
 
 // layouts of dates without a zone of which the order of day and month is sure. time.Parse takes fractions of seconds with any of them.
 var layouts = []string{"2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006/1/2 15:04:05", "2006/1/2 15:04", "2.1.2006 15:04:05", "2.1.2006 15:04"}
@@ -207,7 +239,7 @@ var layouts = []string{"2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15
 func (p *csvParser) start(text string) (time.Duration, error) {
 	if s, err := strconv.ParseFloat(text, 64); err == nil {
 		if !(math.Abs(s) < 9e9) {
-			return 0, fmt.Errorf("start is %q, want less than 9e9 seconds", text)
+			return 0, fmt.Errorf("is %q, want less than 9e9 seconds", text)
 		}
 		p.dates.add(nil)
 		return seconds(s), nil
@@ -234,7 +266,7 @@ func (p *csvParser) start(text string) (time.Duration, error) {
 		}
 	}
 	if !ok {
-		return 0, fmt.Errorf("start is %q, want an instant in RFC 3339 (2026-03-02T09:00:00Z), a date with a time (2026-03-02 09:00) or seconds", text)
+		return 0, fmt.Errorf("is %q, want an instant in RFC 3339 (2026-03-02T09:00:00Z), a date with a time (2026-03-02 09:00) or seconds", text)
 	}
 	p.dates.add(&readings)
 	return 0, nil
@@ -321,4 +353,13 @@ func ReadSWF(from io.Reader) (Trace, error) {
 		return Trace{}, errors.New("the trace has no jobs that ran")
 	}
 	return newTrace(jobs), nil
+}
+
+// Sorted is the trace with its jobs in the order of their start.
+func (t Trace) Sorted() Trace {
+	jobs := slices.Clone(t.Jobs)
+	for i := range jobs {
+		jobs[i].Start += t.Origin.Sub(Epoch)
+	}
+	return newTrace(jobs)
 }

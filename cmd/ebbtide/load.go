@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/api"
 	prometheus "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/simulator"
@@ -25,6 +26,11 @@ import (
 type loadFlags struct {
 	trace, generate, zone       string
 	prometheus, query, from, to string
+	pods                        string
+	podsFound                   *simulator.PodsFound
+	cluster                     string
+	clusterFlags                clusterFlags
+	note                        string // what the history leaves out
 	seed                        uint64
 	progress                    *progress
 }
@@ -37,10 +43,13 @@ func (l *loadFlags) add(cmd *cobra.Command) {
 	flags.Uint64Var(&l.seed, "seed", 1, "seed of random numbers; the same seed gives the same result")
 	flags.StringVar(&l.prometheus, "prometheus", "", "address of a Prometheus, such as http://localhost:9090, to run --query from --from until --to")
 	flags.StringVar(&l.query, "query", "sum(ebbtide_backlog_ready_messages + ebbtide_backlog_in_flight_messages)", "PromQL for the number of messages that wait or are in progress; RabbitMQ's exporter has rabbitmq_queue_messages")
+	flags.StringVar(&l.pods, "pods", "", "replaces --query: labels of pods, such as namespace=\"scan\", whose run times, requests and usage kube-state-metrics and cAdvisor recorded; each pod counts as one message")
 	flags.StringVar(&l.from, "from", "", "first instant, or first day in --time-zone (2026-08-01), of the query; default: 28 days before --to")
 	flags.StringVar(&l.to, "to", "", "last instant, or the day after the last one; default: now")
-	cmd.MarkFlagsMutuallyExclusive("trace", "generate", "prometheus")
-	cmd.MarkFlagsOneRequired("trace", "generate", "prometheus")
+	flags.StringVar(&l.cluster, "cluster", "", "namespace with the finished Jobs of KEDA in a cluster; each counts as one message")
+	l.clusterFlags.add(cmd)
+	cmd.MarkFlagsMutuallyExclusive("trace", "generate", "prometheus", "cluster")
+	cmd.MarkFlagsOneRequired("trace", "generate", "prometheus", "cluster")
 }
 
 func (l *loadFlags) read(ctx context.Context) (simulator.Trace, error) {
@@ -49,6 +58,18 @@ func (l *loadFlags) read(ctx context.Context) (simulator.Trace, error) {
 		return l.make()
 	case l.prometheus != "":
 		return l.ask(ctx)
+	case l.cluster != "":
+		config, err := l.clusterFlags.config()
+		if err != nil {
+			return simulator.Trace{}, err
+		}
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return simulator.Trace{}, err
+		}
+		trace, note, err := finishedJobs(ctx, client, l.cluster)
+		l.note = note
+		return trace, err
 	}
 	from := os.Stdin
 	if l.trace != "-" {
@@ -99,9 +120,17 @@ func (l *loadFlags) ask(ctx context.Context) (simulator.Trace, error) {
 	if err != nil {
 		return simulator.Trace{}, fmt.Errorf("--prometheus: %w", err)
 	}
-	trace, err := simulator.FromPrometheus(ctx, prometheus.NewAPI(client), l.query, from, to, func(known time.Time) {
+	asked := func(known time.Time) {
 		l.progress.say("asked Prometheus until %s", known.In(zone).Format(time.DateOnly))
-	})
+	}
+	var trace simulator.Trace
+	if l.pods != "" {
+		var found simulator.PodsFound
+		trace, found, err = simulator.FromPods(ctx, prometheus.NewAPI(client), l.pods, from, to, asked)
+		l.podsFound = &found
+	} else {
+		trace, err = simulator.FromPrometheus(ctx, prometheus.NewAPI(client), l.query, from, to, asked)
+	}
 	if err != nil {
 		return trace, fmt.Errorf("--prometheus %s: %w", l.prometheus, err)
 	}

@@ -240,7 +240,6 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		"--time-zone":                   append([]string{"simulate", "--time-zone", "Prague"}, load...),
 		":2: apiVersion":                append([]string{"simulate", "-f", fileOf(t, "p.yaml", "# ScalingPolicy\nkind: ScalingPolicy\n")}, load...),
 		"idleTimeout":                   append([]string{"simulate", "--idle-timeout", "0s"}, load...),
-		"history is too short":          append([]string{"recommend"}, load...),
 		"holds no ScalingPolicy":        {"explain", "-f", fileOf(t, "p.yaml", "kind: ConfigMap\n")},
 		"want an instant":               {"explain", "-f", fileOf(t, "p.yaml", testPolicy), "--at", "noon"},
 		"--from":                        {"simulate", "--prometheus", "http://127.0.0.1:1", "--from", "2026-02-01", "--to", "2026-01-01"},
@@ -253,23 +252,116 @@ func TestErrorsNameTheFlag(t *testing.T) {
 	}
 }
 
-// A recommendation is a policy that the other commands take, with its reasons.
+// regular is a CSV of people at work from nine to five, Monday to Friday, for two weeks: a message every two minutes for one.
+func regular() string {
+	var text strings.Builder
+	text.WriteString("start,seconds,class,milliCPU,memoryMiB,usedMilliCPU,usedMemoryMiB\n")
+	for day := range 12 {
+		date := time.Date(2026, 3, 2+day, 0, 0, 0, 0, time.UTC)
+		if date.Weekday() == time.Saturday || date.Weekday() == time.Sunday {
+			continue
+		}
+		for n := range 8 * 30 {
+			at := date.Add(9*time.Hour + time.Duration(n)*2*time.Minute)
+			fmt.Fprintf(&text, "%s,%d,%s,2000,4096,900,1000\n", at.Format(time.RFC3339), 30+n%60, []string{"small", "large"}[n%2])
+		}
+	}
+	return text.String()
+}
+
+const testToday = `apiVersion: keda.sh/v1alpha1
+kind: ScaledJob
+metadata: {name: scans}
+spec:
+  pollingInterval: 15
+  scalingStrategy: {strategy: accurate}
+  triggers:
+  - type: rabbitmq
+    metadata: {protocol: amqp, queueName: scans, mode: QueueLength, value: "1"}
+  - type: cron
+    metadata: {timezone: UTC, start: 0 9 * * 1-5, end: 0 17 * * 1-5, desiredReplicas: "2"}
+  jobTargetRef:
+    template:
+      spec:
+        containers:
+        - {name: scan, args: [--max-messages=1], resources: {requests: {cpu: "2", memory: 4Gi}}}
+---
+apiVersion: karpenter.sh/v1
+kind: NodePool
+metadata: {name: scans}
+spec:
+  template:
+    spec:
+      requirements:
+      - {key: node.kubernetes.io/instance-type, operator: In, values: [m6i.4xlarge]}
+      - {key: karpenter.sh/capacity-type, operator: In, values: [on-demand]}
+  disruption: {consolidationPolicy: WhenEmpty, consolidateAfter: 1m}
+`
+
+// A recommendation beside the files of what runs today: cheaper and no slower on the week that was not learned from, in files that the other commands
+// and Helm take.
 func TestRecommend(t *testing.T) {
-	out, stderr, err := run(t, "recommend", "--generate", "weeks=4,perDay=2000", "--time-zone", "Europe/Prague", "--wait", "10s")
-	if err != nil {
+	load := fileOf(t, "load.csv", regular())
+	today := fileOf(t, "today.yaml", testToday)
+	folder := filepath.Join(t.TempDir(), "recommended")
+	shapes := fileOf(t, "shapes.yaml", `{date: 2026-11, currency: EUR, shapes: [{name: four, cpu: 4, memory: 16Gi, price: 0.2}, {name: eight, cpu: 8, memory: 32Gi, price: 0.4}, {name: m6i.4xlarge, cpu: 16, memory: 64Gi, price: 0.8}]}`)
+	text := must(t, "recommend", "--trace", load, "--today", today, "--shapes", shapes, "--wait", "60s", "--keep", "polling,consolidation", "-o", "json", "-o", folder)
+	var r recommendation
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(stderr, "recommended") || !strings.Contains(stderr, "static floor of") || !strings.Contains(out, "# demand at once: median") {
-		t.Errorf("%s\n%s", out, stderr)
+	before, after := &r.Today, &r.Recommended
+	if after.CostMonth >= before.CostMonth || after.Wait > before.Wait || r.Currency != "EUR" {
+		t.Errorf("%.0f %s a month and %.1f s, today %.0f and %.1f s", after.CostMonth, r.Currency, after.Wait, before.CostMonth, before.Wait)
 	}
-	path := fileOf(t, "p.yaml", out)
-	if text := must(t, "explain", "-f", path, "--at", "2026-03-04T10:00"); !strings.Contains(text, "weekday-") {
+	if c := before.Configuration; c.Stack.Strategy != "accurate" || c.Shapes.Name != "m6i.4xlarge" {
+		t.Errorf("today: %+v", c)
+	}
+	if r.NodePool["kind"] != "NodePool" || !strings.Contains(fmt.Sprint(r.NodePool), "consolidateAfter:1m") {
+		t.Errorf("%v", r.NodePool)
+	}
+	if !strings.Contains(fmt.Sprint(r.Values), "cpu:900m") || !strings.Contains(fmt.Sprint(r.Values), "memory:1152Mi") {
+		t.Errorf("requests are not what was used: %v", r.Values)
+	}
+	names := []string{"nodepool.yaml", "policy.yaml", "report.html"}
+	for name := range r.Values {
+		if len(r.Values) == 1 {
+			names = append(names, "values.yaml")
+			continue
+		}
+		names = append(names, "values-"+strings.TrimPrefix(name, "scans-")+".yaml")
+	}
+	for _, name := range names {
+		if info, err := os.Stat(filepath.Join(folder, name)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if text := must(t, "explain", "-f", filepath.Join(folder, "policy.yaml"), "--at", "2026-03-04T10:00"); !strings.Contains(text, "TARGET") {
 		t.Errorf("%s", text)
 	}
-	again := must(t, "recommend", "--generate", "weeks=4,perDay=2000", "-f", path, "--wait", "10s", "-o", "json")
-	var r recommendation
-	if err := json.Unmarshal([]byte(again), &r); err != nil || len(r.Backtest) != 3 || r.Policy.Name != "scans" {
-		t.Errorf("%v: %s", err, again)
+}
+
+// What can't be understood is named.
+func TestRecommendRefuses(t *testing.T) {
+	load := fileOf(t, "load.csv", regular())
+	for want, args := range map[string][]string{
+		"--wait-quantile":               {"--wait-quantile", "1"},
+		`--wait: "soon"`:                {"--wait", "soon"},
+		`--keep: "color"`:               {"--keep", "color"},
+		"shipped lists are aws":         {"--shapes", "nowhere.yaml"},
+		"want on-demand or spot":        {"--capacity", "cheap"},
+		"two folders":                   {"-o", "a", "-o", "b"},
+		"Karpenter's NodePool":          {"--autoscaler", "cluster-autoscaler"},
+		"holds no ScaledJob":            {"--today", fileOf(t, "x.yaml", "kind: ConfigMap\n")},
+		"instance types":                {"--today", fileOf(t, "x.yaml", strings.ReplaceAll(testToday, "m6i.4xlarge", "x.large"))},
+		"want a price of each":          {"--node", "cpu=4,memory=16Gi"},
+		"messages in its first half":    {"--trace", fileOf(t, "few.csv", "0,1,a\n60,1,a\n")},
+		`strategy "eagerly" is not kno`: {"--today", fileOf(t, "x.yaml", strings.ReplaceAll(testToday, "accurate", "eagerly"))},
+	} {
+		_, _, err := run(t, append([]string{"recommend", "--trace", load}, args...)...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one with %q", strings.Join(args, " "), err, want)
+		}
 	}
 }
 

@@ -69,10 +69,6 @@ func TestPrometheus(t *testing.T) {
 	if want := weeks * 5 * hours * atOnce; len(trials) != 1 || trials[0].Messages != want || trials[0].Unserved != 0 {
 		t.Errorf("%d messages were recorded: %s", want, text)
 	}
-	policy := must(t, append([]string{"recommend", "--wait", "30s"}, load...)...)
-	if text := must(t, "explain", "-f", fileOf(t, "p.yaml", policy), "--at", "2026-04-01T10:00:00Z", "-o", "json"); !strings.Contains(text, "weekday") {
-		t.Errorf("on a weekday at ten: %s\n%s", text, policy)
-	}
 	_, _, err = run(t, "simulate", "--prometheus", "http://"+address, "--query", "sum(", "--from", "2026-03-02", "--to", "2026-03-03")
 	if err == nil || !strings.Contains(err.Error(), `query "sum("`) || !strings.Contains(err.Error(), "parse error") {
 		t.Errorf("a query that is wrong: %v", err)

@@ -1,144 +1,299 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/yaml"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
+	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 	"github.com/ebbtide-dev/ebbtide/simulator/recommend"
 )
 
-// recommendation is what recommend says in JSON and YAML.
-type recommendation struct {
-	Policy       *v1alpha1.ScalingPolicy `json:"policy"`
-	Quantile     float64                 `json:"quantile"`
-	Met          bool                    `json:"objectiveMet"`
-	LearnedWeeks float64                 `json:"learnedWeeks"`
-	TriedWeeks   float64                 `json:"triedWeeks"`
-	Rhythm       float64                 `json:"rhythm"`
-	BeatsStatic  bool                    `json:"beatsStaticFloor"`
-	Backtest     []recommend.Trial       `json:"backtest"`
+// recommendFlags are those of recommend.
+type recommendFlags struct {
+	load               loadFlags
+	system             systemFlags
+	waits, keep, today []string
+	outputs            []string
+	quantile           float64
+	shapes, capacity   string
+	daemonSets         string
+	holidays           string
+	name, namespace    string
+	most               int32
+	longerWaits        bool
+	policies           *[]string
 }
 
 func recommendCommand() *cobra.Command {
-	var load loadFlags
-	var system systemFlags
-	var wait time.Duration
-	var most int32
-	var holidays, name, namespace string
+	var f recommendFlags
 	cmd := &cobra.Command{
 		Use:   "recommend",
-		Short: "Learn a calendar of floors from history",
-		Long: `Learns from the first half of a workload how many replicas should be warm in each hour of the week, so that 95% of messages wait no longer than
---wait with the fewest pod-hours. Then it tests the result on the second half, and compares it with a static floor and with no floor. It prints the
-policy to standard output, with the reason for every number, and the comparison to standard error. It deploys nothing.
+		Short: "Find a whole configuration for a load: nodes, queues, requests, workers and a calendar",
+		Long: `Searches by simulation for the cheapest configuration that meets a wait objective: which node shapes, one queue or one for each size class,
+what pods request, when workers exit, how often KEDA polls, how long empty nodes stay, and a calendar of floors. It learns from the first
+half of the load and compares on the second: what runs today, the strongest alternative, which is KEDA with MostAllocated on the same shapes,
+queues and requests, and the recommendation. Requests and the calendar are then learned again from the whole load. Nothing is deployed.
 
-It refuses if there are fewer than two weeks, or if the first half does not predict the second.`,
-		Example: `  ebbtide recommend --trace quarter.csv --time-zone Europe/Prague --wait 20s > policy.yaml
+A configuration that costs more or waits longer than today on the second half is not recommended; if none is better, the exit code is 2.
+With -o DIR it writes policy.yaml, values.yaml for charts/scan-jobs, nodepool.yaml and report.html.`,
+		Example: `  ebbtide recommend --trace quarter.csv --time-zone Europe/Prague --wait 60s -o recommended
 
-  # from what Ebbtide itself recorded, with the backlog and target of the policy in use
+  # beside what runs today, on spot nodes of Azure; leave the queues and the calendar alone
+  ebbtide recommend --trace quarter.csv --today scaledjob.yaml,nodepool.yaml --shapes azure --capacity spot --keep queues,calendar
+
+  # from what Ebbtide itself recorded
   ebbtide recommend --prometheus http://localhost:9090 --from 2026-08-01 --to 2026-11-01 -f policy.yaml \
     --query 'ebbtide_backlog_ready_messages{policy="scans"} + ebbtide_backlog_in_flight_messages{policy="scans"}'`,
 		Args: cobra.NoArgs,
 	}
-	load.add(cmd)
-	system.add(cmd)
-	files := policyFlag(cmd, "policy whose backlog, target and name to keep")
-	out := outputFlag(cmd)
+	f.load.add(cmd)
+	f.system.add(cmd)
+	f.policies = policyFlag(cmd, "current policy; its backlog and name are kept")
 	flags := cmd.Flags()
-	flags.DurationVar(&wait, "wait", 30*time.Second, "objective: 95% of messages wait no longer than this for a worker")
-	flags.Int32Var(&most, "max-replicas", 200, "cap of the policy; with -f, the policy's")
-	flags.StringVar(&holidays, "holidays", "", "iCalendar file of days without floors, which are excluded from learning")
-	flags.StringVar(&name, "name", "scans", "name of the policy")
-	flags.StringVar(&namespace, "namespace", "default", "namespace of the policy")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if wait <= 0 || most < 1 {
-			return errors.New("--wait must be more than 0, and --max-replicas at least 1")
-		}
-		shown := newProgress(cmd.ErrOrStderr())
-		load.progress = shown
-		trace, err := load.read(cmd.Context())
-		if err != nil {
-			return err
-		}
-		policy := &v1alpha1.ScalingPolicy{}
-		policy.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("ScalingPolicy"))
-		policy.Name, policy.Namespace = name, namespace
-		policy.Spec.Backlog.RabbitMQ = exampleBacklog()
-		zone := load.zone
-		if len(*files) > 0 {
-			kept, err := readPolicies(cmd.Context(), *files)
-			if err != nil {
-				return err
-			}
-			if len(kept) != 1 {
-				return fmt.Errorf("--policy: the files hold %d policies, and one is recommended", len(kept))
-			}
-			policy.Name, policy.Namespace, policy.Spec = kept[0].Name.Name, kept[0].Name.Namespace, *kept[0].Spec()
-			if most = *policy.Spec.Target.MaxReplicas; !cmd.Flags().Changed("time-zone") {
-				zone = kept[0].TimeZone.String()
-			}
-		}
-		policy.Spec.Target.MaxReplicas = ptr.To(most)
-		o := recommend.Options{Wait: wait, MaxReplicas: most}
-		if o.Zone, err = calendar.LoadZone(zone); err != nil {
-			return fmt.Errorf("--time-zone: %w", err)
-		}
-		if o.System, err = system.read(&load, trace.Origin); err != nil {
-			return err
-		}
-		if holidays != "" {
-			text, err := os.ReadFile(holidays)
-			if err != nil {
-				return fmt.Errorf("--holidays: %w", err)
-			}
-			days, err := calendar.ParseHolidays(string(text), o.Zone)
-			if err != nil {
-				return fmt.Errorf("--holidays %s: %w", holidays, err)
-			}
-			o.Holiday = days.Is
-		}
-		shown.say("trying floors on %d messages", len(trace.Jobs))
-		result, err := recommend.Learn(trace, o)
-		shown.done()
-		if err != nil {
-			return findings{err}
-		}
-		policy.Spec.Calendar = result.Calendar
-		if holidays != "" {
-			policy.Spec.Calendar.Holidays = &v1alpha1.Holidays{
-				ICS: v1alpha1.ValueSource{File: holidays}, Limits: &v1alpha1.Limits{MinReplicas: ptr.To[int32](0)},
-			}
-		}
-		for i := range result.Backtest {
-			result.Backtest[i].Series = simulator.Series{}
-		}
-		if *out != "table" {
-			return out.print(cmd, recommendation{
-				policy, result.Quantile, result.Met, result.LearnedWeeks, result.TriedWeeks, result.Rhythm, result.BeatsStatic, result.Backtest,
-			}, nil)
-		}
-		text, err := commented(policy, &result, wait, o.Zone)
-		if err != nil {
-			return err
-		}
-		if _, err := cmd.OutOrStdout().Write(text); err != nil {
-			return err
-		}
-		fmt.Fprint(cmd.ErrOrStderr(), verdict(&result, wait))
-		return printBacktest(cmd, result.Backtest)
-	}
+	flags.StringSliceVar(&f.waits, "wait", []string{"30s"}, "objective: messages wait no longer than this for a worker; of a class alone: 60s,urgent=10s")
+	flags.Float64Var(&f.quantile, "wait-quantile", 0.95, "share of the messages that --wait is for, above 0 and below 1")
+	flags.StringVar(&f.shapes, "shapes", "aws", "price list of nodes to choose from: "+strings.Join(recommend.Shipped(), ", ")+", or a YAML file; with --node and without --shapes those of --node")
+	flags.StringVar(&f.capacity, "capacity", "on-demand", "which prices of the list count: on-demand or spot")
+	flags.StringVar(&f.daemonSets, "daemonsets", "cpu=230m,memory=512Mi", "what DaemonSets request on every node of the list")
+	flags.StringSliceVar(&f.keep, "keep", nil, "what stays as it is today: "+strings.Join(recommend.Levers(), ", "))
+	flags.StringSliceVar(&f.today, "today", nil, "files of what runs today: ScaledJobs, ScalingPolicies, NodePools, values of charts/scan-jobs. Default: KEDA with MostAllocated, as the other flags say")
+	flags.BoolVar(&f.longerWaits, "longer-waits", false, "recommend what waits longer than today too, up to --wait")
+	flags.Int32Var(&f.most, "max-replicas", 200, "cap of the policy. Default with -f: the policy's")
+	flags.StringVar(&f.holidays, "holidays", "", "iCalendar file of days to leave out of learning, without floors")
+	flags.StringVar(&f.name, "name", "scans", "name of the policy, the Helm release and the NodePool")
+	flags.StringVar(&f.namespace, "namespace", "default", "namespace of the policy")
+	flags.StringSliceVarP(&f.outputs, "output", "o", nil, "how to print the result, "+strings.Join(outputs, ", ")+", or a folder to write files to; repeat for both. Default: table")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return f.run(cmd) }
 	return cmd
+}
+
+func (f *recommendFlags) run(cmd *cobra.Command) error {
+	format, folder, err := f.output()
+	if err != nil {
+		return err
+	}
+	o := recommend.Options{LongerWaits: f.longerWaits, Keep: map[string]bool{}, MaxReplicas: f.most}
+	if o.Objective, err = f.objective(); err != nil {
+		return err
+	}
+	if f.most < 1 {
+		return fmt.Errorf("--max-replicas is %d, want at least 1", f.most)
+	}
+	for _, name := range f.keep {
+		if !slices.Contains(recommend.Levers(), name) {
+			return fmt.Errorf("--keep: %q is not one of %s", name, strings.Join(recommend.Levers(), ", "))
+		}
+		o.Keep[name] = true
+	}
+	if f.system.autoscaler != karpenter {
+		return fmt.Errorf("--autoscaler %s: recommend decides on Karpenter's NodePool", f.system.autoscaler)
+	}
+	shown := newProgress(cmd.ErrOrStderr())
+	f.load.progress = shown
+	trace, err := f.load.read(cmd.Context())
+	if err != nil {
+		return err
+	}
+	kept := &v1alpha1.ScalingPolicy{}
+	kept.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("ScalingPolicy"))
+	kept.Name, kept.Namespace = f.name, f.namespace
+	kept.Spec.Backlog.RabbitMQ = exampleBacklog()
+	zone := f.load.zone
+	var inUse *policy.Policy
+	if len(*f.policies) > 0 {
+		policies, err := readPolicies(cmd.Context(), *f.policies)
+		if err != nil {
+			return err
+		}
+		if len(policies) != 1 {
+			return fmt.Errorf("--policy: the files hold %d policies, and one is recommended", len(policies))
+		}
+		inUse = policies[0]
+		kept.Name, kept.Namespace, kept.Spec = inUse.Name.Name, inUse.Name.Namespace, *inUse.Spec()
+		if o.MaxReplicas = *kept.Spec.Target.MaxReplicas; !cmd.Flags().Changed("time-zone") {
+			zone = inUse.TimeZone.String()
+		}
+	}
+	kept.Spec.Target.MaxReplicas = ptr.To(o.MaxReplicas)
+	if o.Zone, err = calendar.LoadZone(zone); err != nil {
+		return fmt.Errorf("--time-zone: %w", err)
+	}
+	if o.System, err = f.system.read(&f.load, trace.Origin); err != nil {
+		return err
+	}
+	if f.holidays != "" {
+		text, err := os.ReadFile(f.holidays)
+		if err != nil {
+			return fmt.Errorf("--holidays: %w", err)
+		}
+		days, err := calendar.ParseHolidays(string(text), o.Zone)
+		if err != nil {
+			return fmt.Errorf("--holidays %s: %w", f.holidays, err)
+		}
+		o.Holiday = days.Is
+	}
+	list, err := f.candidates(cmd, &o)
+	if err != nil {
+		return err
+	}
+	notes, err := f.readToday(cmd, &o, inUse, list)
+	if err != nil {
+		return err
+	}
+	o.Progress = func(share float64) {
+		took := time.Since(shown.begin)
+		left := time.Duration(float64(took) * (1 - share) / max(share, 0.01))
+		shown.say("%.0f%% of the search, about %s left", 100*share, left.Round(time.Second))
+	}
+	result, err := recommend.Recommend(trace, o)
+	shown.done()
+	result.Notes = slices.Concat(f.load.found(trace), notes, result.Notes)
+	if errors.Is(err, recommend.ErrNothing) {
+		for _, note := range result.Notes {
+			fmt.Fprintln(cmd.ErrOrStderr(), note)
+		}
+		return findings{err}
+	}
+	if err != nil {
+		return err
+	}
+	out := newRecommendation(&result, kept, &o, list, f)
+	if folder != "" {
+		if err := out.write(folder, &result, o.Zone); err != nil {
+			return err
+		}
+	}
+	return format.print(cmd, out, func(t *table) { out.print(t, folder) })
+}
+
+// output reads -o: a format, a folder, or both.
+func (f *recommendFlags) output() (format output, folder string, err error) {
+	format = "table"
+	for _, text := range f.outputs {
+		switch {
+		case format.Set(text) == nil:
+		case folder == "":
+			folder = text
+		default:
+			return format, "", fmt.Errorf("-o: %s and %s are two folders, want one", folder, text)
+		}
+	}
+	return format, folder, nil
+}
+
+// objective reads --wait and --wait-quantile.
+func (f *recommendFlags) objective() (recommend.Objective, error) {
+	o := recommend.Objective{Quantile: f.quantile, Classes: map[string]time.Duration{}}
+	if !(f.quantile > 0 && f.quantile < 1) {
+		return o, fmt.Errorf("--wait-quantile is %v, want more than 0 and less than 1", f.quantile)
+	}
+	for _, text := range f.waits {
+		class, value, ofClass := strings.Cut(text, "=")
+		if !ofClass {
+			value = text
+		}
+		wait, err := time.ParseDuration(strings.TrimSpace(value))
+		if err != nil || wait <= 0 {
+			return o, fmt.Errorf("--wait: %q is no duration above 0: 60s, or urgent=10s for a class", text)
+		}
+		if ofClass {
+			o.Classes[strings.TrimSpace(class)] = wait
+		} else {
+			o.Wait = wait
+		}
+	}
+	if o.Wait == 0 { // classes alone
+		for _, wait := range o.Classes {
+			o.Wait = max(o.Wait, wait)
+		}
+	}
+	return o, nil
+}
+
+// candidates reads the price list, which is made of --node where these are all that is said.
+func (f *recommendFlags) candidates(cmd *cobra.Command, o *recommend.Options) (*recommend.PriceList, error) {
+	if f.capacity != "on-demand" && f.capacity != "spot" {
+		return nil, fmt.Errorf("--capacity is %q, want on-demand or spot", f.capacity)
+	}
+	if cmd.Flags().Changed("node") && !cmd.Flags().Changed("shapes") {
+		for _, shape := range o.System.Nodes.Shapes {
+			o.Candidates = append(o.Candidates, recommend.ShapeSet{Name: shape.Name, Shapes: []simulator.Shape{shape}})
+		}
+		if len(o.Candidates) > 1 {
+			o.Candidates = append(o.Candidates, recommend.ShapeSet{Name: "all of --node", Shapes: o.System.Nodes.Shapes})
+		}
+		if slices.ContainsFunc(o.System.Nodes.Shapes, func(s simulator.Shape) bool { return s.Price == 0 }) {
+			return nil, errors.New("--node: want a price of each, as cost decides: cpu=16,memory=64Gi,price=0.768")
+		}
+		return &recommend.PriceList{Currency: "USD"}, nil
+	}
+	list, err := recommend.ReadPriceList(f.shapes)
+	if err != nil {
+		return nil, fmt.Errorf("--shapes: %w", err)
+	}
+	reserved, err := f.reserved()
+	if err != nil {
+		return nil, err
+	}
+	if o.Candidates, err = list.Candidates(f.capacity == "spot", reserved); err != nil {
+		return nil, fmt.Errorf("--shapes %s: %w", f.shapes, err)
+	}
+	return &list, nil
+}
+
+func (f *recommendFlags) reserved() (packing.Amounts, error) {
+	values, err := pairs("--daemonsets", f.daemonSets, "cpu", "memory")
+	if err != nil {
+		return packing.Amounts{}, err
+	}
+	reserved, err := someAmounts("--daemonsets", values)
+	reserved[3] = recommend.DaemonSets[3]
+	return reserved, err
+}
+
+// found says what the history holds and what had to be assumed of it.
+func (l *loadFlags) found(trace simulator.Trace) []string {
+	classes, sized, used := map[string]bool{}, false, 0
+	for i := range trace.Jobs {
+		j := &trace.Jobs[i]
+		classes[j.Class] = true
+		sized = sized || j.Requests != simulator.DefaultRequests()
+		if j.Used != (packing.Amounts{}) {
+			used++
+		}
+	}
+	end := trace.Origin.Add(trace.Jobs[len(trace.Jobs)-1].Start)
+	notes := []string{fmt.Sprintf("Found %d messages of %d classes from %s to %s.", len(trace.Jobs), len(classes),
+		trace.Origin.Format(time.DateOnly), end.Format(time.DateOnly))}
+	if !sized {
+		notes = append(notes, "The history does not say what pods request: 1 CPU and 2 GiB are assumed for all (columns milliCPU and memoryMiB).")
+	}
+	if used > 0 {
+		notes = append(notes, fmt.Sprintf("What was used is known of %d of %d messages.", used, len(trace.Jobs)))
+	}
+	switch {
+	case l.note != "":
+		notes = append(notes, l.note)
+	case l.podsFound != nil:
+		f := l.podsFound
+		notes = append(notes, fmt.Sprintf("Each of %d pods counts as one message that arrived when its pod was created: workers that take several are counted as one. Start or end was not "+
+			"recorded of %d, requests of %d.", f.Pods, f.WithoutTimes, f.WithoutRequests))
+	case l.prometheus != "":
+		notes = append(notes, "Run times are no finer than a minute, and all messages are of one class: the queue's depth is all that was asked for.")
+	}
+	return notes
 }
 
 // exampleBacklog is for a policy that is not kept from a file.
@@ -148,62 +303,14 @@ func exampleBacklog() *v1alpha1.RabbitMQBacklog {
 	return b
 }
 
-// commented is the policy as YAML in which every number of the calendar has its reason beside it.
-func commented(policy *v1alpha1.ScalingPolicy, r *recommend.Result, wait time.Duration, zone *time.Location) ([]byte, error) {
-	text, err := yaml.Marshal(struct {
-		APIVersion string                     `json:"apiVersion"`
-		Kind       string                     `json:"kind"`
-		Metadata   map[string]string          `json:"metadata"`
-		Spec       v1alpha1.ScalingPolicySpec `json:"spec"`
-	}{policy.APIVersion, policy.Kind, map[string]string{"name": policy.Name, "namespace": policy.Namespace}, policy.Spec})
-	if err != nil {
-		return nil, err
+// changed is a change in percent, in words.
+func changed(now, before float64) string {
+	if before == 0 {
+		return ""
 	}
-	reasons := map[string]string{}
-	for _, f := range r.Floors {
-		reasons[f.Period] = fmt.Sprintf("# demand at once: median %.0f, at most %.0f, in %d quarters of an hour", f.Median, f.Highest, f.Quarters)
+	by := 100 * (now/before - 1)
+	if math.Abs(by) < 0.5 {
+		return "the same"
 	}
-	var out bytes.Buffer
-	fmt.Fprintf(&out, `# Learned by ebbtide recommend from %.1f weeks until %s, tried on the %.1f weeks after that.
-# Objective: 95%% of messages wait at most %s. Floors are the %.0f%% quantile of what was worked on at once in a quarter of an hour
-# of the week and those beside it.%s
-`, r.LearnedWeeks, r.Cut.In(zone).Format("2 Jan 2006"), r.TriedWeeks, wait, 100*r.Quantile, map[bool]string{false: " No floor met the objective: these come nearest."}[r.Met])
-	for line := range strings.Lines(string(text)) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "name: "); ok && reasons[name] != "" {
-			indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
-			out.WriteString(indent + reasons[name] + "\n")
-		}
-		out.WriteString(line)
-	}
-	return out.Bytes(), nil
-}
-
-// verdict says in words what the trial showed.
-func verdict(r *recommend.Result, wait time.Duration) string {
-	ours, static := r.Backtest[0], r.Backtest[1]
-	compared := func(what string, a, b float64) string {
-		return fmt.Sprintf("%s %s than %s", what, map[bool]string{true: "less", false: "no less"}[a < b], static.Name)
-	}
-	text := fmt.Sprintf("\nOn %.1f weeks that were not learned from (rhythm %.2f of 1): ", r.TriedWeeks, r.Rhythm)
-	if r.BeatsStatic {
-		text += "shorter p95 wait and fewer pod-hours than a " + static.Name + ".\n"
-	} else {
-		text += fmt.Sprintf("it does not beat a %s on both: %s, %s.\n", static.Name, compared("p95 wait", ours.Wait.P95, static.Wait.P95),
-			compared("pod-hours", ours.PodHours, static.PodHours))
-	}
-	if ours.Wait.P95 > wait.Seconds() {
-		text += fmt.Sprintf("There the p95 wait is %.0f s, the objective %.0f s: bursts that no week announced, or pods and nodes that start too slowly.\n",
-			ours.Wait.P95, wait.Seconds())
-	}
-	return text
-}
-
-func printBacktest(cmd *cobra.Command, trials []recommend.Trial) error {
-	w := cmd.ErrOrStderr()
-	t := newTable(w)
-	t.row("", "WAIT P50", "P95", "POD-HOURS", "IDLE", "NODE-HOURS", "COST")
-	for _, r := range trials {
-		t.row(r.Name, waited(r.Wait.P50), waited(r.Wait.P95), number(r.PodHours, 1), number(r.IdlePodHours, 1), number(r.NodeHours, 1), number(r.Cost, 1))
-	}
-	return t.w.Flush()
+	return fmt.Sprintf("%+.0f%%", by)
 }

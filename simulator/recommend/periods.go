@@ -95,29 +95,35 @@ type segment struct {
 	floor    int32
 }
 
-// calendarOf makes periods of the floors of a week: few for each group of days, so that a person can read them.
-func calendarOf(floors [quarters]int32, groups []group, o Options) *v1alpha1.Calendar {
-	c := &v1alpha1.Calendar{TimeZone: o.Zone.String()}
+// periods of the replicas of a week: few for each group of days, so that a person can read them. Those whose names begin with reserve- keep idle
+// replicas, the others are floors.
+func periods(week [quarters]int32, groups []group, prefix string) (all []v1alpha1.Period) {
 	for _, g := range groups {
 		var day [96]int32
 		for i := range day {
 			var values []int32
 			for _, d := range g.days {
-				values = append(values, floors[d*96+i])
+				values = append(values, week[d*96+i])
 			}
 			slices.Sort(values)
 			day[i] = values[len(values)/2]
 		}
-		for n, s := range segments(day) {
-			if s.floor > 0 {
-				c.Periods = append(c.Periods, v1alpha1.Period{
-					Name: fmt.Sprintf("%s-%d", g.name, n+1), Days: g.names(), From: clock(s.from), To: clock(s.to),
-					Limits: v1alpha1.Limits{MinReplicas: ptr.To(s.floor)},
-				})
+		n := 0
+		for _, s := range segments(day) {
+			if s.floor == 0 {
+				continue
 			}
+			n++
+			limits := v1alpha1.Limits{MinReplicas: ptr.To(s.floor)}
+			if prefix != "" {
+				limits = v1alpha1.Limits{IdleReplicas: ptr.To(s.floor)}
+			}
+			all = append(all, v1alpha1.Period{
+				Name: fmt.Sprintf("%s%s-%d", prefix, g.name, n), Days: g.names(), From: clock(s.from), To: clock(s.to), Limits: limits,
+			})
 		}
 	}
-	return c
+	return all
 }
 
 func clock(i int) string { return fmt.Sprintf("%02d:%02d", i/4, i%4*15) }
@@ -157,13 +163,21 @@ func segments(day [96]int32) []segment {
 	return all
 }
 
+// Floor is a period, and the demand in it.
+type Floor struct {
+	Period string
+	// Median and Highest demand of its quarters of an hour, over Quarters of them.
+	Median, Highest float64
+	Quarters        int
+}
+
 // describe says of each period what the demand in it is.
 func describe(c *v1alpha1.Calendar, p *profile, groups []group) []Floor {
 	var floors []Floor
 	for _, period := range c.Periods {
 		var g group
 		for _, candidate := range groups {
-			if strings.HasPrefix(period.Name, candidate.name+"-") {
+			if strings.HasPrefix(strings.TrimPrefix(period.Name, "reserve-"), candidate.name+"-") {
 				g = candidate
 			}
 		}

@@ -1,301 +1,410 @@
-// Package recommend learns a calendar of floors from a load: how many replicas should be warm in each quarter of an hour of the week, so
-// that most messages need not wait for a pod to start. It learns on one part of the load and is tried on the other.
 package recommend
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"time"
 
-	"k8s.io/utils/ptr"
-
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
-	"github.com/ebbtide-dev/ebbtide/scaler/policy"
-	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
-// Options of Learn.
+// Options of Recommend.
 type Options struct {
-	Zone *time.Location
-	// Wait is the objective: 95% of messages are to wait no longer.
-	Wait time.Duration
-	// MaxReplicas of the calendar.
+	Zone      *time.Location
+	Objective Objective
+	// MaxReplicas of every queue.
 	MaxReplicas int32
 	// Holiday is true for a day that is not to be learned from; nil: none is.
 	Holiday func(time.Time) bool
-	// System that policies are tried on; its scaler and origin are set here.
+	// System has the times that pods, workers and nodes take, and the seed.
 	System simulator.System
+	// Today is what runs now; its queues and requests are made of the load where they are not given.
+	Today Configuration
+	// Candidates are the sets of shapes to choose from.
+	Candidates []ShapeSet
+	// Keep levers as they are today, by their names.
+	Keep map[string]bool
+	// LongerWaits allows waits up to the objective where they are shorter today.
+	LongerWaits bool
+	// Progress is called with the share of the work that is done; nil: it is not.
+	Progress func(share float64)
+
+	noCalendar bool
 }
 
-// Result of Learn.
-type Result struct {
-	Calendar *v1alpha1.Calendar
-	// Quantile of the demand of each quarter of an hour that the floors are.
-	Quantile float64
-	// Floors in replicas and why: one for each period of the calendar.
-	Floors []Floor
-	// Met is true when the objective was met on the part that was learned from.
-	Met bool
-	// Weeks that were learned from, and tried on. The second begins at Cut.
-	LearnedWeeks, TriedWeeks float64
-	Cut                      time.Time
-	// Rhythm is the correlation between what the week's profile says and the demand of the part that it was tried on, from -1 to 1.
-	Rhythm float64
-	// Backtest of the part that was not learned from.
-	Backtest []Trial
-	// BeatsStatic is true when the calendar's p95 wait and pod-hours are both less than those of the static floor of the same price: the
-	// lowest that cost as many pod-hours on the part that was learned from.
-	BeatsStatic bool
+// Recommendation is what was found.
+type Recommendation struct {
+	// Learned until Cut, judged from there on.
+	Cut          time.Time `json:"cut"`
+	LearnedWeeks float64   `json:"learnedWeeks"`
+	JudgedWeeks  float64   `json:"judgedWeeks"`
+	// Today, the strongest alternative and the recommendation on the part that was not learned from.
+	Today       Result `json:"today"`
+	Alternative Result `json:"alternative"`
+	Recommended Result `json:"recommended"`
+	// Met is true when the objective was met on the part that was not learned from.
+	Met bool `json:"objectiveMet"`
+	// Decisions, the one that is worth most first.
+	Decisions []Decision `json:"decisions"`
+	// Rhythm is the correlation between what the week's profile says and the demand of the part that was not learned from, -1 to 1.
+	Rhythm float64 `json:"rhythm"`
+	// Calendars by queue and Requests by class, learned from everything.
+	Calendars map[string]*v1alpha1.Calendar `json:"-"`
+	Requests  Requests                      `json:"-"`
+	// Reasons of the calendars' periods, by queue and period.
+	Reasons map[string]map[string]string `json:"-"`
+	// Notes say what had to be assumed, and why less was recommended than could be.
+	Notes []string `json:"notes"`
+	// Played is how many configurations were tried.
+	Played int `json:"configurationsTried"`
 }
 
-// Floor is a period, and the demand in it.
-type Floor struct {
-	Period string
-	// Median and Highest demand of its quarters of an hour, over Quarters of them.
-	Median, Highest float64
-	Quarters        int
+// Decision is one lever of the recommendation.
+type Decision struct {
+	Lever       string `json:"lever"`
+	Today       string `json:"today"`
+	Recommended string `json:"recommended"`
+	// CostWithout and WaitWithout are the cost of a month and the wait, on the part that was not learned from, of the recommendation with this lever as
+	// it is today. Impossible: that does not work with the rest.
+	CostWithout float64 `json:"costMonthWithout,omitempty"`
+	WaitWithout float64 `json:"waitSecondsWithout,omitempty"`
+	Impossible  bool    `json:"impossibleWithout,omitempty"`
+	// Change says what would change the decision.
+	Change string `json:"whatWouldChangeIt,omitempty"`
+
+	worth float64
 }
 
-// Trial is a way to scale, and what came of it.
-type Trial struct {
-	Name string `json:"name"`
-	simulator.Outcome
-}
+// ErrNothing is the error when nothing is worth recommending.
+var ErrNothing = errors.New("nothing is worth recommending")
 
-// Reasons to recommend nothing.
-var (
-	errShort    = errors.New("the history is too short: a calendar of the week is learned from at least a week and tried on another")
-	errNoRhythm = errors.New("the load has no rhythm")
-)
+var errTooLarge = fmt.Errorf("%w: no node of the list is large enough for the pods", ErrNothing)
 
-const (
-	quarter  = 15 * time.Minute
-	quarters = 7 * 96
-	// leastRhythm is the correlation below which the profile says nothing of the weeks to come.
-	leastRhythm = 0.3
-	// most periods of a group of days.
-	mostPeriods = 6
-)
+// leastMessages of each part of the load.
+const leastMessages = 100
 
-// quantiles of demand that are tried as floors.
-var quantiles = []float64{0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95}
+// judgeSeeds is with how many seeds the part that was not learned from is played.
+const judgeSeeds = 2
 
-// Learn learns a calendar from the first half of a load, in whole days, and tries it on the rest. It is an error, with the reason, when
-// the history is too short or has no rhythm.
-func Learn(trace simulator.Trace, o Options) (Result, error) {
-	days := trace.Jobs[len(trace.Jobs)-1].Start.Hours() / 24
-	if days < 13.5 {
-		return Result{}, fmt.Errorf("%w; this one has %.1f days", errShort, days)
-	}
-	origin := trace.Origin.In(o.Zone)
-	cut := time.Date(origin.Year(), origin.Month(), origin.Day()+max(7, int(math.Round(days/2))), 0, 0, 0, 0, o.Zone)
-	learned, tried := trace.Until(cut), trace.After(cut)
-	r := Result{Cut: cut, LearnedWeeks: cut.Sub(origin).Hours() / 168, TriedWeeks: tried.Jobs[len(tried.Jobs)-1].Start.Hours() / 168}
-	profile := newProfile(demand(learned, o.Zone), o.Holiday)
-	if r.Rhythm = profile.correlation(demand(tried, o.Zone), o.Holiday); r.Rhythm < leastRhythm {
-		return r, fmt.Errorf("%w: what the first %.1f weeks say of an hour of the week correlates by %.2f with the rest, and %.1f is wanted; "+
-			"a calendar would cost pod-hours and help nobody", errNoRhythm, r.LearnedWeeks, r.Rhythm, leastRhythm)
-	}
-	groups := profile.groups()
-	chosen, err := choose(learned, o, func(q float64) *v1alpha1.Calendar { return calendarOf(profile.floors(q, o.MaxReplicas), groups, o) }, quantiles)
+// tighter are shares of the wait with which the search is tried, one after the other, until something holds.
+var tighter = []float64{1, 0.9, 0.75}
+
+// Recommend finds a configuration for a load. The error is ErrNothing, with the reason, when nothing is better than what runs today; the
+// recommendation has what is known then.
+func Recommend(trace simulator.Trace, o Options) (Recommendation, error) {
+	var r Recommendation
+	cut, err := split(trace, o.Zone)
 	if err != nil {
 		return r, err
 	}
-	r.Calendar, r.Quantile, r.Met = chosen.calendar, chosen.level, chosen.met
-	r.Floors = describe(r.Calendar, profile, groups)
-	static, err := samePrice(learned, o, chosen.podHours)
+	learned, later := trace.Until(cut), trace.After(cut)
+	r.Cut, r.LearnedWeeks = cut, cut.Sub(trace.Origin).Hours()/168
+	r.JudgedWeeks = later.Jobs[len(later.Jobs)-1].Start.Hours() / 168
+	classes := classesOf(trace.Jobs)
+	complete(&o.Today, classes, trace)
+	f := newFloors(learned, later, &o)
+	// Where pods of today request alike, whatever class they are for, the history may say what each class needs.
+	requests := stated(trace.Jobs)
+	if !sized(trace.Jobs) {
+		requests = o.Today.Requests
+	}
+	start := Configuration{
+		Stack: Ours, Shapes: o.Today.Shapes, Queues: o.Today.Queues, Requests: requests, Workers: withRules,
+		Poll: Duration(2 * time.Second), ConsolidateAfter: Duration(30 * time.Second),
+	}
+	r.Requests = requests
+	if of, known := used(learned.Jobs, requests); known && !o.Keep[leverRequests] {
+		start.Requests = of
+	} else if !known {
+		r.Notes = append(r.Notes, "The history does not say what pods used: requests stay as they are stated.")
+	}
+	keep(&start, &o)
+	switch {
+	case o.Keep[leverRequests]:
+		r.Requests = o.Today.Requests
+	case start.Requests.Name != requests.Name:
+		r.Requests, _ = used(trace.Jobs, requests)
+	}
+	if r.Rhythm = f.rhythm(o.Today.Queues); trace.Jobs[len(trace.Jobs)-1].Start < leastHistory {
+		o.noCalendar = true
+		r.Notes = append(r.Notes, fmt.Sprintf("The history has %.1f days: a calendar of the week is learned from at least a week and tried on another, so none is recommended.",
+			trace.Jobs[len(trace.Jobs)-1].Start.Hours()/24))
+	} else if r.Rhythm < leastRhythm {
+		o.noCalendar = true
+		r.Notes = append(r.Notes, fmt.Sprintf("What the first part says of an hour of the week correlates by %.2f with the second, and %.1f is wanted: a calendar would "+
+			"cost pod-hours and help nobody, so none is recommended.", r.Rhythm, leastRhythm))
+	}
+
+	all := &world{trace: learned, base: o.System, learn: f, most: o.MaxReplicas, zone: o.Zone}
+	s := &search{o: &o, worlds: newWorlds(all), queues: partitions(classes, start.Requests.Of, hoursOf(learned.Jobs)), cache: map[string]Result{}}
+	s.step = &progress{say: o.Progress, total: s.planned(len(later.Jobs))}
+	if !all.possible(&o.Today) {
+		return r, fmt.Errorf("%w: the pods do not fit on the nodes of today, %s", ErrNothing, o.Today.Shapes.Name)
+	}
+	ofToday, err := s.play(len(s.worlds)-1, []Configuration{o.Today}, finalSeeds)
 	if err != nil {
 		return r, err
 	}
-	for _, t := range []struct {
-		name     string
-		calendar *v1alpha1.Calendar
-	}{
-		{"recommended", r.Calendar}, {fmt.Sprintf("static floor of %d", static), staticFloor(static, o)},
-		{"no floor", &v1alpha1.Calendar{TimeZone: o.Zone.String()}},
-	} {
-		out, err := try(tried, o, t.calendar)
+	s.wait = o.Objective.Wait.Seconds()
+	if !o.LongerWaits {
+		s.wait = max(1, min(s.wait, ofToday[0].Wait))
+	}
+	if start, err = s.halve(start); err != nil {
+		return r, err
+	}
+	judge := &world{trace: later, base: o.System, learn: f, most: o.MaxReplicas, zone: o.Zone}
+	if r.Today, err = s.judge(judge, "today", &o.Today); err != nil {
+		return r, err
+	}
+	// What is best on the part that was learned from may miss on the other: then the search goes on with a shorter wait in mind.
+	wait, held := s.wait, false
+	for try, share := range tighter {
+		s.wait = wait * share
+		best, err := s.descend(start)
 		if err != nil {
 			return r, err
 		}
-		r.Backtest = append(r.Backtest, Trial{t.name, out})
+		final, err := s.finish(best)
+		if err != nil {
+			return r, err
+		}
+		for i := range final[:min(len(final), 2)] {
+			found, err := s.judge(judge, "recommended", &final[i].Configuration)
+			if err != nil {
+				return r, err
+			}
+			if held = s.holds(&found, &r.Today); held || try+i == 0 {
+				r.Recommended = found
+			}
+			if held {
+				break
+			}
+		}
+		if held {
+			break
+		}
+		start = best.Configuration
 	}
-	ours, others := r.Backtest[0], r.Backtest[1]
-	r.BeatsStatic = ours.Wait.P95 < others.Wait.P95 && ours.PodHours < others.PodHours
+	s.wait = wait
+	r.Met = r.Recommended.Excess <= 1
+	if r.Alternative, err = s.alternative(judge, &r.Recommended.Configuration); err != nil {
+		return r, err
+	}
+	if !held {
+		r.Played = len(s.cache)
+		return r, fmt.Errorf("%w: on the part that was not learned from the best found costs %.0f a month and waits %.1f s, where today costs %.0f and waits %.1f s; "+
+			"only what costs and waits no more is recommended (--longer-waits allows waits up to the objective)",
+			ErrNothing, r.Recommended.CostMonth, r.Recommended.Wait, r.Today.CostMonth, r.Today.Wait)
+	}
+	if err := s.explain(judge, &r); err != nil {
+		return r, err
+	}
+	s.refit(&r, trace)
+	r.Played = len(s.cache)
 	return r, nil
 }
 
-// choice is a calendar for a level of floors.
-type choice struct {
-	calendar *v1alpha1.Calendar
-	level    float64
-	met      bool
-	podHours float64
-}
-
-func staticFloor(floor int32, o Options) *v1alpha1.Calendar {
-	return &v1alpha1.Calendar{TimeZone: o.Zone.String(), Default: v1alpha1.Limits{MinReplicas: ptr.To(floor)}}
-}
-
-// samePrice is the lowest static floor that costs as many pod-hours, or more.
-func samePrice(trace simulator.Trace, o Options, podHours float64) (int32, error) {
-	low, high := int32(1), o.MaxReplicas
-	for low < high {
-		middle := (low + high) / 2
-		out, err := try(trace, o, staticFloor(middle, o))
-		if err != nil {
-			return 0, err
+// split is the instant between the part to learn from and the part to judge on: half of the days, at least a week of two.
+func split(trace simulator.Trace, zone *time.Location) (time.Time, error) {
+	span := trace.Jobs[len(trace.Jobs)-1].Start
+	origin := trace.Origin.In(zone)
+	cut := origin.Add(span / 2)
+	if days := span.Hours() / 24; days >= 4 {
+		half := int(math.Round(days / 2))
+		if span >= leastHistory {
+			half = max(7, half)
 		}
-		if out.PodHours >= podHours {
-			high = middle
-		} else {
-			low = middle + 1
-		}
+		cut = time.Date(origin.Year(), origin.Month(), origin.Day()+half, 0, 0, 0, 0, zone)
 	}
-	return low, nil
+	first := len(trace.Until(cut).Jobs)
+	if second := len(trace.Jobs) - first; first < leastMessages || second < leastMessages {
+		return cut, fmt.Errorf("%w: the history has %d messages in its first half and %d in its second, and at least %d are wanted in each", ErrNothing, first, second, leastMessages)
+	}
+	return cut, nil
 }
 
-// choose tries levels on a load: of those that meet the objective it is the one of fewest pod-hours, else that of the shortest wait.
-func choose(trace simulator.Trace, o Options, make func(float64) *v1alpha1.Calendar, levels []float64) (choice, error) {
-	var best choice
-	var bestOut simulator.Outcome
-	for i, level := range levels {
-		c := choice{calendar: make(level), level: level}
-		out, err := try(trace, o, c.calendar)
-		if err != nil {
-			return best, err
-		}
-		c.met = out.Wait.P95 <= o.Wait.Seconds()
-		better := c.met && !best.met || c.met == best.met &&
-			(c.met && out.PodHours < bestOut.PodHours || !c.met && out.Wait.P95 < bestOut.Wait.P95)
-		if c.podHours = out.PodHours; i == 0 || better {
-			best, bestOut = c, out
-		}
-		if c.met && level > 0 && best.level != level {
-			break // higher floors cost more
+// complete gives what runs today the queues and requests that the load says.
+func complete(today *Configuration, classes []string, trace simulator.Trace) {
+	switch {
+	case today.Queues.Of != nil:
+	case today.Queues.Name == queueByClass(nil).Name:
+		today.Queues = queueByClass(classes)
+	default:
+		today.Queues = oneQueue(classes)
+	}
+	switch all, alike := today.Requests.Of[""]; {
+	case today.Requests.Of == nil:
+		today.Requests = stated(trace.Jobs)
+	case alike:
+		today.Requests.Of = map[string]packing.Amounts{}
+		for _, class := range classes {
+			today.Requests.Of[class] = all
 		}
 	}
-	return best, nil
 }
 
-// try plays a load on a calendar.
-func try(trace simulator.Trace, o Options, c *v1alpha1.Calendar) (simulator.Outcome, error) {
-	limits, errs := policy.CompileCalendar(c, nil, o.MaxReplicas, nil)
-	if len(errs) > 0 {
-		return simulator.Outcome{}, errs.ToAggregate()
-	}
-	s := o.System
-	s.Origin, s.Scaler = trace.Origin, simulator.Ebbtide(limits, sizing.Parameters{MessagesPerReplica: 1})
-	return s.Run(trace.Jobs)
-}
-
-// sample is a quarter of an hour, and the most messages that were worked on at once in it when none had to wait.
-type sample struct {
-	at     time.Time
-	demand float64
-}
-
-// demand of all quarters of an hour of a load.
-func demand(trace simulator.Trace, zone *time.Location) []sample {
-	type edge struct {
-		at    time.Duration
-		delta int
-	}
-	edges := make([]edge, 0, 2*len(trace.Jobs))
-	for _, j := range trace.Jobs {
-		edges = append(edges, edge{j.Start, 1}, edge{j.Start + j.Run, -1})
-	}
-	slices.SortFunc(edges, func(a, b edge) int { return int(a.at - b.at) })
-	begin := trace.Origin.Truncate(quarter)
-	end := trace.Origin.Add(trace.Jobs[len(trace.Jobs)-1].Start)
-	samples := make([]sample, 0, int(end.Sub(begin)/quarter)+1)
-	running, next := 0, 0
-	for at := begin; at.Before(end); at = at.Add(quarter) {
-		highest := running
-		for ; next < len(edges) && trace.Origin.Add(edges[next].at).Before(at.Add(quarter)); next++ {
-			running += edges[next].delta
-			highest = max(highest, running)
-		}
-		samples = append(samples, sample{at.In(zone), float64(highest)})
-	}
-	return samples
-}
-
-// profile is the demand of each quarter of an hour of the week.
-type profile [quarters][]float64
-
-func slot(t time.Time) int {
-	return (int(t.Weekday())+6)%7*96 + t.Hour()*4 + t.Minute()/15
-}
-
-func newProfile(samples []sample, holiday func(time.Time) bool) *profile {
-	var p profile
-	for _, s := range samples {
-		if holiday == nil || !holiday(s.at) {
-			p[slot(s.at)] = append(p[slot(s.at)], s.demand)
+// keep gives a configuration today's value of the levers that are to stay.
+func keep(c *Configuration, o *Options) {
+	for _, l := range levers {
+		if o.Keep[l.name] {
+			l.set(c, &o.Today)
 		}
 	}
-	return &p
 }
 
-// around is the demand of a slot and of those beside it: few weeks say little of one quarter alone. It does not reach into another day.
-func (p *profile) around(i int) []float64 {
-	var all []float64
-	for j := max(i-2, i/96*96); j <= min(i+2, i/96*96+95); j++ {
-		all = append(all, p[j]...)
+// planned is about how many jobs will be played.
+func (s *search) planned(later int) float64 {
+	jobs := func(rung int) float64 { return float64(len(s.worlds[rung].trace.Jobs)) }
+	total, arms := 0.0, float64(len(s.queues)*len(s.o.Candidates))
+	for rung := 0; rung <= s.main(); rung++ {
+		total += arms * jobs(rung)
+		arms = max(8, arms/eta)
 	}
-	slices.Sort(all)
-	return all
+	const neighbours = 45
+	total += 2 * neighbours * jobs(s.main())
+	total += (finalists + 1) * finalSeeds * jobs(len(s.worlds)-1)
+	return total + float64(later)*judgeSeeds*float64(2+len(levers)+4)
 }
 
-func quantile(sorted []float64, q float64) float64 {
-	if len(sorted) == 0 {
-		return 0
+// judge plays a configuration on the part that was not learned from.
+func (s *search) judge(w *world, name string, c *Configuration) (Result, error) {
+	r, err := w.play(c, &s.o.Objective, judgeSeeds)
+	r.Name = name
+	s.step.add(judgeSeeds * len(w.trace.Jobs))
+	return r, err
+}
+
+// holds is true for what costs no more and waits no longer than today, or no longer than the objective where that is allowed.
+func (s *search) holds(found, today *Result) bool {
+	wait := today.Wait
+	if s.o.LongerWaits {
+		wait = max(wait, s.o.Objective.Wait.Seconds())
 	}
-	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+	return found.CostMonth <= today.CostMonth && found.Wait <= wait && found.Unserved <= today.Unserved && found.score(s.wait) < today.score(s.wait)*(1-leastGain)
 }
 
-func mean(values []float64) float64 {
-	sum := 0.0
-	for _, v := range values {
-		sum += v
-	}
-	return sum / float64(max(1, len(values)))
-}
-
-// correlation between the profile's means and those of other samples, by the hour: in a quarter of one luck has most of the say.
-func (p *profile) correlation(samples []sample, holiday func(time.Time) bool) float64 {
-	var n, x, y, xx, yy, xy float64
-	for hour := range slices.Chunk(samples, 4) {
-		var expected, real float64
-		for _, s := range hour {
-			expected += mean(p.around(slot(s.at)))
-			real += s.demand
+// alternative is the strongest that KEDA with MostAllocated does on the recommended shapes, queues and requests: as the part that was learned from
+// says, played on the other.
+func (s *search) alternative(judge *world, c *Configuration) (Result, error) {
+	var peers []Configuration
+	for _, after := range []Duration{c.ConsolidateAfter, Duration(30 * time.Second)} {
+		for _, messages := range []int{1, 0} {
+			p := *c
+			p.Stack, p.ConsolidateAfter = Peer, after
+			p.Workers, p.Calendar = Workers{MaxMessages: messages, IdleTimeout: Duration(5 * time.Second)}, Calendar{}
+			peers = append(peers, p)
+			if calendars := judge.calendars(c); len(calendars) > 0 {
+				p.Stack, p.Calendar = PeerCron, c.Calendar
+				p.Workers.IdleTimeout = Duration(15 * time.Minute)
+				peers = append(peers, p)
+			}
 		}
-		if holiday != nil && holiday(hour[0].at) {
+	}
+	results, err := s.play(len(s.worlds)-1, peers, 1)
+	if err != nil {
+		return Result{}, err
+	}
+	if results = s.sorted(results); len(results) == 0 {
+		return Result{}, errTooLarge
+	}
+	return s.judge(judge, "strongest alternative", &results[0].Configuration)
+}
+
+// calendars of a configuration, by queue.
+func (w *world) calendars(c *Configuration) map[string]*v1alpha1.Calendar {
+	if c.Calendar.Given != nil {
+		return c.Calendar.Given
+	}
+	return w.learn.calendars(c.Queues, c.Calendar.Level, c.Calendar.Reserve)
+}
+
+// explain works out what each decision alone is worth and what would change it.
+func (s *search) explain(judge *world, r *Recommendation) error {
+	c := &r.Recommended.Configuration
+	for _, l := range levers {
+		d := Decision{Lever: l.name, Today: l.say(&s.o.Today), Recommended: l.say(c)}
+		if d.Today != d.Recommended {
+			without := *c
+			l.set(&without, &s.o.Today)
+			if d.Impossible = !judge.possible(&without); !d.Impossible {
+				result, err := s.judge(judge, "without", &without)
+				if err != nil {
+					return err
+				}
+				d.CostWithout, d.WaitWithout = result.CostMonth, result.Wait
+				d.worth = result.score(s.wait) - r.Recommended.score(s.wait)
+			} else {
+				d.worth = math.Inf(1)
+			}
+		}
+		var err error
+		if d.Change, err = s.change(c, l); err != nil {
+			return err
+		}
+		r.Decisions = append(r.Decisions, d)
+	}
+	// Ebbtide's own share is beside the strongest alternative.
+	r.Decisions = append(r.Decisions, Decision{
+		Lever: "scaler and scheduler", Today: s.o.Today.Stack.Name, Recommended: c.Stack.Name, CostWithout: r.Alternative.CostMonth, WaitWithout: r.Alternative.Wait,
+		Change: "without: " + r.Alternative.Configuration.Stack.Name + ", " + r.Alternative.Configuration.Workers.String() + ", on the same shapes, queues and requests",
+		worth:  r.Alternative.score(s.wait) - r.Recommended.score(s.wait),
+	})
+	slices.SortStableFunc(r.Decisions, func(a, b Decision) int { return cmp.Compare(b.worth, a.worth) })
+	return nil
+}
+
+// change says which other value of a lever comes next, and by how much.
+func (s *search) change(c *Configuration, l lever) (string, error) {
+	if s.o.Keep[l.name] {
+		return "kept as it is today", nil
+	}
+	others := s.others(*c, l.name)
+	if l.name == leverRequests || len(others) == 0 {
+		return "", nil
+	}
+	results, err := s.play(s.main(), append(others, *c), 1)
+	if err != nil {
+		return "", err
+	}
+	chosen := results[len(results)-1]
+	results = s.sorted(results[:len(results)-1])
+	if len(results) == 0 {
+		return "nothing else is possible", nil
+	}
+	next := results[0]
+	cost := 100 * (next.CostMonth/chosen.CostMonth - 1)
+	text := fmt.Sprintf("next is %s: cost %+.1f%%, wait %.0f s in place of %.0f s", l.say(&next.Configuration), cost, next.Wait, chosen.Wait)
+	if l.name == leverShapes && cost > 0 {
+		text += fmt.Sprintf("; a price %.0f%% lower would change it", 100*(1-chosen.score(s.wait)/next.score(s.wait)))
+	}
+	return text, nil
+}
+
+// refit learns calendars again from everything.
+func (s *search) refit(r *Recommendation, trace simulator.Trace) {
+	c := &r.Recommended.Configuration
+	r.Reasons = map[string]map[string]string{}
+	if c.Calendar.Given != nil {
+		r.Calendars = c.Calendar.Given
+		return
+	}
+	before := s.worlds[0].learn
+	f := newFloors(trace, before.later, s.o)
+	r.Calendars = f.calendars(c.Queues, c.Calendar.Level, c.Calendar.Reserve)
+	for queue, calendar := range r.Calendars {
+		if before.of(c.Queues, queue).rhythm < leastRhythm { // what was learned from everything knows the other part too well
+			delete(r.Calendars, queue)
 			continue
 		}
-		// The square root tells ten from none better than a hundred from ninety.
-		a, b := math.Sqrt(expected), math.Sqrt(real)
-		n, x, y, xx, yy, xy = n+1, x+a, y+b, xx+a*a, yy+b*b, xy+a*b
+		p := f.of(c.Queues, queue)
+		r.Reasons[queue] = map[string]string{}
+		for _, d := range describe(calendar, p.profile, p.groups) {
+			r.Reasons[queue][d.Period] = fmt.Sprintf("demand at once: median %.0f, at most %.0f, in %d quarters of an hour", d.Median, d.Highest, d.Quarters)
+		}
 	}
-	variance := (xx/n - x/n*x/n) * (yy/n - y/n*y/n)
-	if n == 0 || variance < 1e-12 {
-		return 0
-	}
-	return (xy/n - x/n*y/n) / math.Sqrt(variance)
-}
-
-// floors of every quarter of an hour of the week.
-func (p *profile) floors(q float64, most int32) (floors [quarters]int32) {
-	if q == 0 {
-		return floors
-	}
-	for i := range floors {
-		floors[i] = min(most, int32(quantile(p.around(i), q)))
-	}
-	return floors
 }

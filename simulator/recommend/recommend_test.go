@@ -3,12 +3,17 @@ package recommend
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
@@ -18,56 +23,221 @@ func options(t *testing.T) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := simulator.Defaults()
-	s.Worker.IdleTimeout = 15 * time.Minute
-	return Options{Zone: zone, Wait: 10 * time.Second, MaxReplicas: 200, System: s}
-}
-
-// Four weeks of people at work: floors are high in their hours and low at night and at weekends, and on the weeks that were not learned from
-// they beat a static floor of the same price.
-func TestLearn(t *testing.T) {
-	o := options(t)
-	trace := simulator.Weeks(rand.New(rand.NewPCG(3, 3)), 4, 2500, o.Zone)
-	r, err := Learn(trace, o)
+	list, err := ReadPriceList("aws")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !r.BeatsStatic || r.Rhythm < 0.8 || len(r.Backtest) != 3 {
-		t.Errorf("beats a static floor: %v, rhythm %.2f, %d trials", r.BeatsStatic, r.Rhythm, len(r.Backtest))
+	list.Shapes = slices.DeleteFunc(list.Shapes, func(s PriceShape) bool { return s.Family != "m6i" || s.CPU.Value() > 16 })
+	for i := range list.Shapes {
+		list.Shapes[i].Family = "" // each alone: few candidates, so that the test takes seconds
 	}
-	limits, errs := policy.CompileCalendar(r.Calendar, nil, o.MaxReplicas, nil)
+	candidates, err := list.Candidates(false, DaemonSets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{
+		Zone: zone, Objective: Objective{Wait: 20 * time.Second, Quantile: 0.9}, MaxReplicas: 200, System: simulator.Defaults(), Candidates: candidates,
+		Today: Configuration{
+			Stack: Usual, Shapes: list.Find([]string{"m6i.4xlarge"}, false, DaemonSets), Poll: Duration(5 * time.Second), ConsolidateAfter: Duration(30 * time.Second),
+			Workers: Workers{MaxMessages: 1, IdleTimeout: Duration(5 * time.Second)},
+		},
+		Keep: map[string]bool{leverPolling: true, leverConsolidation: true}, // fewer configurations, so that the test takes seconds
+	}
+}
+
+// sundayToThursday is two weeks of people who are at work from nine to five, Sunday to Thursday, with a message every so often.
+func sundayToThursday(zone *time.Location, every time.Duration) simulator.Trace {
+	random := rand.New(rand.NewPCG(3, 3))
+	trace := simulator.Trace{Origin: time.Date(2026, 3, 1, 9, 0, 0, 0, zone)} // a Sunday
+	for at := time.Duration(0); at < 13*24*time.Hour; at += time.Duration(random.ExpFloat64() * float64(every)) {
+		if now := trace.Origin.Add(at); now.Weekday() < time.Friday && now.Hour() >= 9 && now.Hour() < 17 {
+			trace.Jobs = append(trace.Jobs, simulator.Job{
+				Start: at, Run: time.Duration(random.ExpFloat64() * float64(2*time.Minute)), Class: "scan", Requests: simulator.DefaultRequests(),
+			})
+		}
+	}
+	return trace
+}
+
+// A week that begins on Sunday: the stated wait is met on the week that was not seen, for less than today, with a calendar for that week, whose
+// workers are not idle most of the time; and it is the same answer for the same seed.
+func TestRecommend(t *testing.T) {
+	o := options(t)
+	trace := sundayToThursday(o.Zone, 90*time.Second)
+	r, err := Recommend(trace, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Met || r.Recommended.CostMonth > 0.8*r.Today.CostMonth || r.Recommended.Wait > r.Today.Wait || r.Recommended.IdleShare > 0.6 {
+		t.Errorf("met %v; cost %.0f of %.0f, wait %.1f of %.1f s, idle %.2f", r.Met, r.Recommended.CostMonth, r.Today.CostMonth, r.Recommended.Wait, r.Today.Wait, r.Recommended.IdleShare)
+	}
+	if len(r.Calendars) != 1 {
+		t.Fatalf("calendars %v", r.Calendars)
+	}
+	limits, errs := policy.CompileCalendar(r.Calendars["all"], nil, o.MaxReplicas, nil)
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	at := func(day, hour int) int32 {
-		return limits.Limits(time.Date(2026, 3, day, hour, 0, 0, 0, o.Zone)).MinReplicas
+	warm := func(day, hour int) int32 {
+		l := limits.Limits(time.Date(2026, 3, day, hour, 0, 0, 0, o.Zone))
+		return max(l.MinReplicas, l.IdleReplicas)
 	}
-	if noon, night, sunday := at(4, 10), at(4, 3), at(8, 10); noon < 10 || night > noon/4 || sunday > noon/4 {
-		t.Errorf("floors: %d at ten, %d at three in the night, %d on Sunday", noon, night, sunday)
+	if sunday, friday, night := warm(8, 10), warm(6, 10), warm(8, 3); sunday == 0 || friday >= sunday || night >= sunday {
+		t.Errorf("%d warm on Sunday at ten, %d on Friday at ten, %d in the night", sunday, friday, night)
 	}
-	if len(r.Calendar.Periods) != len(r.Floors) || len(r.Floors) > 2*mostPeriods {
-		t.Errorf("%d periods, %d explained", len(r.Calendar.Periods), len(r.Floors))
+	for _, d := range r.Decisions {
+		if d.Lever == "shapes" && (d.Today != "m6i.4xlarge" || d.CostWithout <= r.Recommended.CostMonth || !strings.Contains(d.Change, "next is")) {
+			t.Errorf("%+v", d)
+		}
 	}
-	for _, f := range r.Floors {
-		if f.Highest < f.Median || f.Quarters == 0 {
-			t.Errorf("%+v", f)
+	if len(r.Decisions) != len(levers)+1 {
+		t.Errorf("%d decisions", len(r.Decisions))
+	}
+}
+
+// What is not worth it is not recommended, and the reason is said.
+func TestRecommendNothing(t *testing.T) {
+	o := options(t)
+	o.Candidates = o.Candidates[:2]
+	few := sundayToThursday(o.Zone, 5*time.Minute)
+	few.Jobs = few.Jobs[:150]
+	if _, err := Recommend(few, o); !errors.Is(err, ErrNothing) || !strings.Contains(err.Error(), "messages in its first half") {
+		t.Errorf("few messages: error %v", err)
+	}
+	// Today is what would be recommended, and may not be changed but in its polling.
+	trace := sundayToThursday(o.Zone, 5*time.Minute)
+	o.Today.Shapes, o.Today.Stack, o.Today.Workers, o.Today.Poll = o.Candidates[0], Ours, withRules, Duration(5*time.Second)
+	o.Keep = map[string]bool{}
+	for _, name := range Levers() {
+		o.Keep[name] = true
+	}
+	r, err := Recommend(trace, o)
+	if !errors.Is(err, ErrNothing) || r.Today.CostMonth == 0 {
+		t.Errorf("nothing may be changed: error %v, today costs %v", err, r.Today.CostMonth)
+	}
+}
+
+// White noise has no rhythm, and gets no calendar whatever the objective.
+func TestNoCalendarOnNoise(t *testing.T) {
+	o := options(t)
+	o.Candidates, o.Objective.Wait = o.Candidates[:2], 5*time.Second
+	random := rand.New(rand.NewPCG(1, 1))
+	noise := simulator.Trace{Origin: time.Date(2026, 3, 2, 0, 0, 0, 0, o.Zone)}
+	for at := time.Duration(0); at < 14*24*time.Hour; at += time.Duration(random.ExpFloat64() * float64(12*time.Minute)) {
+		noise.Jobs = append(noise.Jobs, simulator.Job{Start: at, Run: 2 * time.Minute, Requests: simulator.DefaultRequests()})
+	}
+	r, err := Recommend(noise, o)
+	if err != nil && !errors.Is(err, ErrNothing) {
+		t.Fatal(err)
+	}
+	if len(r.Calendars) > 0 || r.Recommended.Configuration.Calendar.String() != "none" || !strings.Contains(strings.Join(r.Notes, " "), "none is recommended") {
+		t.Errorf("calendar %s, notes %q", r.Recommended.Configuration.Calendar, r.Notes)
+	}
+}
+
+// Queues of neighbours in size: two cut where the pods are apart, and none of the core-hours of small pods is wasted on large requests.
+func TestPartitions(t *testing.T) {
+	cores := func(n int64) packing.Amounts { return packing.Amounts{1000 * n, n << 30, 0, 1} }
+	requests := map[string]packing.Amounts{"a": cores(1), "b": cores(2), "c": cores(8), "d": cores(9), "e": cores(1)}
+	hours := map[string]float64{"a": 100, "b": 1, "c": 10, "d": 10, "e": 100}
+	var got []string
+	for _, q := range partitions([]string{"a", "b", "c", "d", "e"}, requests, hours) {
+		got = append(got, fmt.Sprint(q.Name, " ", q.Of))
+	}
+	want := []string{
+		"one queue map[a:all b:all c:all d:all e:all]",
+		"2 queues by size map[a:size-1 b:size-2 c:size-2 d:size-2 e:size-1]", // 200 x 1 + 21 x 9 = 389; with b among the small 201 x 2 + 20 x 9 = 582
+	}
+	if len(got) < 2 || got[0] != want[0] || got[1] != want[1] {
+		t.Errorf("%q, want %q first", got, want)
+	}
+	if last := got[len(got)-1]; !strings.HasPrefix(last, "a queue for each class") {
+		t.Errorf("%q", last)
+	}
+}
+
+// CPU by a quantile, memory by the maximum with a margin; a pod that was ended for want of memory needed more than it had.
+func TestUsed(t *testing.T) {
+	jobs := make([]simulator.Job, 0, 12)
+	for i := range 10 { // 100m to 1000m; 100 to 1000 MiB
+		jobs = append(jobs, simulator.Job{Class: "a", Requests: simulator.DefaultRequests(), Used: packing.Amounts{int64(100 * (i + 1)), int64(100*(i+1)) << 20}})
+	}
+	jobs = append(jobs, simulator.Job{Class: "b", Requests: simulator.DefaultRequests(), OutOfMemory: true}, simulator.Job{Class: "c", Requests: simulator.DefaultRequests()})
+	r, known := used(jobs, stated(jobs))
+	want := map[string]packing.Amounts{
+		"a": {1000, 1152 << 20, 0, 1}, // 1150 MiB, in steps of 16
+		"b": {1000, 2944 << 20, 0, 1}, // 2560 MiB and 15%
+		"c": {1000, 2048 << 20, 0, 1},
+	}
+	if !known || !maps.Equal(r.Of, want) {
+		t.Errorf("%v, want %v", r.Of, want)
+	}
+	if _, known := used(jobs[11:], stated(jobs)); known {
+		t.Error("something is known of jobs of which nothing is")
+	}
+}
+
+// The objective is of all messages and of classes by themselves; a message that was never served counts as the longest wait.
+func TestObjective(t *testing.T) {
+	jobs := []simulator.Job{{Class: "a"}, {Class: "a"}, {Class: "b"}, {Class: "b"}}
+	waited := []time.Duration{time.Second, 2 * time.Second, 30 * time.Second, 40 * time.Second}
+	o := Objective{Wait: 60 * time.Second, Quantile: 0.5, Classes: map[string]time.Duration{"b": 15 * time.Second}}
+	if wait, excess := o.waits(jobs, waited); wait != 2 || excess != 2 {
+		t.Errorf("wait %v, %v times the objective; want 2 s, and 2 for class b", wait, excess)
+	}
+	o.Quantile = 0.99
+	if wait, _ := o.waits(jobs, []time.Duration{1, 2, -1, 3}); wait != never {
+		t.Errorf("wait %v, want that of a message that never began", wait)
+	}
+}
+
+// What clouds publish for their kubelets, worked out by hand.
+func TestAllocatable(t *testing.T) {
+	const mib = 1 << 20
+	for name, tc := range map[string]struct{ size, want packing.Amounts }{
+		// 60 + 10 + 10 + 4 x 2.5 = 90m; 32 GiB less 7.5%, 255 + 58 x 11 and 100 MiB
+		"eks": {packing.Amounts{8000, 32768 * mib, 0, 58}, packing.Amounts{7910, 32768*mib*925/1000 - (255+638+100)*mib, 0, 58}},
+		// 25% of 4, 20% of 4, 10% of 8 and 6% of 16 GiB, and 100 MiB
+		"gke": {packing.Amounts{8000, 32768 * mib, 0, 110}, packing.Amounts{7910, 29023 * mib, 0, 110}},
+		// 180m; 20 MB x 110 + 50 MB, and 100 MiB
+		"aks": {packing.Amounts{8000, 32768 * mib, 0, 110}, packing.Amounts{7820, 32768*mib - 2250e6 - 100*mib, 0, 110}},
+		"":    {packing.Amounts{8000, 32768 * mib, 0, 110}, packing.Amounts{8000, 32768 * mib, 0, 110}},
+	} {
+		got := kubelets[name](tc.size)
+		if d := got[1] - tc.want[1]; got[0] != tc.want[0] || d < -mib || d > mib || got[3] != tc.want[3] {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
 		}
 	}
 }
 
-func TestLearnRefuses(t *testing.T) {
-	o := options(t)
-	trace := simulator.Weeks(rand.New(rand.NewPCG(3, 3)), 1, 500, o.Zone)
-	if _, err := Learn(trace, o); !errors.Is(err, errShort) {
-		t.Errorf("one week: error %v", err)
+func TestPriceLists(t *testing.T) {
+	for _, name := range Shipped() {
+		list, err := ReadPriceList(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list.Date == "" || list.Currency == "" {
+			t.Errorf("%s has no date or currency", name)
+		}
+		for _, spot := range []bool{false, true} {
+			sets, err := list.Candidates(spot, DaemonSets)
+			if err != nil || len(sets) < 10 {
+				t.Errorf("%s: %d candidates, error %v", name, len(sets), err)
+			}
+		}
 	}
-	random := rand.New(rand.NewPCG(1, 1))
-	noise := simulator.Trace{Origin: trace.Origin}
-	for at := time.Duration(0); at < 28*24*time.Hour; at += time.Duration(random.ExpFloat64() * float64(3*time.Minute)) {
-		noise.Jobs = append(noise.Jobs, simulator.Job{Start: at, Run: 2 * time.Minute, Requests: trace.Jobs[0].Requests})
-	}
-	if _, err := Learn(noise, o); !errors.Is(err, errNoRhythm) {
-		t.Errorf("noise: error %v", err)
+	for text, want := range map[string]string{
+		"shapes: []": "shapes is empty", "shapes: [{name: a, cpu: 1, memory: 1Gi}]": "at least one above 0", "kubelet: x\nshapes: [{name: a}]": "kubelet is",
+		"shapes: [{name: a, cpu: 1, memory: 1Gi, price: 1}, {name: a, cpu: 1, memory: 1Gi, price: 1}]": "a name of its own", "shape: []": "unknown field",
+		"shapes: [{name: a, memory: 1Gi, price: 1}]": "cpu and memory above 0",
+	} {
+		path := filepath.Join(t.TempDir(), "list.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadPriceList(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one with %q", text, err, want)
+		}
 	}
 }
 

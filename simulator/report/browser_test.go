@@ -51,18 +51,25 @@ type seen struct {
 	Pictures, Small, Empty, Cells int
 	// Overflow is how much wider the page is than its window, in pixels.
 	Overflow int
-	// Clipped are texts of pictures that reach out of them.
-	Clipped []string
+	// Clipped are texts of pictures that reach out of them, and Overlapping labels of points that hide each other.
+	Clipped, Overlapping []string
+	// Folded are details that are closed when the page opens.
+	Folded int
 }
 
 const look = `(() => {
 	const style = getComputedStyle(document.body), all = selector => [...document.querySelectorAll(selector)];
 	const box = e => e.getBoundingClientRect();
+	const folded = all('details:not([open])');
+	folded.forEach(e => e.open = true);
+	const labels = all('svg text.label');
 	return {
 		Ink: style.color, Ground: style.backgroundColor,
 		Pictures: all('svg').length, Small: all('svg').filter(e => box(e).width < 300 || box(e).height < 60).length,
 		Empty: all('polyline, polygon, circle').filter(e => box(e).width < 1 && box(e).height < 1).length,
-		Cells: all('.week td').length,
+		Cells: all('.week td').length, Folded: folded.length,
+		Overlapping: labels.filter((e, i) => labels.some((f, j) => { const a = box(e), b = box(f);
+			return i < j && a.left < b.right && b.left < a.right && a.top + 2 < b.bottom && b.top + 2 < a.bottom; })).map(e => e.textContent),
 		Overflow: document.documentElement.scrollWidth - innerWidth,
 		Clipped: all('svg text').filter(e => { const a = box(e), b = box(e.ownerSVGElement);
 			return a.left < b.left - 1 || a.top < b.top - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1; }).map(e => e.textContent),
@@ -82,14 +89,14 @@ func TestPageInBrowser(t *testing.T) {
 	}
 	trace := simulator.Weeks(rand.New(rand.NewPCG(1, 1)), 2, 300, zone)
 	var runs []report.Run
-	for _, http := range []bool{false, true} {
+	for i := range 8 { // close to each other in pairs, so that labels have to make way
 		system := simulator.Defaults()
-		system.Origin, system.Scaler = trace.Origin, simulator.RabbitMQ(http)
+		system.Origin, system.Scaler, system.PollEvery = trace.Origin, simulator.RabbitMQ(i%2 == 0), time.Duration(10+5*(i/2))*time.Second
 		out, err := system.Run(trace.Jobs)
 		if err != nil {
 			t.Fatal(err)
 		}
-		runs = append(runs, report.Run{Name: "<b>over & under</b>", Ours: http, Outcome: out})
+		runs = append(runs, report.Run{Name: fmt.Sprintf("<b>over & under</b>, the %dth configuration", i), Ours: i%2 == 0, Front: i < 2, Outcome: out})
 	}
 	page := filepath.Join(t.TempDir(), "report.html")
 	file, err := os.Create(page)
@@ -98,6 +105,9 @@ func TestPageInBrowser(t *testing.T) {
 	}
 	if err := report.Write(file, runs, zone); err != nil {
 		t.Fatal(err)
+	}
+	if info, err := file.Stat(); err != nil || info.Size() > 1<<20 {
+		t.Errorf("the page has %d bytes, error %v", info.Size(), err)
 	}
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
@@ -127,7 +137,7 @@ func TestPageInBrowser(t *testing.T) {
 			})
 			return chromedp.Void{}, err
 		}
-		for _, width := range []int64{1400, 390} {
+		for _, width := range []int64{1400, 1280, 390} {
 			err := chromedp.Do(ctx, watchNetwork, prefer, chromedp.EmulateViewport(width, 900), chromedp.Navigate("file://"+page))
 			if err != nil {
 				t.Fatal(err)
@@ -136,17 +146,17 @@ func TestPageInBrowser(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			title, err := chromedp.Run(ctx, chromedp.Text("h2"))
+			title, err := chromedp.Run(ctx, chromedp.Text("summary"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Pictures != 1+6*len(runs) || got.Small > 0 && width > 1000 || got.Empty > 0 || got.Cells != 7*24*len(runs) {
+			if got.Pictures != 1+5+3*len(runs) || got.Folded != len(runs) || got.Small > 0 && width > 1000 || got.Empty > 0 || got.Cells != 7*24*len(runs) {
 				t.Errorf("%s, %d pixels: %+v", scheme, width, got)
 			}
-			if got.Overflow > 0 || len(got.Clipped) > 0 {
-				t.Errorf("%s, %d pixels: %d pixels too wide, clipped %q", scheme, width, got.Overflow, got.Clipped)
+			if got.Overflow > 0 || len(got.Clipped) > 0 || len(got.Overlapping) > 0 {
+				t.Errorf("%s, %d pixels: %d pixels too wide, clipped %q, overlapping %q", scheme, width, got.Overflow, got.Clipped, got.Overlapping)
 			}
-			if got.Ink == got.Ground || title != "<b>over & under</b>" {
+			if got.Ink == got.Ground || title != runs[0].Name {
 				t.Errorf("%s: %s on %s, title %q", scheme, got.Ink, got.Ground, title)
 			}
 			grounds[got.Ground] = true

@@ -9,7 +9,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,30 +25,102 @@ type Run struct {
 	// Ours is one of Ebbtide's; Front one that no other beats.
 	Ours, Front bool
 	simulator.Outcome
+
+	number int
 }
 
-// Plots are a run's pictures, in a time zone.
+// sharedPoints are how many points the lines of a plot have at most, and detailPoints those in the folded details of each run: a page stays below 1 MB.
+const sharedPoints, detailPoints = 480, 200
+
+// thin is means over neighbours, so that no more than so many are left.
+func thin(values []float64, most int) []float64 {
+	every := (len(values) + most - 1) / most
+	if every <= 1 {
+		return values
+	}
+	thinned := make([]float64, 0, most)
+	for part := range slices.Chunk(values, every) {
+		sum := 0.0
+		for _, v := range part {
+			sum += v
+		}
+		thinned = append(thinned, sum/float64(len(part)))
+	}
+	return thinned
+}
+
+// axisOf a run's series of no more than so many points.
+func (r *Run) axisOf(zone *time.Location, most int) axis {
+	s := &r.Series
+	every := (len(s.Nodes) + most - 1) / most
+	return axis{
+		start: s.Start.In(zone), step: time.Duration(float64(max(1, every)) * s.StepSeconds * float64(time.Second)), count: len(thin(s.Nodes, most)),
+	}
+}
+
+// mostLines is how many runs are drawn over each other; there are no more colours that can be told apart.
+const mostLines = 6
+
+// shared are plots of runs over each other: of all, or of Ebbtide's, the best of the others and more until there are mostLines.
+func shared(runs []Run, zone *time.Location) []Plot {
+	drawn := slices.Clone(runs)
+	for i := range drawn {
+		drawn[i].number = i + 1
+	}
+	slices.SortStableFunc(drawn, func(a, b Run) int { return rank(&b) - rank(&a) })
+	drawn = drawn[:min(len(drawn), mostLines)]
+	slices.SortStableFunc(drawn, func(a, b Run) int { return a.number - b.number })
+	x := drawn[0].axisOf(zone, sharedPoints)
+	arrivals := make([]float64, len(drawn[0].Series.Arrivals))
+	for i, n := range drawn[0].Series.Arrivals {
+		arrivals[i] = float64(n) * 60 / drawn[0].Series.StepSeconds
+	}
+	plots := []Plot{plot("Arrivals", "messages a minute", x, line{"all alike", "f", thin(arrivals, sharedPoints)})}
+	over := func(title, unit string, x axis, of func(*Run) []float64) {
+		var lines []line
+		for i := range drawn {
+			lines = append(lines, line{drawn[i].Name, runClasses[i], of(&drawn[i])})
+		}
+		plots = append(plots, plot(title, unit, x, lines...))
+	}
+	over("Nodes", "how many", x, func(r *Run) []float64 { return thin(r.Series.Nodes, sharedPoints) })
+	over("Waiting messages", "how many", x, func(r *Run) []float64 { return thin(r.Series.Backlog, sharedPoints) })
+	over("Pods", "how many", x, func(r *Run) []float64 { return thin(r.Series.Pods, sharedPoints) })
+	over("Waits", "seconds that this share of the messages does not exceed", axis{count: len(drawn[0].Series.WaitQuantiles)}, func(r *Run) []float64 { return r.Series.WaitQuantiles })
+	return plots
+}
+
+// rank says which runs are drawn first.
+func rank(r *Run) int {
+	n := 0
+	if r.Front {
+		n += 2
+	}
+	if r.Ours {
+		n++
+	}
+	return n
+}
+
+// runClasses are the colours of runs over each other.
+var runClasses = [mostLines]string{"b", "d", "a", "c", "e", "g"}
+
+// Plots are a run's own pictures, in a time zone.
 func (r Run) Plots(zone *time.Location) []Plot {
 	s := r.Series
-	x := axis{start: s.Start.In(zone), step: time.Duration(s.StepSeconds * float64(time.Second)), count: len(s.Nodes)}
-	arrivals := make([]float64, len(s.Arrivals))
-	for i, n := range s.Arrivals {
-		arrivals[i] = float64(n) * 60 / s.StepSeconds
-	}
-	plots := []Plot{
-		plot("Arrivals", "messages a minute", x, line{"arrivals", "a", arrivals}),
-		plot("Backlog", "messages that wait", x, line{"backlog", "a", s.Backlog}),
-		plot("Jobs", "how many", x, line{"target", "a", s.Target}, line{"pods", "b", s.Pods}, line{"pods at work", "c", s.Busy}),
-	}
+	x := r.axisOf(zone, detailPoints)
+	of := func(values []float64) []float64 { return thin(values, detailPoints) }
 	var shares []line
 	for i, c := range sizing.Constraints {
 		if slices.Max(s.Constraints[c]) > 0 {
-			shares = append(shares, line{string(c), constraintClasses[i], s.Constraints[c]})
+			shares = append(shares, line{string(c), constraintClasses[i], of(s.Constraints[c])})
 		}
 	}
-	return append(plots, bands("What decides the target", "share of the time", x, shares...),
-		plot("Nodes", "how many; the bound is the fewest for these pods", x, line{"nodes", "a", s.Nodes}, line{"bound", "c", s.Bound}),
-		plot("Waits", "seconds that this share of the messages does not exceed", axis{count: len(s.WaitQuantiles)}, line{"wait", "a", s.WaitQuantiles}))
+	return []Plot{
+		plot("Jobs", "how many", x, line{"target", "a", of(s.Target)}, line{"pods", "b", of(s.Pods)}, line{"pods at work", "c", of(s.Busy)}),
+		bands("What decides the target", "share of the time", x, shares...),
+		plot("Nodes", "how many; the bound is the fewest for these pods", x, line{"nodes", "a", of(s.Nodes)}, line{"bound", "c", of(s.Bound)}),
+	}
 }
 
 // constraintClasses are the colours of sizing.Constraints, in their order.
@@ -93,24 +164,101 @@ func (r Run) Week(zone *time.Location) Week {
 	return week
 }
 
+// page is what the template shows.
+type page struct {
+	Title, Sentence string
+	Runs            []Run
+	Front           Plot
+	Shared          []Plot
+	Zone            *time.Location
+	// of a recommendation
+	Rows      []Row
+	Decisions []DecisionRow
+	Calendars []Picture
+	Notes     []string
+}
+
+// Row of a recommendation's table.
+type Row struct {
+	Name, Configuration, Cost, P50, P95, P99, Mean, Idle string
+	Ours                                                 bool
+}
+
+// DecisionRow is a decision, and how much it is worth as a share of the largest.
+type DecisionRow struct {
+	Lever, Today, Recommended, Without, Change string
+	Share                                      float64
+}
+
+// Picture with a title.
+type Picture struct {
+	Title string
+	SVG   template.HTML
+}
+
 // Write writes the page, with times in a zone. There is at least one run, with its series.
 func Write(w io.Writer, runs []Run, zone *time.Location) error {
-	page, err := template.New("report.html").Funcs(template.FuncMap{
+	return (&page{Title: "What policies would have done", Sentence: sentence(runs), Runs: runs, Zone: zone}).write(w)
+}
+
+// sentence says what a reader wants to know first.
+func sentence(runs []Run) string {
+	cost, unit := costs(runs)
+	cheapest, quickest := &runs[0], &runs[0]
+	for i := range runs {
+		r := &runs[i]
+		if cost(r) < cost(cheapest) {
+			cheapest = r
+		}
+		if r.Outcome.Wait.P95 < quickest.Outcome.Wait.P95 {
+			quickest = r
+		}
+	}
+	of := func(r *Run) string {
+		return fmt.Sprintf("%s %s, p95 wait %s", short(cost(r)), unit, seconds(r.Outcome.Wait.P95))
+	}
+	if len(runs) == 1 {
+		return fmt.Sprintf("%s: %s.", runs[0].Name, of(&runs[0]))
+	}
+	if cheapest == quickest {
+		return fmt.Sprintf("%s is the cheapest and the quickest: %s.", cheapest.Name, of(cheapest))
+	}
+	return fmt.Sprintf("%s is the cheapest: %s. %s is the quickest: %s.", cheapest.Name, of(cheapest), quickest.Name, of(quickest))
+}
+
+// costs are what runs are compared by: their cost, or their node-hours where nodes have no price.
+func costs(runs []Run) (of func(*Run) float64, unit string) {
+	for i := range runs {
+		if runs[i].Cost == 0 {
+			return func(r *Run) float64 { return r.NodeHours }, "node-hours"
+		}
+	}
+	return func(r *Run) float64 { return r.Cost }, "cost"
+}
+
+func seconds(s float64) string {
+	d := time.Duration(s * float64(time.Second))
+	if d >= time.Minute {
+		return d.Round(time.Second).String()
+	}
+	return d.Round(100 * time.Millisecond).String()
+}
+
+func (p *page) write(w io.Writer) error {
+	if len(p.Runs) > 1 {
+		p.Front = front(p.Runs)
+	}
+	p.Shared = shared(p.Runs, p.Zone)
+	text, err := template.New("report.html").Funcs(template.FuncMap{
 		"number": func(i int) int { return i + 1 },
 		"day":    func(i int) string { return [...]string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}[i] },
-		"wait": func(seconds float64) string {
-			return time.Duration(seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
-		},
-		"per": func(a, b int) string { return fmt.Sprintf("%.3f", float64(a)/float64(max(1, b))) },
+		"wait":   seconds,
+		"per":    func(a, b int) string { return fmt.Sprintf("%.3f", float64(a)/float64(max(1, b))) },
 	}).ParseFS(files, "report.html")
 	if err != nil {
 		return err
 	}
-	return page.Execute(w, struct {
-		Runs  []Run
-		Front Plot
-		Zone  *time.Location
-	}{runs, front(runs), zone})
+	return text.Execute(w, p)
 }
 
 // Overlay draws what was seen over what was simulated, as a picture of its own for light and dark.
@@ -282,45 +430,116 @@ func ticks(length time.Duration) (every time.Duration, days int, format string) 
 	return 0, 91, "Jan 2006"
 }
 
-// front draws p95 waits against node-hours.
+// front draws p95 waits against cost, with every configuration's name beside its point. Axes fit the data.
 func front(runs []Run) Plot {
-	p := Plot{Title: "Wait against node-hours", Unit: "p95 wait in seconds, up; node-hours, right"}
-	hours, waits := 0.0, 0.0
-	for _, r := range runs {
-		hours, waits = max(hours, r.NodeHours), max(waits, r.Wait.P95)
+	const width, height, left, right, top, bottom = 900.0, 360.0, 60.0, 16.0, 14.0, 40.0
+	of, unit := costs(runs)
+	p := Plot{Title: "Cost against wait", Unit: "p95 wait in seconds, up; " + unit + ", right: best is down and left"}
+	var xs, ys []float64
+	for i := range runs {
+		xs, ys = append(xs, of(&runs[i])), append(ys, runs[i].Outcome.Wait.P95)
 	}
-	hours, waits = round(hours), round(waits)
-	svg := begin(p.Title, p.Unit)
-	scaleY(svg, waits)
-	for i := 1; i < 5; i++ {
-		v := hours * float64(i) / 4
-		at := left + v/hours*(width-left-right)
-		fmt.Fprintf(svg, `<text class="y" x="%.1f" y="%.0f">%s</text>`, at, height-6, short(v))
+	xMarks, yMarks := marks(xs), marks(ys)
+	atX := func(v float64) float64 {
+		return left + (v-xMarks[0])/(xMarks[len(xMarks)-1]-xMarks[0])*(width-left-right)
 	}
-	type label struct {
-		x, y float64
-		text string
+	atY := func(v float64) float64 {
+		return height - bottom - (v-yMarks[0])/(yMarks[len(yMarks)-1]-yMarks[0])*(height-top-bottom)
 	}
-	var labels []label // points that hide each other share one
-	for i, r := range runs {
-		class := "b"
+	var svg strings.Builder
+	fmt.Fprintf(&svg, `<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="%s, %s">`, width, height, p.Title, p.Unit)
+	for _, v := range yMarks {
+		fmt.Fprintf(&svg, `<line class="grid" x1="%.0f" x2="%.0f" y1="%.1f" y2="%.1f"/><text class="y" x="%.0f" y="%.1f">%s</text>`,
+			left, width-right, atY(v), atY(v), left-6, max(12, atY(v)+4), short(v))
+	}
+	for i, v := range xMarks {
+		anchor := "middle"
+		if i == len(xMarks)-1 {
+			anchor = "end"
+		}
+		fmt.Fprintf(&svg, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/><text text-anchor="%s" x="%.1f" y="%.0f">%s</text>`,
+			atX(v), atX(v), top, height-bottom, anchor, atX(v), height-bottom+16, short(v))
+	}
+	fmt.Fprintf(&svg, `<text text-anchor="end" x="%.0f" y="%.0f">%s</text>`, width-right, height-6, unit)
+	var taken []box
+	for i := range runs {
+		taken = append(taken, box{atX(xs[i]) - 6, atY(ys[i]) - 6, atX(xs[i]) + 6, atY(ys[i]) + 6})
+	}
+	for i := range runs {
+		r, class, x, y := &runs[i], "b", atX(xs[i]), atY(ys[i])
 		if r.Ours {
 			class = "a"
 		}
-		x, y := left+r.NodeHours/hours*(width-left-right), atY(r.Wait.P95, waits)
-		fmt.Fprintf(svg, `<circle class="%s" cx="%.1f" cy="%.1f" r="5"><title>%s: %.0f node-hours, %.0f s</title></circle>`,
-			class, x, y, template.HTMLEscapeString(r.Name), r.NodeHours, r.Wait.P95)
-		hidden := slices.IndexFunc(labels, func(l label) bool { return math.Abs(l.x-x) < 14 && math.Abs(l.y-y) < 14 })
-		if hidden < 0 {
-			labels = append(labels, label{x, y, strconv.Itoa(i + 1)})
-		} else {
-			labels[hidden].text += " " + strconv.Itoa(i+1)
+		fmt.Fprintf(&svg, `<circle class="%s" cx="%.1f" cy="%.1f" r="5"><title>%s: %s %s, %.0f s</title></circle>`,
+			class, x, y, template.HTMLEscapeString(r.Name), short(xs[i]), unit, ys[i])
+		label := brief(r.Name)
+		b := place(label, x, y, box{left, top, width - right, height - bottom}, taken)
+		taken = append(taken, b)
+		if math.Abs(b.y0-y) > 16 || b.x0-x > 16 || x-b.x1 > 16 { // far from its point
+			fmt.Fprintf(&svg, `<line class="lead" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`, x, y, min(max(x, b.x0), b.x1), min(max(y, b.y0), b.y1))
 		}
+		fmt.Fprintf(&svg, `<text class="label" x="%.1f" y="%.1f">%s</text>`, b.x0, b.y1-3, template.HTMLEscapeString(label))
 	}
-	for _, l := range labels {
-		fmt.Fprintf(svg, `<text class="y" x="%.1f" y="%.1f">%s</text>`, l.x-7, l.y-6, l.text)
-	}
-	p.end(svg)
+	p.end(&svg)
 	p.Legend = []Legend{{"a", "Ebbtide"}, {"b", "others"}}
 	return p
+}
+
+// box of a label or a point.
+type box struct{ x0, y0, x1, y1 float64 }
+
+func (b box) overlaps(o box) bool { return b.x0 < o.x1 && o.x0 < b.x1 && b.y0 < o.y1 && o.y0 < b.y1 }
+
+// place finds room for a label near a point, within a frame and where nothing is.
+func place(label string, x, y float64, frame box, taken []box) box {
+	const letter, high = 6.9, 14.0 // of 11px; wide enough for most fonts
+	wide := letter * float64(len([]rune(label)))
+	var first box
+	for n := range 60 { // right, left, then lines above and below in turn
+		step := float64((n/2+1)/2) * high
+		if n/2%2 == 1 {
+			step = -step
+		}
+		b := box{x + 9, y - high/2 + step, x + 9 + wide, y + high/2 + step}
+		if n%2 == 1 {
+			b.x0, b.x1 = x-9-wide, x-9
+		}
+		if n == 0 {
+			first = b
+		}
+		if b.x0 >= frame.x0 && b.x1 <= frame.x1 && b.y0 >= frame.y0 && b.y1 <= frame.y1 && !slices.ContainsFunc(taken, b.overlaps) {
+			return b
+		}
+	}
+	first.x0, first.x1 = first.x0-max(0, first.x1-frame.x1), min(first.x1, frame.x1)
+	return first
+}
+
+// brief is a name that fits beside a point.
+func brief(name string) string {
+	const most = 40
+	text := []rune(strings.TrimPrefix(name, "keda rabbitmq "))
+	if len(text) > most {
+		text = append(text[:most-1], '…')
+	}
+	return string(text)
+}
+
+// marks of an axis that fits values: whole steps of 1, 2 or 5 times a power of ten, from below the least to above the highest.
+func marks(values []float64) []float64 {
+	low, high := slices.Min(values), slices.Max(values)
+	if high-low < 1e-9*max(1, math.Abs(high)) {
+		low, high = low-max(1, 0.1*low), high+max(1, 0.1*high)
+	}
+	step := round((high - low) / 6)
+	from := math.Floor(low/step-0.15) * step
+	if low >= 0 {
+		from = max(0, from)
+	}
+	var all []float64
+	for v := from; ; v += step {
+		if all = append(all, v); v >= high+0.15*step {
+			return all
+		}
+	}
 }

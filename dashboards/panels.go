@@ -190,5 +190,3 @@ func arrange(panels ...*Panel) []*Panel {
 	return panels
 }
 
-// height of a panel in rows of the grid.
-func height(rows int) change { return func(p *Panel) { p.GridPos.H = rows } }

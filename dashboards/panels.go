@@ -189,4 +189,3 @@ func arrange(panels ...*Panel) []*Panel {
 	}
 	return panels
 }
-

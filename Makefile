@@ -76,7 +76,7 @@ snapshots: tools ## Update the snapshots of the charts' tests; review the change
 	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
-.PHONY: rabbitmq-releases test lint generated unit race test-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
+.PHONY: compat e2e-compat rabbitmq-releases test lint generated unit race test-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
 test: ## Run everything: lint, unit and integration tests, scenarios; several at a time. Prints how long each part took
 	go run ./hack/testrun
 
@@ -130,6 +130,12 @@ e2e-recovery: tools ## Run the drills: broker, scaler, scheduler, KEDA, nodes, A
 
 dashboards-pictures: ## Draw the dashboards of the cluster of make up with Grafana's components (MINUTES=10, TO=docs/pictures, NAMESPACE=scan, POLICY=scans)
 	dashboards/preview/pictures.sh $(or $(MINUTES),10) $(or $(TO),docs/pictures) $(or $(NAMESPACE),scan) $(or $(POLICY),scans)
+
+e2e-compat: tools ## From make compat, the cell of the oldest API server: packing, a leader change, RBAC and charts
+	$(TEST) -timeout 20m -count=1 -run TestCompat ./e2e/scenario
+
+compat: tools ## Test with other releases of Kubernetes, KEDA and Karpenter; write docs/reference/compatibility.md (CELL=kubernetes-1.34, LIST=1, BUILD=1, SUMS=1)
+	@$(E2E) compat $(if $(CELL),--cell $(CELL)) $(if $(LIST),--list) $(if $(BUILD),--build) $(if $(SUMS),--sums)
 
 fuzz: ## Fuzz the calendar against a wall clock (T=1m)
 	go test ./scaler/calendar -run '^$$' -fuzz FuzzAgainstWalk -fuzztime $(or $(T),1m)

@@ -47,6 +47,10 @@ type Options struct {
 	Tools toolchain.Toolchain
 	// Progress gets a line for each component that is ready.
 	Progress io.Writer
+	// Audit makes the API server note the requests of Ebbtide, for Refusals.
+	Audit bool
+	// SecondScheduler starts a second replica of the scheduler; the two elect a leader.
+	SecondScheduler bool
 }
 
 // Cluster is a running cluster.
@@ -65,6 +69,8 @@ type Cluster struct {
 	network  *network // of real nodes; nil without them
 	config   *rest.Config
 	started  time.Time
+	audit    bool
+	replicas bool // of the scheduler there are two
 	// prometheus is the URL of the one that StartPrometheus or StartPodPrometheus started.
 	prometheus string
 
@@ -83,6 +89,7 @@ type ports struct {
 	Etcd, EtcdPeer, EtcdMetrics       int
 	APIServer, Controllers, Scheduler int
 	SchedulerExplain                  int
+	Scheduler2, SchedulerExplain2     int
 	KWOK                              int
 	KarpenterMetrics, KarpenterHealth int
 	KEDAMetrics, KEDAHealth           int
@@ -118,7 +125,7 @@ func newPorts() (ports, error) {
 	all := []*int{
 		&p.Etcd, &p.EtcdPeer, &p.EtcdMetrics, &p.APIServer, &p.Controllers, &p.Scheduler, &p.KWOK, &p.KarpenterMetrics,
 		&p.KarpenterHealth, &p.KEDAMetrics, &p.KEDAHealth, &p.KEDAMetricsService, &p.KEDAAdapter, &p.KEDAAdapterMetrics,
-		&p.Scaler, &p.ScalerMetrics, &p.SchedulerExplain,
+		&p.Scaler, &p.ScalerMetrics, &p.SchedulerExplain, &p.Scheduler2, &p.SchedulerExplain2,
 	}
 	free, err := proc.FreePorts(len(all))
 	for i, port := range free {
@@ -162,7 +169,7 @@ func prepare(o Options) (*Cluster, error) {
 	}
 	c := &Cluster{
 		Dir: dir, root: o.Root, tools: o.Tools, progress: o.Progress, group: proc.NewGroup(filepath.Join(dir, "logs")),
-		started: time.Now(),
+		started: time.Now(), audit: o.Audit, replicas: o.SecondScheduler,
 	}
 	if owner, err := ReadState(dir); err == nil && owner.Running() {
 		return nil, fmt.Errorf("a cluster already runs in %s (process %d): stop it first (make down)", dir, owner.PID)

@@ -30,6 +30,8 @@ const (
 	KEDA      = "keda-operator"
 	Scaler    = "ebbtide-scaler"
 	Scheduler = "ebbtide-scheduler"
+	// SecondScheduler is there if Options asks for it.
+	SecondScheduler = "ebbtide-scheduler-2"
 )
 
 // writePKI makes the certificates that exist before the API server does.
@@ -139,6 +141,13 @@ func (c *Cluster) kubeAPIServer() (proc.Spec, error) {
 			"--advertise-address=" + gatewayAddress, "--egress-selector-config-file=" + egress,
 			"--kubelet-preferred-address-types=InternalIP",
 		}
+	}
+	if c.audit {
+		auditArgs, err := c.auditArgs()
+		if err != nil {
+			return proc.Spec{}, err
+		}
+		reach = append(reach, auditArgs...)
 	}
 	return proc.Spec{
 		Name: APIServer, Path: c.tools.Bin("kube-apiserver"),
@@ -261,7 +270,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	scheduler, err := c.scheduler()
+	scheduler, err := c.scheduler(Scheduler, c.ports.Scheduler, c.ports.SchedulerExplain)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +280,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []proc.Spec{
+	controllers := []proc.Spec{
 		controllerManager,
 		scheduler,
 		{
@@ -333,7 +342,15 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 			Env:   []string{"POD_NAMESPACE=ebbtide-system"},
 			Ready: proc.HTTPReady("http://"+loopback(c.ports.ScalerMetrics)+"/readyz", nil),
 		},
-	}, nil
+	}
+	if c.replicas {
+		second, err := c.scheduler(SecondScheduler, c.ports.Scheduler2, c.ports.SchedulerExplain2)
+		if err != nil {
+			return nil, err
+		}
+		controllers = append(controllers, second)
+	}
+	return controllers, nil
 }
 
 func (c *Cluster) controllerManager() (proc.Spec, error) {
@@ -358,27 +375,28 @@ func (c *Cluster) controllerManager() (proc.Spec, error) {
 // Bin is the path of a program of the project's own, as BuildProject left it.
 func (c *Cluster) Bin(name string) string { return filepath.Join(c.root, "bin", name) }
 
-func (c *Cluster) scheduler() (proc.Spec, error) {
-	config, err := c.schedulerConfig()
+// scheduler is a replica of the scheduler.
+func (c *Cluster) scheduler(name string, port, explainPort int) (proc.Spec, error) {
+	config, err := c.schedulerConfig(name, explainPort)
 	if err != nil {
 		return proc.Spec{}, err
 	}
 	trust, err := c.ca.clientConfig("admin")
 	return proc.Spec{
-		Name: Scheduler, Path: c.Bin("ebbtide-scheduler"),
+		Name: name, Path: c.Bin("ebbtide-scheduler"),
 		Args: []string{
 			"--config=" + config,
 			"--authentication-kubeconfig=" + c.Kubeconfig("scheduler"), "--authorization-kubeconfig=" + c.Kubeconfig("scheduler"),
-			"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.ports.Scheduler),
+			"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port),
 			"--tls-cert-file=" + c.pki("scheduler-serving.crt"), "--tls-private-key-file=" + c.pki("scheduler-serving.key"),
 		},
-		Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/readyz", c.ports.Scheduler), trust),
+		Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/readyz", port), trust),
 	}, err
 }
 
 // schedulerConfig writes the project's scheduler configuration with the credentials that it is to use, and beside its profile
 // those of the stock scheduler to compare it with.
-func (c *Cluster) schedulerConfig() (string, error) {
+func (c *Cluster) schedulerConfig(name string, explainPort int) (string, error) {
 	text, err := os.ReadFile(filepath.Join(c.root, "manifests", "scheduler", "config", "scheduler-config.yaml"))
 	if err != nil {
 		return "", err
@@ -388,12 +406,14 @@ func (c *Cluster) schedulerConfig() (string, error) {
 		return "", err
 	}
 	config["clientConnection"] = map[string]any{"kubeconfig": c.Kubeconfig("scheduler"), "qps": 200, "burst": 400}
-	config["leaderElection"] = map[string]any{"leaderElect": false}
+	if !c.replicas {
+		config["leaderElection"] = map[string]any{"leaderElect": false}
+	}
 	ours, ok := config["profiles"].([]any)
 	if !ok || len(ours) != 1 {
 		return "", fmt.Errorf("the project's scheduler configuration has no single profile")
 	}
-	args := map[string]any{"explainAddress": fmt.Sprintf("127.0.0.1:%d", c.ports.SchedulerExplain)}
+	args := map[string]any{"explainAddress": fmt.Sprintf("127.0.0.1:%d", explainPort)}
 	ours[0].(map[string]any)["pluginConfig"] = []any{map[string]any{"name": "DrainPack", "args": args}}
 	var stock []any
 	if text, err = os.ReadFile(c.path("config", "manifests", "stock-profiles.yaml")); err != nil {
@@ -406,7 +426,7 @@ func (c *Cluster) schedulerConfig() (string, error) {
 	if text, err = yaml.Marshal(config); err != nil {
 		return "", err
 	}
-	path := c.path("config", "scheduler.yaml")
+	path := c.path("config", name+".yaml")
 	return path, os.WriteFile(path, text, 0o644)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
+	"github.com/ebbtide-dev/ebbtide/e2e/compat"
 )
 
 func main() {
@@ -24,7 +25,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(toolsCommand(), upCommand(), serveCommand(), downCommand(), statusCommand(), logsCommand(),
-		publishCommand(), demoCommand())
+		publishCommand(), demoCommand(), compatCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
@@ -53,9 +54,14 @@ func toolsCommand() *cobra.Command {
 	show := cmd.Flags().Bool("show-folder", false, "print the folder of the tools' binaries")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		_, tools, err := cluster.Prepare(cmd.Context())
-		if err == nil && *show {
-			fmt.Println(tools.Bin(""))
+		if err != nil {
+			return err
 		}
+		if *show {
+			fmt.Println(tools.Bin(""))
+			return nil
+		}
+		_, err = tools.With(cmd.Context(), os.Stderr, compat.Quick().Releases...)
 		return err
 	}
 	return cmd

@@ -9,4 +9,4 @@ prometheus=$(cd "$root" && go run ./e2e/cmd/ebbtide-e2e status -o json | node -p
 [ -d node_modules ] || npm install --legacy-peer-deps --no-audit --no-fund
 to=$(date +%s)
 node pictures.mjs "$prometheus" $((to - 60 * $1)) "$to" "$(cd "$root" && realpath "$2")" "$root"/charts/ebbtide/files/dashboards/*.json \
-  -- namespace="$3" policy="$4" scaledjob="$4" objective=10 price=0.04
+  -- namespace="$3" policy="$4" scaledjob="$4" objective=10 price=0.04 cluster='.*'

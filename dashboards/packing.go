@@ -95,6 +95,16 @@ func packing() *Dashboard {
 					"sum(rate(ebbtide_drainpack_extension_seconds_count[$__rate_interval]))"),
 				percentiles("ebbtide_drainpack_extension_seconds", "", 95), fromZero, unit("s")),
 
+			graph("Drains", "Nodes that drain, and drains per hour that end with their node or before. None where draining is off.", 12,
+				query("draining now", "max(ebbtide_draining_nodes)"),
+				query("{{reason}}", perSecond("reason", "ebbtide_draining_ended_total", "")+" * 3600"), fromZero, unit("short"),
+				colored("draining now", "blue"), colored("finished", "green"), colored("needs_room", "yellow"), colored("no_room", "orange"),
+				colored("too_long", "red"), colored("not_ours", "text")),
+			graph("Workers that give way", "Connected workers, and per minute: idle ones that were told to leave, and pods that got their room in time or not.", 12,
+				query("connected", "max(ebbtide_draining_workers)"), query("for {{for}}", perSecond("for", "ebbtide_draining_workers_sent_away_total", "")+" * 60"),
+				query("{{result}}", perSecond("result", "ebbtide_draining_promises_total", "")+" * 60"), fromZero, unit("short"),
+				colored("connected", "blue"), colored("kept", "green"), colored("broken", "red")),
+
 			graph("Run times over expectation", "Ratio of real to expected run time: at 2, a pod ran twice as long as expected.", 8,
 				percentiles("ebbtide_drainpack_run_time_ratio", "", 10, 50, 90), fromZero, unit("suffix:×")),
 			graph("Scheduling attempts by offer", "Attempts per minute. Candidates of the index are fast (offered); other pods evaluate all nodes. Many "+

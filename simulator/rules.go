@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ebbtide-dev/ebbtide/internal/stay"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/draining"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lifetime"
 )
@@ -11,7 +12,7 @@ import (
 // Rules are those of package draining, each of which may be left out, and how quickly a cluster carries them out.
 type Rules struct {
 	// Stay in place of Worker.IdleTimeout; the zero value: that timeout.
-	Stay draining.Stay
+	Stay stay.Rule
 	// GiveWay makes idle workers leave for pods without room. No node is made for such a pod for as long as Promise, as it is nominated.
 	GiveWay bool
 	Promise time.Duration
@@ -25,7 +26,7 @@ type Rules struct {
 // ThreeRules are all of them as the product has them by default.
 func ThreeRules() *Rules {
 	return &Rules{
-		Stay: draining.DefaultStay(), GiveWay: true, Promise: 3 * time.Second, Drain: draining.Defaults(), Every: 5 * time.Second,
+		Stay: stay.Default(), GiveWay: true, Promise: 3 * time.Second, Drain: draining.Defaults(), Every: 5 * time.Second,
 		Answer: 500 * time.Millisecond,
 	}
 }
@@ -206,15 +207,15 @@ func (r *run) sendAway(names []string) {
 
 // idleFor is how long an idle worker waits until it looks whether to leave: 0 to leave now.
 func (r *run) idleFor(w *worker) time.Duration {
-	stay := r.Rules.Stay
+	rule := r.Rules.Stay
 	works := slices.ContainsFunc(w.node.on, func(x *worker) bool { return x.working || !x.idle && !x.leaving })
 	var lastWork time.Time
 	if w.node.worked > 0 {
 		lastWork = Epoch.Add(w.node.worked)
 	}
-	left := max(0, stay.Until(Epoch.Add(w.idleSince), lastWork, works).Sub(Epoch.Add(r.now)))
+	left := max(0, rule.Until(Epoch.Add(w.idleSince), lastWork, works).Sub(Epoch.Add(r.now)))
 	if works {
-		left = min(left, stay.AfterWork) // the others may end before
+		left = min(left, rule.AfterWork) // the others may end before
 	}
 	return left
 }

@@ -11,8 +11,8 @@ import (
 
 	schedulerv1 "github.com/ebbtide-dev/ebbtide/api/scheduler/v1"
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
+	"github.com/ebbtide-dev/ebbtide/internal/stay"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
-	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/draining"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lifetime"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
@@ -451,7 +451,7 @@ func (r *run) take(w *worker) {
 		key = w.bound
 	}
 	q.idle.push(idleWorker{key, w, w.epoch})
-	if r.Rules != nil && r.Rules.Stay != (draining.Stay{}) {
+	if r.Rules != nil && r.Rules.Stay != (stay.Rule{}) {
 		r.foresee(r.idleFor(w), workerGivesUp, w, nil)
 		return
 	}
@@ -487,7 +487,7 @@ func (r *run) handle(h happening) {
 			r.take(w)
 		}
 	case workerGivesUp:
-		if r.Rules != nil && r.Rules.Stay != (draining.Stay{}) {
+		if r.Rules != nil && r.Rules.Stay != (stay.Rule{}) {
 			if left := r.idleFor(h.worker); left > 0 {
 				r.foresee(left, workerGivesUp, h.worker, nil)
 				return

@@ -50,6 +50,10 @@ type Config struct {
 	MaxLifetime time.Duration
 	// IdleTimeout is how long to wait for a message before leaving; 0 waits for ever.
 	IdleTimeout time.Duration
+	// Scheduler that may ask the worker to leave, and says whether its node works; nil: none. While it is heard, the worker waits for a
+	// message for as long as its node works, but not longer than Stay, and else for IdleTimeout after the last work on its node.
+	Scheduler Scheduler
+	Stay      time.Duration
 	// GracePeriod is how long a command may go on after the worker was asked to stop, CommandGrace included.
 	GracePeriod time.Duration
 	// CommandGrace is how long a command may go on after SIGTERM.
@@ -93,6 +97,7 @@ type session struct {
 	queue   Queue
 	begin   time.Time
 	leaving bool
+	why     string // it leaves, once it waits no more
 	summary Summary
 }
 
@@ -111,6 +116,7 @@ func (s *session) leave() error {
 		return nil
 	}
 	s.leaving = true
+	s.say(Leaving)
 	return s.queue.Leave()
 }
 
@@ -131,10 +137,8 @@ func (s *session) loop(ctx context.Context) (ended string, err error) {
 
 // next waits for a message. Without one it says why.
 func (s *session) next(ctx context.Context) (message *Message, why string, err error) {
-	waiting, cancel := ctx, func() {}
-	if s.config.IdleTimeout > 0 {
-		waiting, cancel = context.WithTimeout(ctx, s.config.IdleTimeout)
-	}
+	s.say(Idle)
+	waiting, cancel := s.waiting(ctx)
 	defer cancel()
 	message, err = s.queue.Next(waiting)
 	if err == nil && message != nil {
@@ -144,9 +148,15 @@ func (s *session) next(ctx context.Context) (message *Message, why string, err e
 		return nil, "error", err
 	}
 	why = "idle"
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		why = "stopped"
+	case errors.Is(context.Cause(waiting), errYielded):
+		why = "yielded"
+		word, _ := s.config.Scheduler.Word()
+		s.config.Log.Info("the scheduler asks this worker to leave", "reason", word.Reason)
 	}
+	s.why = why
 	// The broker may have sent a message just now: once it knows that the worker leaves, it is here or there is none.
 	if err := s.leave(); err != nil {
 		return nil, "error", err
@@ -166,6 +176,7 @@ func (s *session) handle(ctx context.Context, message *Message) (last string, er
 	begin := time.Now()
 	s.config.Metrics.began(begin)
 	defer s.config.Metrics.began(time.Time{})
+	s.say(Busy)
 	if !message.Queued.IsZero() && message.Attempt == 1 {
 		s.summary.WaitSeconds.Add(begin.Sub(message.Queued).Seconds())
 		s.config.Metrics.waited(begin.Sub(message.Queued))
@@ -273,7 +284,9 @@ func (s *session) isLast(ctx context.Context) string {
 	case s.config.MaxLifetime > 0 && time.Since(s.begin) >= s.config.MaxLifetime:
 		return "lifetime"
 	case s.leaving:
-		return "idle"
+		return s.why
+	case s.sentAway():
+		return "yielded"
 	default:
 		return ""
 	}

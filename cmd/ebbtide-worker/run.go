@@ -61,10 +61,11 @@ type runOptions struct {
 	writable                               []string
 	// files with credentials, which commands can't read.
 	credentialFiles []string
+	scheduler       schedulerOptions
 }
 
 // secretVariables hold credentials; they are taken out of the environment before anything else happens.
-var secretVariables = []string{rabbitmq.URIVariable, managementVariable, kafkaPasswordVariable, sourcestore.TokenVariable}
+var secretVariables = []string{rabbitmq.URIVariable, managementVariable, kafkaPasswordVariable, sourcestore.TokenVariable, podUIDVariable}
 
 func command(begin time.Time, secrets secret.Values) *cobra.Command {
 	var o runOptions
@@ -155,6 +156,7 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 	flags.IntVar(&o.MaxMessages, "max-messages", 1, "exit after this many messages; 0: no limit")
 	flags.DurationVar(&o.MaxLifetime, "max-lifetime", 0, "take no further message after this time; 0: no limit")
 	flags.DurationVar(&o.IdleTimeout, "idle-timeout", time.Minute, "exit after this time without a message; 0: never")
+	o.scheduler.addFlags(flags, &o.Stay)
 	flags.DurationVar(&o.GracePeriod, "grace-period", 25*time.Second,
 		"how long the command may continue after SIGTERM; keep it below the pod's terminationGracePeriodSeconds")
 	flags.DurationVar(&o.CommandGrace, "command-grace", 5*time.Second,
@@ -190,6 +192,11 @@ func (o *runOptions) complete(args []string, secrets secret.Values) error {
 	if err := o.setEndings(); err != nil {
 		return err
 	}
+	hidden, err := o.scheduler.complete(o.Stay, secrets)
+	if err != nil {
+		return err
+	}
+	o.credentialFiles = append(o.credentialFiles, hidden...)
 	if err := o.setBoundary(); err != nil {
 		return err
 	}
@@ -302,6 +309,11 @@ func (o *runOptions) run(ctx context.Context, begin time.Time, open func(context
 		return err
 	}
 	defer stop()
+	leave, err := o.attend()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	queue, err := open(ctx)
 	var summary worker.Summary
 	switch {

@@ -41,7 +41,7 @@ func newCommand(calledAs string) *cobra.Command {
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl ebbtide"}
 	}
 	root.AddCommand(simulateCommand(), compareCommand(), recommendCommand(), explainCommand(), calendarCommand(), holidaysCommand(), doctorCommand(), decisionsCommand(),
-		placementsCommand(), versionCommand())
+		placementsCommand(), nodesCommand(), versionCommand())
 	return root
 }
 

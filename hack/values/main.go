@@ -195,6 +195,10 @@ func schemaOfType(t reflect.Type) map[string]any {
 	switch {
 	case t == reflect.TypeFor[metav1.Duration]():
 		return duration
+	case t.Kind() == reflect.Pointer:
+		return schemaOfType(t.Elem())
+	case t.Kind() == reflect.Bool:
+		return map[string]any{"type": "boolean"}
 	case t.Kind() == reflect.Map:
 		return map[string]any{"type": "object", "additionalProperties": schemaOfType(t.Elem())}
 	case t.Kind() == reflect.Slice:

@@ -39,9 +39,10 @@ var mayImport = map[string][]string{
 	"scheduler-plugin/fleet":      {"scheduler-plugin/lifetime", "scheduler-plugin/packing"},
 	"scheduler-plugin/placement":  {"scheduler-plugin/packing"},
 	"scheduler-plugin/draining":   {"scheduler-plugin/fleet", "scheduler-plugin/lifetime", "scheduler-plugin/packing"},
+	"scheduler-plugin/streams":    {"proto"},
 	"scheduler-plugin/drainpack": {
-		"api", "scheduler-plugin/draining", "scheduler-plugin/fleet", "scheduler-plugin/lifetime", "scheduler-plugin/lowerbound",
-		"scheduler-plugin/packing", "scheduler-plugin/placement",
+		"api", "internal", "scheduler-plugin/draining", "scheduler-plugin/fleet", "scheduler-plugin/lifetime", "scheduler-plugin/lowerbound",
+		"scheduler-plugin/packing", "scheduler-plugin/placement", "scheduler-plugin/streams",
 	},
 
 	"worker": {"internal", "proto", "worker"},

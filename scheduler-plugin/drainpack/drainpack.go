@@ -6,6 +6,7 @@ package drainpack
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +34,7 @@ type DrainPack struct {
 	offered    *offeredPods
 	reserved   podSet
 	placements placements
+	drains     *drains // nil: nothing is drained, nobody gives way
 	// proofs are the stock filters that refuse nodes for what they counted for the pod before.
 	proofs []proof
 	// provable is true when they counted before this plugin is asked.
@@ -58,12 +60,26 @@ func New(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugi
 	if err != nil {
 		return nil, err
 	}
+	return newWith(ctx, parsed, handle)
+}
+
+func newWith(ctx context.Context, parsed configv1.DrainPackArgs, handle fwk.Handle) (*DrainPack, error) {
 	d, err := newDrainPack(ctx, parsed, handle, time.Now)
 	if err != nil {
 		return nil, fmt.Errorf("plugin %s: %w", Name, err)
 	}
 	if err := d.watch(ctx); err != nil {
 		return nil, fmt.Errorf("plugin %s: watch nodes and pods: %w", Name, err)
+	}
+	if args := d.args.Draining; args != nil {
+		registerDrainMetrics()
+		if d.drains, err = newDrains(d, *args); err != nil {
+			return nil, fmt.Errorf("plugin %s: %w", Name, err)
+		}
+		if err := d.drains.watch(); err != nil {
+			return nil, fmt.Errorf("plugin %s: watch nodes and pods: %w", Name, err)
+		}
+		go d.drains.run(ctx)
 	}
 	d.report(ctx)
 	if err := d.serve(ctx); err != nil {
@@ -151,6 +167,9 @@ var offerNames = []string{offerCandidates, offerNone, offerComplex, offerRefused
 // when nobody else has a say: what is not offered need not be filtered and scored. A pod that was offered some and comes again without
 // a node sees all of them.
 func (d *DrainPack) PreFilter(ctx context.Context, state fwk.CycleState, pod *v1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
+	if d.drains != nil {
+		d.drains.placing.Store(true)
+	}
 	c := d.newCycle(pod)
 	state.Write(stateKey, c)
 	var names sets.Set[string]
@@ -185,10 +204,16 @@ func (d *DrainPack) PreFilter(ctx context.Context, state fwk.CycleState, pod *v1
 func (*DrainPack) PreFilterExtensions() fwk.PreFilterExtensions { return nil }
 
 // PostFilter implements fwk.PostFilterPlugin: a pod whose candidates were all refused, by a plugin that this one knows nothing
-// of, comes again at once and sees all nodes, and nothing is preempted for it before. That holds when it stands before
-// DefaultPreemption.
-func (d *DrainPack) PostFilter(ctx context.Context, state fwk.CycleState, pod *v1.Pod, _ fwk.NodeToStatusReader) (*fwk.PostFilterResult, *fwk.Status) {
-	if c, err := cycleOf(state); err != nil || c.offer != offerCandidates {
+// of, comes again at once and sees all nodes, and nothing is preempted for it before. For one that has seen all, idle workers may make
+// room. That holds when it stands before DefaultPreemption.
+func (d *DrainPack) PostFilter(ctx context.Context, state fwk.CycleState, pod *v1.Pod, statuses fwk.NodeToStatusReader) (*fwk.PostFilterResult, *fwk.Status) {
+	c, err := cycleOf(state)
+	switch {
+	case err != nil:
+		return nil, fwk.NewStatus(fwk.Unschedulable)
+	case c.offer != offerCandidates && d.drains != nil:
+		return d.drains.giveWay(ctx, state, pod, statuses)
+	case c.offer != offerCandidates:
 		return nil, fwk.NewStatus(fwk.Unschedulable)
 	}
 	d.handle.Activate(klog.FromContext(ctx), map[string]*v1.Pod{klog.KObj(pod).String(): pod})
@@ -253,6 +278,12 @@ func (d *DrainPack) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod
 	}
 	now := d.now()
 	c.placed = d.explain(c, pod, nodeName, now)
+	if d.drains != nil {
+		if gave := d.drains.placed(string(pod.UID), nodeName); len(gave) > 0 {
+			c.placed.GaveWay = gave
+			c.placed.Reason += "; idle workers gave way: " + strings.Join(gave, ", ")
+		}
+	}
 	d.reserved.add(pod.UID)
 	d.fleet.AddPod(c.pod, nodeName, now)
 	d.offered.remove(pod.UID)

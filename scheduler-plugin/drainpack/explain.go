@@ -178,7 +178,13 @@ func (d *DrainPack) Explain() http.Handler {
 		}
 		writeJSON(w, found)
 	})
-	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, d.fleet.Views(d.now())) })
+	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, _ *http.Request) {
+		views := d.fleet.Views(d.now())
+		if d.drains != nil {
+			d.drains.complete(views)
+		}
+		writeJSON(w, views)
+	})
 	return mux
 }
 

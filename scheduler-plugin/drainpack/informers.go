@@ -98,7 +98,7 @@ func (p *pastPods) close() []fleet.Ended {
 func (d *DrainPack) setNode(node *v1.Node) {
 	d.fleet.SetNode(fleet.Node{
 		Name: node.Name, Created: node.CreationTimestamp.Time, Allocatable: allocatableOf(node.Status.Allocatable),
-		Price: d.price(node), Leaving: leaving(node),
+		Price: d.price(node), Leaving: leaving(node), Draining: drainingSince(node),
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 // The reference names every series of the plugin and no other.
 func TestMetricsDocument(t *testing.T) {
 	registerMetrics()
+	registerDrainMetrics()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newMeter())
 	// Other tests start the plugin, which registers a meter of its own.

@@ -38,7 +38,7 @@ func (d *DrainPack) order(c *cycle, infos []fwk.NodeInfo) []packing.Key {
 			free[j] = max(0, allocatable[j]-amount(info.GetRequested(), r.name)-r.request)
 		}
 		nodes[i] = packing.Node{
-			Name: node.Name, Created: node.CreationTimestamp.Time, Leaving: leaving(node), Allocatable: allocatable, Free: free,
+			Name: node.Name, Created: node.CreationTimestamp.Time, Leaving: leaving(node) || !drainingSince(node).IsZero(), Allocatable: allocatable, Free: free,
 		}
 	}
 	now := d.now()

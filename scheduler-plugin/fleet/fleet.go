@@ -27,6 +27,8 @@ type Node struct {
 	Price int
 	// Leaving nodes are not offered as candidates.
 	Leaving bool
+	// Draining since; the zero time when it does not. Such a node is not offered either.
+	Draining time.Time
 }
 
 // Pod is a pod that is to be placed, or is on a node.
@@ -322,7 +324,7 @@ func (f *Fleet) Candidates(p Pod, q packing.Query) []string {
 			break
 		}
 		known := func(e packing.Entry) bool { return e.Name == name }
-		if x.registered && !x.Leaving && x.free().Fit(p.Requests) && !slices.ContainsFunc(found, known) && q.Accept(name) {
+		if x.registered && x.open() && x.free().Fit(p.Requests) && !slices.ContainsFunc(found, known) && q.Accept(name) {
 			e, _ := f.index.Get(name)
 			found = append(found, e)
 		}
@@ -413,7 +415,14 @@ func (f *Fleet) goneOf(x *node, now time.Time) *packing.Probabilities {
 type View struct {
 	Name    string `json:"node"`
 	Leaving bool   `json:"leaving"`
-	Pods    int    `json:"pods"`
+	// Draining since; null when it does not drain.
+	Draining *time.Time `json:"draining"`
+	Pods     int        `json:"pods"`
+	// BusyWorkers and IdleWorkers are those that speak to the scheduler, EmptiesIn how many seconds the pods that work are expected to need, by what
+	// is known of messages; null when one never ends. The fleet itself does not know them.
+	BusyWorkers int      `json:"busyWorkers"`
+	IdleWorkers int      `json:"idleWorkers"`
+	EmptiesIn   *float64 `json:"emptiesInSeconds"`
 	// Exit is when the last of its pods is expected to end; null when none keeps it, and when one never ends.
 	Exit    *time.Time `json:"exit"`
 	Endless bool       `json:"endless"`
@@ -440,6 +449,10 @@ func (f *Fleet) Views(now time.Time) []View {
 		if !v.Endless && !x.exit.IsZero() {
 			exit := x.exit
 			v.Exit = &exit
+		}
+		if !x.Draining.IsZero() {
+			since := x.Draining
+			v.Draining = &since
 		}
 		views = append(views, v)
 	}
@@ -577,6 +590,20 @@ func (f *Fleet) take(p *placed) {
 	f.forgetUnused(x)
 }
 
+// open nodes are offered to pods.
+func (x *node) open() bool { return !x.Leaving && x.Draining.IsZero() }
+
+// Remaining is how much longer a pod on a node is expected to run: packing.Never for one that has no end, and for one that is not known.
+func (f *Fleet) Remaining(id string, now time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pods[id]
+	if p == nil || p.ends.Equal(packing.Forever) {
+		return packing.Never
+	}
+	return max(0, p.ends.Sub(now))
+}
+
 func lastEnd(x *node) time.Time {
 	var last time.Time
 	for _, p := range x.pods {
@@ -632,7 +659,7 @@ func overdue(at, now time.Time) time.Time {
 
 // reindex brings the index up to a change of a node.
 func (f *Fleet) reindex(x *node) {
-	if x.registered && !x.Leaving {
+	if x.registered && x.open() {
 		f.index.Set(packing.Entry{
 			Name: x.Name, Created: x.Created, Exit: x.exit, Price: x.Price, Allocatable: x.Allocatable, Free: x.free(),
 		})

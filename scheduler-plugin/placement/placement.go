@@ -27,4 +27,6 @@ type Placement struct {
 	RunnersUp []packing.Key `json:"runnersUp"`
 	DecidedBy string        `json:"decidedBy,omitempty"`
 	Reason    string        `json:"reason"`
+	// GaveWay are the names of the pods of idle workers that left to make room for it.
+	GaveWay []string `json:"gaveWay,omitempty"`
 }

@@ -17,7 +17,7 @@ type Summary struct {
 	Succeeded    int `json:"succeeded"`
 	Retried      int `json:"retried"`
 	DeadLettered int `json:"deadLettered"`
-	// Ended says why the worker left: messages, lifetime, idle, stopped or error.
+	// Ended says why the worker left: messages, lifetime, idle, yielded (to a pod or a drain), stopped or error.
 	Ended string `json:"ended"`
 	// WaitSeconds is how long messages waited from their timestamp, where the publisher set one, to their first delivery.
 	WaitSeconds Histogram `json:"waitSeconds,omitzero"`

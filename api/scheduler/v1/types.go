@@ -46,6 +46,37 @@ type DrainPackArgs struct {
 	// ExplainAddress is where placements are explained over HTTP, such as 127.0.0.1:10260. It must be a loopback address,
 	// because it has no authentication; use kubectl port-forward. Default: none.
 	ExplainAddress string `json:"explainAddress,omitempty"`
+	// Draining empties nodes and lets idle workers give way, with workers that speak to this scheduler. Left out, the default: neither. Only
+	// one profile of a scheduler may have it.
+	Draining *DrainingArgs `json:"draining,omitempty"`
+}
+
+// DrainingArgs say how nodes are emptied and who gives way.
+type DrainingArgs struct {
+	// ListenAddress where the leader serves workers; default ":10261".
+	ListenAddress string `json:"listenAddress,omitempty"`
+	// CertFile, KeyFile and ClientCAFile are PEM files: the leader's certificate, its key, and the authority of workers' certificates. All three
+	// or none. Without them there is no TLS, and every pod that reaches the address may connect.
+	CertFile     string `json:"certFile,omitempty"`
+	KeyFile      string `json:"keyFile,omitempty"`
+	ClientCAFile string `json:"clientCAFile,omitempty"`
+	// AnyAddress lets a worker's stream come from another address than its pod's, as a proxy between both makes it. Its pod's name and UID, and
+	// the client certificate, are all that is checked then.
+	AnyAddress bool `json:"anyAddress,omitempty"`
+	// MaxWorkers that may be connected, from 1 to 100000; default 10000.
+	MaxWorkers int `json:"maxWorkers,omitempty"`
+	// NodeSelector are labels that a node must have to be drained. Empty, the default: all nodes but those of the control plane.
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// Spare is how many more pods of the largest kind must fit on the other nodes for a node to be drained, from 1 to 100; default 2.
+	Spare int `json:"spare,omitempty"`
+	// Longest that a node drains at a stretch, from 1m to 24h; default 1h.
+	Longest metav1.Duration `json:"longest,omitempty"`
+	// TaintsPerHour bounds how many drains begin in an hour, from 1 to 36000; default 600.
+	TaintsPerHour int `json:"taintsPerHour,omitempty"`
+	// Promise is how long a pod waits for idle workers to make room before it is treated as if there were none, from 500ms to 30s; default 3s.
+	Promise metav1.Duration `json:"promise,omitempty"`
+	// Every is the pause between two looks at all nodes, from 1s to 1m; default 5s.
+	Every metav1.Duration `json:"every,omitempty"`
 }
 
 // PriceFactor is the price of some nodes.

@@ -19,6 +19,15 @@ func (a *DrainPackArgs) SetDefaults() {
 	setDefault(&a.MinCorrelation, 0.3)
 	setDefault(&a.ClassLabel, "ebbtide.dev/duration-class")
 	setDefault(&a.GroupLabel, "scheduling.x-k8s.io/pod-group")
+	if d := a.Draining; d != nil {
+		setDefault(&d.ListenAddress, ":10261")
+		setDefault(&d.MaxWorkers, 10_000)
+		setDefault(&d.Spare, 2)
+		setDefault(&d.Longest.Duration, time.Hour)
+		setDefault(&d.TaintsPerHour, 600)
+		setDefault(&d.Promise.Duration, 3*time.Second)
+		setDefault(&d.Every.Duration, 5*time.Second)
+	}
 }
 
 // SetDefaults fills in what was left out.
@@ -54,7 +63,28 @@ func (a *DrainPackArgs) Validate() error {
 		c.check(err == nil && ip != nil && ip.IsLoopback(), "explainAddress", a.ExplainAddress,
 			"a loopback address and a port, 127.0.0.1:10260 say, to be reached by kubectl port-forward")
 	}
+	if a.Draining != nil {
+		a.Draining.validate(&c)
+	}
 	return errors.Join(c...)
+}
+
+func (d *DrainingArgs) validate(c *checker) {
+	_, _, err := net.SplitHostPort(d.ListenAddress)
+	c.check(err == nil, "draining.listenAddress", d.ListenAddress, "an address and a port, :10261 say")
+	files := 0
+	for _, file := range []string{d.CertFile, d.KeyFile, d.ClientCAFile} {
+		if file != "" {
+			files++
+		}
+	}
+	c.check(files == 0 || files == 3, "draining.certFile", d.CertFile, "certFile, keyFile and clientCAFile together, or none of them")
+	c.check(d.MaxWorkers >= 1 && d.MaxWorkers <= 100_000, "draining.maxWorkers", d.MaxWorkers, "1 to 100000")
+	c.check(d.Spare >= 1 && d.Spare <= 100, "draining.spare", d.Spare, "1 to 100")
+	c.check(d.Longest.Duration >= time.Minute && d.Longest.Duration <= 24*time.Hour, "draining.longest", d.Longest.Duration, "1m to 24h")
+	c.check(d.TaintsPerHour >= 1 && d.TaintsPerHour <= 36_000, "draining.taintsPerHour", d.TaintsPerHour, "1 to 36000")
+	c.check(d.Promise.Duration >= 500*time.Millisecond && d.Promise.Duration <= 30*time.Second, "draining.promise", d.Promise.Duration, "500ms to 30s")
+	c.check(d.Every.Duration >= time.Second && d.Every.Duration <= time.Minute, "draining.every", d.Every.Duration, "1s to 1m")
 }
 
 // Validate reports the fields whose values are not allowed.

@@ -181,6 +181,14 @@ prometheus.io/scheme: {{ index . 2 }}
 {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 {{- end -}}
 
+{{- /* Secret of the leader's certificate for workers; empty: no TLS. */ -}}
+{{- define "ebbtide.workersSecret" -}}
+{{- if .Values.scheduler.draining.tlsSecret -}}{{ .Values.scheduler.draining.tlsSecret }}
+{{- else if ne .Values.tls.mode "none" -}}
+{{- fail "scheduler.draining.tlsSecret must name a Secret with ca.crt, tls.crt and tls.key, unless tls.mode is none: see docs/how-to/drain-with-workers.md" -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* The file's, with what the values change in it. */ -}}
 {{- define "ebbtide.schedulerConfig" -}}
 {{- $config := .Files.Get "files/scheduler-config.yaml" | fromYaml -}}
@@ -189,7 +197,15 @@ prometheus.io/scheme: {{ index . 2 }}
 {{- $profile := first $config.profiles -}}
 {{- $_ := set $profile "schedulerName" .Values.scheduler.schedulerName -}}
 {{- $drainPack := first $profile.pluginConfig -}}
-{{- $_ := set $drainPack "args" (merge (deepCopy .Values.scheduler.drainPack) $drainPack.args) -}}
+{{- $args := merge (deepCopy .Values.scheduler.drainPack) $drainPack.args -}}
+{{- if .Values.scheduler.draining.enabled -}}
+{{- $files := dict -}}
+{{- if include "ebbtide.workersSecret" . -}}
+{{- $files = dict "certFile" "/etc/ebbtide-workers/tls.crt" "keyFile" "/etc/ebbtide-workers/tls.key" "clientCAFile" "/etc/ebbtide-workers/ca.crt" -}}
+{{- end -}}
+{{- $_ := set $args "draining" (merge (get $args "draining" | default dict) $files (dict "listenAddress" ":10261")) -}}
+{{- end -}}
+{{- $_ := set $drainPack "args" $args -}}
 {{- if .Values.scheduler.queue -}}
 {{- $_ := set $profile.plugins "queueSort" (dict "enabled" (list (dict "name" "DrainPackQueue")) "disabled" (list (dict "name" "*"))) -}}
 {{- end -}}

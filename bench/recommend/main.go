@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,12 +25,16 @@ func main() {
 	data := flag.String("data", "", "folder of recorded loads, CSV files; without it generated weeks alone")
 	only := flag.String("only", "", "names of loads, comma-separated; default: all")
 	wait := flag.Duration("wait", time.Minute, "objective: 95% of messages wait no longer")
+	families := flag.String("families", "", "families of the AWS price list to choose from, comma-separated; default: all")
 	copies := flag.Int("copies", 1, "times each recorded job comes, up to half an hour earlier or later")
 	verbose := flag.Bool("v", false, "say what would change each decision")
 	flag.Parse()
 	list, err := recommend.ReadPriceList("aws")
 	if err != nil {
 		log.Fatal(err)
+	}
+	if *families != "" {
+		list.Shapes = slices.DeleteFunc(list.Shapes, func(s recommend.PriceShape) bool { return !strings.Contains(","+*families+",", ","+s.Family+",") })
 	}
 	candidates, err := list.Candidates(false, recommend.DaemonSets)
 	if err != nil {
@@ -58,7 +64,7 @@ func main() {
 			}
 		}
 		begin := time.Now()
-		r, err := recommend.Recommend(trace, o)
+		r, err := recommend.Recommend(context.Background(), trace, o)
 		fmt.Printf("\n## %s: %d messages\n\n", l.name, len(trace.Jobs))
 		if err != nil && !errors.Is(err, recommend.ErrNothing) {
 			log.Fatalf("%s: %v", l.name, err)

@@ -148,7 +148,7 @@ func (f *recommendFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	notes, err := f.readToday(cmd, &o, inUse, list)
+	notes, err := f.readToday(&o, inUse, list)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (f *recommendFlags) run(cmd *cobra.Command) error {
 		left := time.Duration(float64(took) * (1 - share) / max(share, 0.01))
 		shown.say("%.0f%% of the search, about %s left", 100*share, left.Round(time.Second))
 	}
-	result, err := recommend.Recommend(trace, o)
+	result, err := recommend.Recommend(cmd.Context(), trace, o)
 	shown.done()
 	result.Notes = slices.Concat(f.load.found(trace), notes, result.Notes)
 	if errors.Is(err, recommend.ErrNothing) {

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/api/resource"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
@@ -95,7 +94,7 @@ type todayRequirement struct {
 }
 
 // readToday completes what runs today: of --today, of the policy that is in use, else of the other flags. It says what it assumed.
-func (f *recommendFlags) readToday(cmd *cobra.Command, o *recommend.Options, inUse *policy.Policy, list *recommend.PriceList) ([]string, error) {
+func (f *recommendFlags) readToday(o *recommend.Options, inUse *policy.Policy, list *recommend.PriceList) ([]string, error) {
 	t := &o.Today
 	t.Stack = recommend.Peer
 	t.Shapes = recommend.ShapeSet{Name: shapeNames(o), Shapes: o.System.Nodes.Shapes}

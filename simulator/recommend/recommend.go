@@ -2,6 +2,7 @@ package recommend
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -95,8 +96,8 @@ const judgeSeeds = 2
 var tighter = []float64{1, 0.9, 0.75}
 
 // Recommend finds a configuration for a load. The error is ErrNothing, with the reason, when nothing is better than what runs today; the
-// recommendation has what is known then.
-func Recommend(trace simulator.Trace, o Options) (Recommendation, error) {
+// recommendation has what is known then. It ends early with the error of a context that is done.
+func Recommend(ctx context.Context, trace simulator.Trace, o Options) (Recommendation, error) {
 	var r Recommendation
 	cut, err := split(trace, o.Zone)
 	if err != nil {
@@ -141,7 +142,7 @@ func Recommend(trace simulator.Trace, o Options) (Recommendation, error) {
 	}
 
 	all := &world{trace: learned, base: o.System, learn: f, most: o.MaxReplicas, zone: o.Zone}
-	s := &search{o: &o, worlds: newWorlds(all), queues: partitions(classes, start.Requests.Of, hoursOf(learned.Jobs)), cache: map[string]Result{}}
+	s := &search{ctx: ctx, o: &o, worlds: newWorlds(all), queues: partitions(classes, start.Requests.Of, hoursOf(learned.Jobs)), cache: map[string]Result{}}
 	s.step = &progress{say: o.Progress, total: s.planned(len(later.Jobs))}
 	if !all.possible(&o.Today) {
 		return r, fmt.Errorf("%w: the pods do not fit on the nodes of today, %s", ErrNothing, o.Today.Shapes.Name)
@@ -267,12 +268,15 @@ func (s *search) planned(later int) float64 {
 	}
 	const neighbours = 45
 	total += 2 * neighbours * jobs(s.main())
-	total += (finalists + 1) * finalSeeds * jobs(len(s.worlds)-1)
+	total += (finalists + 7) * finalSeeds * jobs(len(s.worlds)-1)
 	return total + float64(later)*judgeSeeds*float64(2+len(levers)+4)
 }
 
 // judge plays a configuration on the part that was not learned from.
 func (s *search) judge(w *world, name string, c *Configuration) (Result, error) {
+	if err := s.ctx.Err(); err != nil {
+		return Result{}, err
+	}
 	r, err := w.play(c, &s.o.Objective, judgeSeeds)
 	r.Name = name
 	s.step.add(judgeSeeds * len(w.trace.Jobs))

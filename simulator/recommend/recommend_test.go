@@ -1,6 +1,7 @@
 package recommend
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -64,7 +65,7 @@ func sundayToThursday(zone *time.Location, every time.Duration) simulator.Trace 
 func TestRecommend(t *testing.T) {
 	o := options(t)
 	trace := sundayToThursday(o.Zone, 90*time.Second)
-	r, err := Recommend(trace, o)
+	r, err := Recommend(t.Context(), trace, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,8 +102,13 @@ func TestRecommendNothing(t *testing.T) {
 	o.Candidates = o.Candidates[:2]
 	few := sundayToThursday(o.Zone, 5*time.Minute)
 	few.Jobs = few.Jobs[:150]
-	if _, err := Recommend(few, o); !errors.Is(err, ErrNothing) || !strings.Contains(err.Error(), "messages in its first half") {
+	if _, err := Recommend(t.Context(), few, o); !errors.Is(err, ErrNothing) || !strings.Contains(err.Error(), "messages in its first half") {
 		t.Errorf("few messages: error %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Recommend(ctx, sundayToThursday(o.Zone, 5*time.Minute), o); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: error %v", err)
 	}
 	// Today is what would be recommended, and may not be changed but in its polling.
 	trace := sundayToThursday(o.Zone, 5*time.Minute)
@@ -111,7 +117,7 @@ func TestRecommendNothing(t *testing.T) {
 	for _, name := range Levers() {
 		o.Keep[name] = true
 	}
-	r, err := Recommend(trace, o)
+	r, err := Recommend(t.Context(), trace, o)
 	if !errors.Is(err, ErrNothing) || r.Today.CostMonth == 0 {
 		t.Errorf("nothing may be changed: error %v, today costs %v", err, r.Today.CostMonth)
 	}
@@ -126,7 +132,7 @@ func TestNoCalendarOnNoise(t *testing.T) {
 	for at := time.Duration(0); at < 14*24*time.Hour; at += time.Duration(random.ExpFloat64() * float64(12*time.Minute)) {
 		noise.Jobs = append(noise.Jobs, simulator.Job{Start: at, Run: 2 * time.Minute, Requests: simulator.DefaultRequests()})
 	}
-	r, err := Recommend(noise, o)
+	r, err := Recommend(t.Context(), noise, o)
 	if err != nil && !errors.Is(err, ErrNothing) {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package recommend
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"runtime"
 	"slices"
@@ -68,6 +69,7 @@ var levers = []lever{
 
 // search is one at work.
 type search struct {
+	ctx    context.Context // of the one call that makes it
 	o      *Options
 	worlds []*world // parts of the load, from the shortest on; the last is all that is learned from
 	wait   float64  // objective in seconds
@@ -170,6 +172,9 @@ func (s *search) play(rung int, cs []Configuration, seeds int) ([]Result, error)
 			continue
 		}
 		work.Go(func() error {
+			if err := s.ctx.Err(); err != nil {
+				return err
+			}
 			r, err := w.play(c, &s.o.Objective, seeds)
 			if err != nil {
 				return err
@@ -363,5 +368,29 @@ func (s *search) finish(best Result) ([]Result, error) {
 		final = append(final, seen[i].Configuration)
 	}
 	results, err := s.play(len(s.worlds)-1, final, finalSeeds)
-	return s.sorted(results), err
+	if err != nil || len(results) == 0 {
+		return nil, err
+	}
+	results = s.sorted(results)
+	results[0], err = s.simplify(results[0])
+	return results, err
+}
+
+// simplify leaves what is worth nothing as it is today: a change that gains less than leastGain is not worth making.
+func (s *search) simplify(best Result) (Result, error) {
+	target := best.score(s.wait) * (1 + leastGain)
+	for _, l := range slices.Backward(levers) {
+		simpler := best.Configuration
+		if l.set(&simpler, &s.o.Today); l.say(&simpler) == l.say(&best.Configuration) || l.name == leverRequests {
+			continue
+		}
+		results, err := s.play(len(s.worlds)-1, []Configuration{simpler}, finalSeeds)
+		if err != nil {
+			return best, err
+		}
+		if results[0].score(s.wait) <= target {
+			best = results[0]
+		}
+	}
+	return best, nil
 }

@@ -210,12 +210,12 @@ func sentence(runs []Run) string {
 		if cost(r) < cost(cheapest) {
 			cheapest = r
 		}
-		if r.Outcome.Wait.P95 < quickest.Outcome.Wait.P95 {
+		if r.Wait.P95 < quickest.Wait.P95 {
 			quickest = r
 		}
 	}
 	of := func(r *Run) string {
-		return fmt.Sprintf("%s %s, p95 wait %s", short(cost(r)), unit, seconds(r.Outcome.Wait.P95))
+		return fmt.Sprintf("%s %s, p95 wait %s", short(cost(r)), unit, seconds(r.Wait.P95))
 	}
 	if len(runs) == 1 {
 		return fmt.Sprintf("%s: %s.", runs[0].Name, of(&runs[0]))
@@ -437,24 +437,20 @@ func front(runs []Run) Plot {
 	p := Plot{Title: "Cost against wait", Unit: "p95 wait in seconds, up; " + unit + ", right: best is down and left"}
 	var xs, ys []float64
 	for i := range runs {
-		xs, ys = append(xs, of(&runs[i])), append(ys, runs[i].Outcome.Wait.P95)
+		xs, ys = append(xs, of(&runs[i])), append(ys, runs[i].Wait.P95)
 	}
-	xMarks, yMarks := marks(xs), marks(ys)
-	atX := func(v float64) float64 {
-		return left + (v-xMarks[0])/(xMarks[len(xMarks)-1]-xMarks[0])*(width-left-right)
-	}
-	atY := func(v float64) float64 {
-		return height - bottom - (v-yMarks[0])/(yMarks[len(yMarks)-1]-yMarks[0])*(height-top-bottom)
-	}
+	xMarks, yMarks := scaleOf(xs), scaleOf(ys)
+	atX := func(v float64) float64 { return left + xMarks.share(v)*(width-left-right) }
+	atY := func(v float64) float64 { return height - bottom - yMarks.share(v)*(height-top-bottom) }
 	var svg strings.Builder
 	fmt.Fprintf(&svg, `<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="%s, %s">`, width, height, p.Title, p.Unit)
-	for _, v := range yMarks {
+	for _, v := range yMarks.marks {
 		fmt.Fprintf(&svg, `<line class="grid" x1="%.0f" x2="%.0f" y1="%.1f" y2="%.1f"/><text class="y" x="%.0f" y="%.1f">%s</text>`,
 			left, width-right, atY(v), atY(v), left-6, max(12, atY(v)+4), short(v))
 	}
-	for i, v := range xMarks {
+	for i, v := range xMarks.marks {
 		anchor := "middle"
-		if i == len(xMarks)-1 {
+		if i == len(xMarks.marks)-1 {
 			anchor = "end"
 		}
 		fmt.Fprintf(&svg, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/><text text-anchor="%s" x="%.1f" y="%.0f">%s</text>`,
@@ -525,9 +521,38 @@ func brief(name string) string {
 	return string(text)
 }
 
-// marks of an axis that fits values: whole steps of 1, 2 or 5 times a power of ten, from below the least to above the highest.
-func marks(values []float64) []float64 {
+// scale of an axis that fits values.
+type scale struct {
+	marks []float64
+	log   bool
+}
+
+// share of the axis at which a value is.
+func (s *scale) share(v float64) float64 {
+	first, last := s.marks[0], s.marks[len(s.marks)-1]
+	if s.log {
+		return math.Log(v/first) / math.Log(last/first)
+	}
+	return (v - first) / (last - first)
+}
+
+// scaleOf values has marks of 1, 2 or 5 times a power of ten, from below the least to above the highest. It is logarithmic where some are many times as
+// large as others, so that one that is far off does not push all others into a corner.
+func scaleOf(values []float64) *scale {
+	const far = 4
 	low, high := slices.Min(values), slices.Max(values)
+	if low > 0 && high/low > far {
+		s := &scale{log: true}
+		for power := math.Pow(10, math.Floor(math.Log10(low))); ; power *= 10 {
+			for _, m := range []float64{1, 2, 5} {
+				if v := m * power; 2.5*v > low {
+					if s.marks = append(s.marks, v); v >= high {
+						return s
+					}
+				}
+			}
+		}
+	}
 	if high-low < 1e-9*max(1, math.Abs(high)) {
 		low, high = low-max(1, 0.1*low), high+max(1, 0.1*high)
 	}
@@ -536,10 +561,10 @@ func marks(values []float64) []float64 {
 	if low >= 0 {
 		from = max(0, from)
 	}
-	var all []float64
+	s := &scale{}
 	for v := from; ; v += step {
-		if all = append(all, v); v >= high+0.15*step {
-			return all
+		if s.marks = append(s.marks, v); v >= high+0.15*step {
+			return s
 		}
 	}
 }

@@ -67,9 +67,13 @@ func Read(root string) (Results, error) {
 	return results, errors.Join(err, json.Unmarshal(text, &results))
 }
 
-// Keep adds a result in the place of an earlier one of its cell, and writes the page.
-func (r Results) Keep(root string, result Result) (Results, error) {
-	kept := append(slices.DeleteFunc(slices.Clone(r), func(old Result) bool { return old.Cell == result.Cell }), result)
+// Keep adds a result to those that the project has, in the place of an earlier one of its cell, and writes the page.
+func Keep(root string, result Result) error {
+	kept, err := Read(root)
+	if err != nil {
+		return err
+	}
+	kept = append(slices.DeleteFunc(kept, func(old Result) bool { return old.Cell == result.Cell }), result)
 	order := map[string]int{}
 	for i, cell := range Cells() {
 		order[cell.Name] = i
@@ -77,13 +81,13 @@ func (r Results) Keep(root string, result Result) (Results, error) {
 	slices.SortFunc(kept, func(a, b Result) int { return cmp.Compare(order[a.Cell], order[b.Cell]) })
 	text, err := json.MarshalIndent(kept, "", "  ")
 	if err != nil {
-		return r, err
+		return err
 	}
 	page, err := Page(kept)
 	if err != nil {
-		return r, err
+		return err
 	}
-	return kept, errors.Join(os.WriteFile(file(root), append(text, '\n'), 0o644), os.WriteFile(filepath.Join(root, PageFile), []byte(page), 0o644))
+	return errors.Join(os.WriteFile(file(root), append(text, '\n'), 0o644), os.WriteFile(filepath.Join(root, PageFile), []byte(page), 0o644))
 }
 
 //go:embed compatibility.md.tmpl

@@ -377,11 +377,12 @@ func (s *stage) charts(ctx context.Context) error {
 		{"kubectl", "create", "namespace", "keda"},
 		{"helm", "install", "ebbtide", "charts/ebbtide", "-n", "ebbtide-system", "--create-namespace"},
 		{"kubectl", "wait", "--for=condition=Established", "crd/scalingpolicies.ebbtide.dev", "--timeout=60s"},
-		{"helm", "install", "scans", "charts/scan-jobs", "-n", "scans", "--create-namespace", "-f", "charts/scan-jobs/values-test.yaml"},
+		// Its hook is a Job, which nothing runs here.
+		{"helm", "install", "scans", "charts/scan-jobs", "-n", "scans", "--create-namespace", "-f", "charts/scan-jobs/values-test.yaml", "--no-hooks"},
 		{"helm", "install", "batch", "charts/batch-jobs-min-nodes", "-n", "batch", "--create-namespace", "-f", "charts/batch-jobs-min-nodes/test_values.yaml"},
 		{"helm", "upgrade", "ebbtide", "charts/ebbtide", "-n", "ebbtide-system", "--set", "scaler.replicas=3"},
 		{"helm", "uninstall", "batch", "-n", "batch"},
-		{"helm", "uninstall", "scans", "-n", "scans"},
+		{"helm", "uninstall", "scans", "-n", "scans", "--no-hooks"},
 		{"helm", "uninstall", "ebbtide", "-n", "ebbtide-system"},
 		{"kubectl", "get", "crd", "scalingpolicies.ebbtide.dev"}, // it stays with the policies
 		{"kubectl", "delete", "crd", "scalingpolicies.ebbtide.dev"},

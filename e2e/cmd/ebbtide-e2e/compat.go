@@ -93,10 +93,11 @@ stopped goes on where it was.`,
 			if cmd.Context().Err() != nil {
 				return err
 			}
-			if results, err = results.Keep(root, compat.NewResult(cell, commit, begin, err)); err != nil {
+			result := compat.NewResult(cell, commit, begin, err)
+			if err := compat.Keep(root, result); err != nil {
 				return err
 			}
-			if result, _ := results.Of(cell); result.Error != "" {
+			if result.Error != "" {
 				failed = append(failed, fmt.Errorf("%s: %s (logs are in %s)", cell.Name, result.Error, dir))
 				fmt.Fprintln(os.Stderr, failed[len(failed)-1])
 				continue

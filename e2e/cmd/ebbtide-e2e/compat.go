@@ -111,7 +111,7 @@ stopped goes on where it was.`,
 	return cmd
 }
 
-// commitOf is the commit that is checked out, with -dirty if files other than results differ from it.
+// commitOf is the commit that is checked out, with -dirty if files other than results and documentation differ from it.
 func commitOf(root string) (string, error) {
 	cmd := exec.Command("git", "describe", "--always", "--abbrev=7", "--exclude=*")
 	cmd.Dir = root
@@ -119,7 +119,7 @@ func commitOf(root string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd = exec.Command("git", "status", "--porcelain", "--", ".", ":!e2e/compat/results.json", ":!"+compat.PageFile)
+	cmd = exec.Command("git", "status", "--porcelain", "--", ".", ":!e2e/compat/results.json", ":!*.md")
 	cmd.Dir = root
 	changed, err := cmd.Output()
 	dirty := ""

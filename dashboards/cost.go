@@ -56,7 +56,7 @@ func costAndService() *Dashboard {
 			text("price", "Price of a CPU-hour, with its memory", "0.04"),
 		}),
 		arrange(
-			stat("Within objective (range)", "Share of the messages in the time range that waited no longer than the objective for a worker.",
+			stat("In objective (range)", "Share of the messages in the time range that waited no longer than the objective for a worker.",
 				latest("share", withinObjective("$__range")), unit("percentunit"), decimals(1), upTo(1), background,
 				steps("text", at{0, "red"}, at{0.9, "orange"}, at{0.95, "green"}), noValue("no message ended")),
 			stat("Wait p95 (range)", "95th percentile of the waits in the time range.",
@@ -68,7 +68,7 @@ func costAndService() *Dashboard {
 			stat("Node-hours (range)", "Node-hours of all nodes in the time range.",
 				latest("node-hours", "max(increase(ebbtide_drainpack_node_seconds_total[$__range])) / 3600"),
 				unit("suffix: h"), decimals(1), steps("blue")),
-			stat("Idle worker-hours (range)", "Hours that workers of the policy ran without a message in the time range: floor, idle reserve, and "+
+			stat("Idle hours (range)", "Hours that workers of the policy ran without a message in the time range: floor, idle reserve, and "+
 				"jobs that found no message.",
 				latest("idle", "avg_over_time(("+idle+")[$__range:1m])"+hoursInRange), unit("suffix: h"), decimals(1), steps("purple")),
 			stat("Price (range)", "CPU-hours of all nodes in the time range, times the price of a CPU-hour.",

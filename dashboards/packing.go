@@ -54,7 +54,7 @@ func packing() *Dashboard {
 				query("pods", `max(ebbtide_drainpack_pods{kind="keeping"}) / `+nodes), decimals(1), colored("pods", "green")),
 			stat("CPU requested, mean", "Share of all nodes' CPU that pods requested, mean over the time range.", over("mean"),
 				query("cpu", `max(ebbtide_drainpack_used_ratio{resource="cpu"})`), unit("percentunit"), decimals(0), colored("cpu", "purple")),
-			stat("Over lower bound (range)", "Node-hours in the time range, divided by the fewest that any packing of the same pods needs on "+
+			stat("Over bound (range)", "Node-hours in the time range, divided by the fewest that any packing of the same pods needs on "+
 				"nodes of the largest size. 1 is optimal; nodes of other sizes or for other purposes raise the ratio.",
 				latest("ratio", overBound("$__range")), unit("suffix:×"), decimals(2), steps("green", at{1.5, "yellow"}, at{2.5, "orange"})),
 			stat("Predictions (now)", "Correlation between expected and real run times of the last pods. Below 0.5, nodes are chosen mostly by age.",

@@ -27,6 +27,7 @@ func main() {
 	wait := flag.Duration("wait", time.Minute, "objective: 95% of messages wait no longer")
 	families := flag.String("families", "", "families of the AWS price list to choose from, comma-separated; default: all")
 	copies := flag.Int("copies", 1, "times each recorded job comes, up to half an hour earlier or later")
+	weeks := flag.Int("weeks", 4, "weeks that are generated")
 	verbose := flag.Bool("v", false, "say what would change each decision")
 	flag.Parse()
 	list, err := recommend.ReadPriceList("aws")
@@ -40,7 +41,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, l := range loads(*data, *copies) {
+	for _, l := range loads(*data, *copies, *weeks) {
 		if *only != "" && !strings.Contains(","+*only+",", ","+l.name+",") {
 			continue
 		}
@@ -110,12 +111,12 @@ type load struct {
 	load func() (simulator.Trace, error)
 }
 
-func loads(data string, copies int) []load {
-	weeks := func() simulator.Trace { return simulator.Weeks(rand.New(rand.NewPCG(1, 0)), 4, 2000, zone) }
+func loads(data string, copies, weeks int) []load {
+	generated := func() simulator.Trace { return simulator.Weeks(rand.New(rand.NewPCG(1, 0)), weeks, 2000, zone) }
 	all := []load{
-		{"weeks", func() (simulator.Trace, error) { return weeks(), nil }},
+		{"weeks", func() (simulator.Trace, error) { return generated(), nil }},
 		{"sunday-to-thursday", func() (simulator.Trace, error) {
-			t := weeks()
+			t := generated()
 			t.Origin = t.Origin.AddDate(0, 0, -1)
 			return t, nil
 		}},

@@ -20,8 +20,11 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
+	"github.com/ebbtide-dev/ebbtide/simulator/recommend"
 )
 
 const testPolicy = `apiVersion: ebbtide.dev/v1alpha1
@@ -338,6 +341,40 @@ func TestRecommend(t *testing.T) {
 	}
 	if text := must(t, "explain", "-f", filepath.Join(folder, "policy.yaml"), "--at", "2026-03-04T10:00"); !strings.Contains(text, "TARGET") {
 		t.Errorf("%s", text)
+	}
+}
+
+// Workers that follow the scheduler's rules are told where it is.
+func TestValues(t *testing.T) {
+	r := &recommend.Recommendation{Requests: recommend.Requests{Of: map[string]packing.Amounts{"a": {250, 1 << 30, 0, 1}, "b": {500, 1 << 29, 0, 1}, "c": {8000, 1 << 40, 0, 1}}}}
+	c := &r.Recommended.Configuration
+	c.Queues.Of = map[string]string{"a": "small", "b": "small", "c": "large"}
+	c.Workers = recommend.Workers{Rules: true, IdleTimeout: recommend.Duration(10 * time.Second)}
+	p := &v1alpha1.ScalingPolicy{}
+	p.Name = "scans-small"
+	got := fmt.Sprint(values(p, "scans", r, "small"))
+	for _, want := range []string{"requests:map[cpu:500m memory:1Gi]", "idleTimeout:10s", "address:" + drainingAddress, "queue:scans-small", "ebbtide.dev/pool:scans"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	c.Workers.Rules = false
+	if got := fmt.Sprint(values(p, "scans", r, "small")); strings.Contains(got, drainingAddress) {
+		t.Errorf("workers without rules ask the scheduler: %s", got)
+	}
+}
+
+// A NodePool names instance types; shapes of --node have none, and are asked for by their size.
+func TestNodePool(t *testing.T) {
+	for name, want := range map[string]string{
+		"m6i.xlarge":        "key:node.kubernetes.io/instance-type operator:In values:[m6i.xlarge]",
+		"cpu=4,memory=16Gi": "key:karpenter.k8s.aws/instance-cpu operator:In values:[4]] map[key:karpenter.k8s.aws/instance-memory operator:In values:[16384]",
+	} {
+		shape := simulator.NewShape(name, packing.Amounts{4000, 16 << 30, 0, 110}, packing.Amounts{}, 1)
+		c := &recommend.Configuration{Shapes: recommend.ShapeSet{Name: name, Shapes: []simulator.Shape{shape}}}
+		if got := fmt.Sprint(nodePool("scans", c, "spot")); !strings.Contains(got, want) || !strings.Contains(got, "values:[spot]") {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
 	}
 }
 

@@ -77,9 +77,17 @@ func dnsName(name string) string {
 
 // nodePool is Karpenter's for the recommended shapes.
 func nodePool(name string, c *recommend.Configuration, capacity string) map[string]any {
-	var types []string
+	var types, cpus, memory []string
 	for _, s := range c.Shapes.Shapes {
 		types = append(types, s.Name)
+		cpus, memory = append(cpus, fmt.Sprint(s.Size[0]/1000)), append(memory, fmt.Sprint(s.Size[1]>>20))
+	}
+	shapes := []any{map[string]any{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": types}}
+	if strings.Contains(types[0], "=") { // of --node: sizes without the names of instance types
+		shapes = []any{
+			map[string]any{"key": "karpenter.k8s.aws/instance-cpu", "operator": "In", "values": cpus},
+			map[string]any{"key": "karpenter.k8s.aws/instance-memory", "operator": "In", "values": memory},
+		}
 	}
 	class := map[string]any{"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"}
 	if strings.HasPrefix(types[0], "Standard_") {
@@ -92,11 +100,8 @@ func nodePool(name string, c *recommend.Configuration, capacity string) map[stri
 				"metadata": map[string]any{"labels": map[string]any{"ebbtide.dev/pool": name}},
 				"spec": map[string]any{
 					"nodeClassRef": class,
-					"requirements": []any{
-						map[string]any{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": types},
-						map[string]any{"key": "karpenter.sh/capacity-type", "operator": "In", "values": []string{capacity}},
-					},
-					"taints": []any{map[string]any{"key": "ebbtide.dev/pool", "value": name, "effect": "NoSchedule"}},
+					"requirements": append(shapes, map[string]any{"key": "karpenter.sh/capacity-type", "operator": "In", "values": []string{capacity}}),
+					"taints":       []any{map[string]any{"key": "ebbtide.dev/pool", "value": name, "effect": "NoSchedule"}},
 				},
 			},
 			"disruption": map[string]any{
@@ -109,6 +114,9 @@ func nodePool(name string, c *recommend.Configuration, capacity string) map[stri
 		},
 	}
 }
+
+// drainingAddress is where workers find the scheduler's leader, with the chart ebbtide in its namespace and scheduler.draining.enabled.
+const drainingAddress = "ebbtide-scheduler-workers.ebbtide-system.svc:10261"
 
 // values of charts/scan-jobs for a queue.
 func values(p *v1alpha1.ScalingPolicy, pool string, r *recommend.Recommendation, queue string) map[string]any {
@@ -127,6 +135,9 @@ func values(p *v1alpha1.ScalingPolicy, pool string, r *recommend.Recommendation,
 		worker["maxLifetime"] = c.Workers.MaxLifetime.String()
 	} else if c.Workers.MaxMessages != 1 {
 		worker["maxLifetime"] = "1h" // the chart ends Jobs after two
+	}
+	if c.Workers.Rules {
+		worker["draining"] = map[string]any{"address": drainingAddress}
 	}
 	target := map[string]any{"maxReplicas": p.Spec.Target.MaxReplicas, "messagesPerReplica": max(1, p.Spec.Target.MessagesPerReplica)}
 	target["calendar"] = calendarValues(p.Spec.Calendar)

@@ -62,6 +62,9 @@ type todayObject struct {
 		MaxMessages *int   `json:"maxMessages"`
 		IdleTimeout string `json:"idleTimeout"`
 		MaxLifetime string `json:"maxLifetime"`
+		Draining    struct {
+			Address string `json:"address"`
+		} `json:"draining"`
 	} `json:"worker"`
 	ScaledJob struct {
 		PollingInterval *int64 `json:"pollingInterval"`
@@ -192,6 +195,7 @@ func (f *recommendFlags) readObject(object *todayObject, o *recommend.Options, l
 		if w.MaxMessages != nil {
 			t.Workers.MaxMessages = min(1, *w.MaxMessages)
 		}
+		t.Workers.Rules = w.Draining.Address != ""
 		for text, of := range map[string]*recommend.Duration{w.IdleTimeout: &t.Workers.IdleTimeout, w.MaxLifetime: &t.Workers.MaxLifetime} {
 			if err := setDuration("worker", text, of); err != nil {
 				return true, err

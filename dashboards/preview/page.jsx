@@ -32,14 +32,14 @@ standardTransformersRegistry.setInit(() => [
 
 const legend = (format, labels) => format.replace(/\{\{(\w+)\}\}/g, (_, name) => labels[name] ?? '');
 
-async function ask(target) {
+async function ask(target, several) {
   const form = new URLSearchParams(target.instant ? {query: target.expr, time: to} : {query: target.expr, start: from, end: to, step});
   const answer = await (await fetch(`/api/v1/query${target.instant ? '' : '_range'}`, {method: 'POST', body: form})).json();
   if (answer.status !== 'success') throw new Error(`${target.expr}: ${answer.error}`);
   const number = text => (text === 'NaN' ? null : +text);
   const points = s => (s.values ?? [s.value]).map(([at, value]) => [at * 1e3, number(value)]);
   const series = answer.data.result.map(s => ({labels: s.metric, points: points(s)}));
-  if (target.format === 'table') return [table(series)];
+  if (target.format === 'table') return [table(series, several ? `Value #${target.refId}` : 'Value')];
   return series.map(({labels, points}) => frame(target, labels, spread(points, target)));
 }
 
@@ -59,17 +59,18 @@ const frame = (target, labels, points) => toDataFrame({refId: target.refId, fiel
   },
 ]});
 
-function table(series) {
+// table names values as Grafana does: by their queries, where there are several.
+function table(series, value) {
   const names = [...new Set(series.flatMap(s => Object.keys(s.labels)))].sort();
   return toDataFrame({fields: [
     {name: 'Time', type: FieldType.time, values: series.map(s => s.points[0][0])},
     ...names.map(name => ({name, type: FieldType.string, values: series.map(s => s.labels[name])})),
-    {name: 'Value', type: FieldType.number, values: series.map(s => s.points[0][1])},
+    {name: value, type: FieldType.number, values: series.map(s => s.points[0][1])},
   ]});
 }
 
 async function load(panel) {
-  let data = (await Promise.all(panel.targets.map(ask))).flat();
+  let data = (await Promise.all(panel.targets.map(t => ask(t, panel.targets.length > 1)))).flat();
   if (panel.transformations) data = await lastValueFrom(transformDataFrame(panel.transformations, data));
   data = applyFieldOverrides({data, fieldConfig: panel.fieldConfig, replaceVariables: text => text, theme, timeZone: 'utc'});
   for (const f of data.flatMap(d => d.fields)) {
@@ -93,7 +94,7 @@ function Stat({panel, data, width, height}) {
 }
 
 function Timeline({data, width, height}) {
-  const names = 98, axis = 20, high = (height - axis) / Math.max(1, data.length), scale = (width - names) / (to - from) / 1e3;
+  const names = 90, axis = 20, high = (height - axis) / Math.max(1, data.length), scale = (width - names - 8) / (to - from) / 1e3;
   const text = {fill: theme.colors.text.primary, fontSize: 12, dominantBaseline: 'middle'};
   const bands = values => {
     const list = [];
@@ -118,7 +119,7 @@ function Timeline({data, width, height}) {
       })}
     </Fragment>;
   })}{ticks.map(at => <text key={at} {...text} fill={theme.colors.text.secondary} textAnchor="middle" x={names + (at - from) * 1e3 * scale}
-    y={height - axis / 2}>{new Date(at * 1e3).toISOString().slice(11, 16)}</text>)}</svg>;
+    y={height - axis / 2}>{new Date(at * 1e3).toISOString().slice(11, to - from < 3600 ? 19 : 16)}</text>)}</svg>;
 }
 
 const kinds = {
@@ -136,7 +137,7 @@ function Panel({panel}) {
   return <div data-ready={data !== null} style={{position: 'absolute', left: x * column + gap, top: y * row + gap}}>
     <PanelChrome title={panel.title} width={w * column - gap} height={h * row - gap} padding="md"
       loadingState={data ? LoadingState.Done : LoadingState.Loading}>
-      {(width, height) => data && (data.length > 0 || panel.type === 'stat' ? <Kind {...{panel, data, width, height}}/> : 'No data')}
+      {(width, height) => data && (data.length > 0 || panel.type === 'stat' ? <Kind {...{panel, data, width, height}}/> : panel.fieldConfig.defaults.noValue ?? 'No data')}
     </PanelChrome>
   </div>;
 }

@@ -266,7 +266,7 @@ func (s *search) planned(later int) float64 {
 		total += arms * jobs(rung)
 		arms = max(8, arms/eta)
 	}
-	const neighbours = 45
+	const neighbours = 45 // tries for what is tighter come on top, where they are needed
 	total += 2 * neighbours * jobs(s.main())
 	total += (finalists + 7) * finalSeeds * jobs(len(s.worlds)-1)
 	return total + float64(later)*judgeSeeds*float64(2+len(levers)+4)

@@ -420,6 +420,11 @@ func TestIntegrationRun(t *testing.T) {
 		})
 	}
 
+	t.Run("asked to leave while messages are delivered", func(t *testing.T) {
+		b.declare(t)
+		leaveWhileMessagesCome(t, b)
+	})
+
 	// Last: it takes the broker away.
 	t.Run("the broker goes away", func(t *testing.T) {
 		b.declare(t)

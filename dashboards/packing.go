@@ -34,6 +34,9 @@ func byState(p *Panel) {
 func byPods(p *Panel) {
 	for i := len(fleet.PodBuckets) - 1; i >= 0; i-- {
 		name := fleet.PodBuckets[i] + " pods"
+		if fleet.PodBuckets[i] == "1" {
+			name = "1 pod"
+		}
 		query(name, fmt.Sprintf("max(ebbtide_drainpack_nodes_by_pods{pods=%q})", fleet.PodBuckets[i]))(p)
 		colored(name, podColors[i])(p)
 	}

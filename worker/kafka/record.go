@@ -58,7 +58,7 @@ func message(record *kgo.Record) *worker.Message {
 	for _, h := range record.Headers {
 		m.Headers[h.Key] = string(h.Value)
 		if !workersHeader(h.Key) {
-			m.HeaderBytes += len(h.Key) + len(h.Value)
+			m.HeaderBytes += headerBytes(h)
 		}
 	}
 	m.ID, m.CorrelationID, m.ContentType = m.Headers[idHeader], m.Headers[correlationHeader], m.Headers[contentTypeHeader]
@@ -77,6 +77,9 @@ func message(record *kgo.Record) *worker.Message {
 	}
 	return m
 }
+
+// headerBytes is how long a header is in a record, at least: one that is empty has two lengths.
+func headerBytes(h kgo.RecordHeader) int { return len(h.Key) + len(h.Value) + 2 }
 
 // attempts is a count in a header or in a commit's metadata. Others may write anything there.
 func attempts(text string) int {
@@ -122,7 +125,7 @@ func (q *queue) resend(ctx context.Context, topic string, headers added, dropBod
 			replaced := slices.ContainsFunc(headers, func(one kgo.RecordHeader) bool { return one.Key == h.Key })
 			switch {
 			case replaced || workersHeader(h.Key):
-			case len(h.Key)+len(h.Value) > most:
+			case headerBytes(h) > most:
 				dropped = append(dropped, worker.Identity(h.Key, 64))
 			default:
 				record.Headers = append(record.Headers, h)

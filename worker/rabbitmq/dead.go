@@ -90,9 +90,6 @@ func letter(delivery *amqp.Delivery) dead.Letter {
 	return l
 }
 
-// replayWithin bounds how long the broker may take for a letter.
-const replayWithin = 30 * time.Second
-
 // Replay sends the letter that visit was called with to an exchange, as the producer sent it, and takes it out of the queue once a queue
 // has it. The key is the producer's if it is empty. The end of ctx does not come between the two. A crash does: it leaves the letter in the queue
 // though it was sent, and its result then has the same key as the one before.
@@ -100,8 +97,6 @@ func (d *DeadLetters) Replay(ctx context.Context, exchange, key string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replayWithin)
-	defer cancel()
 	if key == "" {
 		key = routingKey(&d.current)
 	}

@@ -70,6 +70,7 @@ func TestIntegrationDeadLetters(t *testing.T) {
 	if string(again.Body) != "one" || again.MessageId != "id-one" || again.Headers["team"] != "red" || len(again.Headers) != 1 {
 		t.Errorf("replayed %q with %v", again.Body, again.Headers)
 	}
+	t.Run("interrupted", b.replayIsInterrupted)
 }
 
 // endsMidway is a context that ends right after it was asked whether it has.
@@ -78,9 +79,7 @@ type endsMidway struct{ context.Context }
 func (endsMidway) Err() error { return nil }
 
 // A replay that is interrupted has sent a letter and taken it out of the queue, or neither: the next one does not send it twice.
-func TestIntegrationReplayIsInterrupted(t *testing.T) {
-	b := newBench(t)
-	b.declare(t)
+func (b *bench) replayIsInterrupted(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, tc := range map[string]struct {

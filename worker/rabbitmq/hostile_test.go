@@ -30,6 +30,9 @@ func hostile() map[string]amqp.Publishing {
 		"an id of 255 bytes":          {MessageId: long(255), CorrelationId: "\xfe" + long(254)},
 		"a date beyond dates":         {Timestamp: time.Unix(1<<55, 0)},
 		"counts of the worker's":      {Headers: amqp.Table{"ebbtide-attempt": int64(-1 << 62), "x-delivery-count": int64(-9)}},
+		"thousands of headers":        {Headers: amqp.Table{}},
+		"headers without any room":    {Headers: amqp.Table{}},
+		"tables in tables":            {Headers: amqp.Table{}},
 		"counts that overflow":        {Headers: amqp.Table{"ebbtide-attempt": int64(1<<63 - 1)}},
 		"a copy for its own queue":    {Headers: amqp.Table{"CC": []any{"scans"}}},
 		"deaths that it never died":   {Headers: amqp.Table{"x-death": []any{amqp.Table{"queue": "scans", "reason": "expired", "count": int64(9)}}}},
@@ -40,6 +43,16 @@ func hostile() map[string]amqp.Publishing {
 	}
 	for i := range 300 {
 		messages["many headers"].Headers[fmt.Sprint("h", i)] = "x"
+	}
+	for i := range 7_000 {
+		messages["thousands of headers"].Headers[fmt.Sprintf("%04x", i)] = true
+	}
+	for i := range 18_000 { // 7 bytes each, of 128 KiB
+		messages["headers without any room"].Headers[fmt.Sprintf("%04x", i)] = true
+	}
+	for at, i := messages["tables in tables"].Headers, 0; i < 7_000; i++ {
+		below := amqp.Table{}
+		at["t"], at = below, below
 	}
 	text := func(n int) string {
 		b := make([]byte, random.IntN(n))
@@ -182,8 +195,7 @@ func TestIntegrationRefusedForAMoment(t *testing.T) {
 }
 
 // A queue whose name leaves no room for those of its retry queue, and of its tenants, works without delays and with the limit.
-func TestIntegrationLongName(t *testing.T) {
-	b := newBench(t)
+func (b *bench) longName(t *testing.T) {
 	b.declare(t)
 	name := strings.Repeat("q", 254)
 	if _, err := b.channel.QueueDeclare(name, true, false, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum}); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -18,8 +19,15 @@ type publishing struct {
 	channel  *amqp.Channel
 	returned chan amqp.Return
 	closed   chan *amqp.Error
-	log      *slog.Logger
+	// blocked is true while the broker takes nothing, for an alarm of its memory or disk. It confirms what it has not taken yet once that is over.
+	blocked atomic.Bool
+	// within is how long a confirmation may take while it is not.
+	within time.Duration
+	log    *slog.Logger
 }
+
+// confirmWithin is how long the broker may take to confirm a message, and confirmTick the unit in which that is counted.
+const confirmWithin, confirmTick = 30 * time.Second, 50 * time.Millisecond
 
 // errUnroutable is wrapped by the error of a message that reached no queue.
 var errUnroutable = errors.New("no queue")
@@ -31,8 +39,17 @@ func newPublishing(connection *amqp.Connection, log *slog.Logger) (*publishing, 
 	}
 	p := &publishing{
 		channel: channel, returned: channel.NotifyReturn(make(chan amqp.Return, 1)), closed: channel.NotifyClose(make(chan *amqp.Error, 1)),
-		log: log,
+		within: confirmWithin, log: log,
 	}
+	blockings := connection.NotifyBlocked(make(chan amqp.Blocking, 1))
+	go func() {
+		for blocking := range blockings { // until the connection ends
+			p.blocked.Store(blocking.Active)
+			if blocking.Active {
+				log.Warn("the broker takes nothing for now; waiting", "reason", blocking.Reason)
+			}
+		}
+	}()
 	return p, channel.Confirm(false)
 }
 
@@ -49,7 +66,7 @@ const (
 // publish returns once a queue has the message.
 func (p *publishing) publish(ctx context.Context, exchange, key string, message amqp.Publishing) error {
 	for try := 1; ; try++ {
-		err := p.publishOnce(ctx, exchange, key, message)
+		err := p.publishOnce(exchange, key, message)
 		if !errors.Is(err, errRefused) || try == refusedTries {
 			return err
 		}
@@ -62,14 +79,14 @@ func (p *publishing) publish(ctx context.Context, exchange, key string, message 
 	}
 }
 
-func (p *publishing) publishOnce(ctx context.Context, exchange, key string, message amqp.Publishing) error {
-	confirmation, err := p.channel.PublishWithDeferredConfirmWithContext(ctx, exchange, key, true, false, message)
+func (p *publishing) publishOnce(exchange, key string, message amqp.Publishing) error {
+	confirmation, err := p.channel.PublishWithDeferredConfirm(exchange, key, true, false, message)
 	if err != nil {
 		return err
 	}
-	confirmed, err := confirmation.WaitContext(ctx)
+	confirmed, err := p.await(confirmation)
 	if err != nil {
-		return fmt.Errorf("no confirmation by the broker: %w", err)
+		return err
 	}
 	// The broker returns an unroutable message before it confirms it.
 	select {
@@ -91,6 +108,21 @@ func (p *publishing) publishOnce(ctx context.Context, exchange, key string, mess
 	default:
 		return fmt.Errorf("%w for exchange %q: is a queue at its limit?", errRefused, exchange)
 	}
+}
+
+// await waits for a confirmation. No end of a context comes between a message and that: whether the broker has it would be unknown.
+func (p *publishing) await(confirmation *amqp.DeferredConfirmation) (confirmed bool, err error) {
+	for waited := time.Duration(0); waited < p.within; {
+		select {
+		case <-confirmation.Done(): // or the connection is lost
+			return confirmation.Acked(), nil
+		case <-time.After(confirmTick):
+			if !p.blocked.Load() {
+				waited += confirmTick
+			}
+		}
+	}
+	return false, fmt.Errorf("no confirmation by the broker within %s", p.within)
 }
 
 // Publish implements worker.Queue. The message's id is the result's key, its correlation id the scan.

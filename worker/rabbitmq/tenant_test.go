@@ -36,6 +36,7 @@ func TestIntegrationTenants(t *testing.T) {
 	b := newBench(t)
 	t.Run("limit", b.tenantLimit)
 	t.Run("held back", b.heldBack)
+	t.Run("long name", b.longName)
 }
 
 // A tenant with many messages has no more scans at a time than it may, and those behind it do not wait for it; held back is no attempt.

@@ -73,7 +73,7 @@ func TestForksWithoutEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Another user than any that has processes.
-	const user = 61_893
+	user := uint32(100_000 + os.Getpid()) //nolint:gosec // ids of processes are not negative
 	as := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	t.Cleanup(func() { // where the worker did not survive
 		cmd := exec.Command("sh", "-c", "kill -KILL -1")

@@ -517,3 +517,25 @@ func TestTaintsPerHour(t *testing.T) {
 		t.Errorf("%d drains begin, want the burst of 3", len(begin))
 	}
 }
+
+// Arguments are read strictly, have defaults, and say what is wrong.
+func TestDrainingArgs(t *testing.T) {
+	for text, want := range map[string]string{
+		"draining: {}":                       "",
+		"draining: {promise: 2s, spare: 3}":  "",
+		"draining: {promise: 1h}":            "draining.promise",
+		"draining: {longest: 1s}":            "draining.longest",
+		"draining: {certFile: tls.crt}":      "draining.certFile",
+		"draining: {listenAddress: nowhere}": "draining.listenAddress",
+		"draining: {maxWorkers: -1}":         "draining.maxWorkers",
+		"draining: {evict: true}":            "evict",
+	} {
+		args, err := parseArgs[configv1.DrainPackArgs](Name, &runtime.Unknown{Raw: []byte(text)})
+		switch {
+		case want == "" && (err != nil || args.Draining.ListenAddress != ":10261" || args.Draining.TaintsPerHour != 600):
+			t.Errorf("%s: %+v, %v", text, args.Draining, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: error %v, want one about %s", text, err, want)
+		}
+	}
+}

@@ -44,7 +44,7 @@ var stages = [][]step{
 	{
 		{target: "e2e-recovery"}, {"e2e-install", realNodes}, {target: "e2e-calendar"},
 		{"lint", processors}, {"race", processors}, {"test-release", processors}, {target: "e2e-demo"}, {"e2e-scans", realNodes},
-		{"unit", processors}, {target: "e2e-scheduler"},
+		{"unit", processors}, {target: "e2e-scheduler"}, {target: "e2e-compat"},
 	},
 	{{target: "e2e-calibration"}},
 }

@@ -163,8 +163,7 @@ bench-churn: tools ## Measure jobs, waits and pod-seconds of 2,000 messages, and
 	@go run ./bench/cluster churn
 
 # Recorded workloads are not part of the source. DATA names their folder; one called data is found.
-DATA ?= $(firstword $(wildcard data ../data ../shared/data))
-
+bench-packing: DATA ?= $(firstword $(wildcard data ../data ../shared/data))
 bench-packing: ## Measure node-hours of packers on replayed workloads, recorded ones first; writes bench/out/packing.json (DATA=FOLDER of CSV files, QUICK=1)
 	go run ./bench/packing $(if $(DATA),-data $(DATA)) $(if $(QUICK),-seeds 2 -thins 1)
 

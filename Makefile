@@ -76,7 +76,7 @@ snapshots: tools ## Update the snapshots of the charts' tests; review the change
 	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
-.PHONY: compat e2e-compat rabbitmq-releases test lint generated unit race test-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
+.PHONY: compat e2e-compat rabbitmq-releases test lint generated unit race test-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-pod-groups e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
 test: ## Run everything: lint, unit and integration tests, scenarios; several at a time. Prints how long each part took
 	go run ./hack/testrun
 
@@ -122,6 +122,9 @@ e2e-calendar: tools ## Test a shift: push, a period's start and end, an edit whi
 e2e-scheduler: tools ## Kill the scheduler repeatedly while pods arrive
 	$(TEST) -timeout 20m -count=1 -run TestScheduler ./e2e/scenario
 
+e2e-pod-groups: tools ## Test pod groups: one that is too large blocks nobody, an incomplete one is held back, one that fits starts on one node
+	$(TEST) -timeout 20m -count=1 -run TestPodGroups ./e2e/scenario
+
 e2e-calibration: tools ## Check that the same 320 scans on the cluster and in the simulator agree within 10% (OVERLAY=file.svg draws both)
 	$(TEST) -timeout 20m -count=1 -run TestCalibration ./e2e/scenario $(if $(OVERLAY),-args -overlay $(abspath $(OVERLAY)))
 
@@ -159,8 +162,10 @@ soak-scaler: ## Run 10,000 policies with edits, rotated Secrets, a killed broker
 bench-churn: tools ## Measure jobs, waits and pod-seconds of 2,000 messages, and of KEDA's own rabbitmq trigger; writes bench/out/churn.json
 	@go run ./bench/cluster churn
 
-bench-packing: ## Measure node-hours of packers on replayed workloads; writes bench/out/packing.json (DATA=FOLDER adds all recorded workloads in it)
-	go run ./bench/packing $(if $(DATA),-data $(DATA))
+# Recorded workloads are not part of the source. DATA names their folder; one called data is found.
+bench-packing: DATA ?= $(firstword $(wildcard data ../data ../shared/data))
+bench-packing: ## Measure node-hours of packers on replayed workloads, recorded ones first; writes bench/out/packing.json (DATA=FOLDER of CSV files, QUICK=1)
+	go run ./bench/packing $(if $(DATA),-data $(DATA)) $(if $(QUICK),-seeds 2 -thins 1)
 
 bench-recommend: ## Measure what each decision of ebbtide recommend is worth, on generated weeks (DATA=FOLDER adds all recorded workloads in it)
 	go run ./bench/recommend $(if $(DATA),-data $(DATA))
@@ -170,8 +175,8 @@ bench-scheduler: tools ## Measure pods per second in scheduler_perf, and of the 
 	cd bench/scheduler && PATH="$(TOOLS):$$PATH" KUBE_CACHE_MUTATION_DETECTOR=false ARTIFACTS=$$(mktemp -d) \
 		go test -run '^$$' -bench Scheduler -benchtime 1x -timeout 2h -out ../out/scheduler.json .
 
-bench-karpenter: tools ## Measure node-seconds of the same pods with the stock scheduler, MostAllocated and DrainPack; writes bench/out/karpenter.json
-	@go run ./bench/cluster karpenter
+bench-karpenter: tools ## Measure node-seconds of the same pods with the stock scheduler, MostAllocated and DrainPack; writes bench/out/karpenter.json (LOAD=FILE.csv for slices of a recorded workload, RUNS=5)
+	@go run ./bench/cluster karpenter $(if $(LOAD),--load $(LOAD) --pods 400) $(if $(RUNS),--runs $(RUNS))
 
 bench-source: ## Measure fetches per scan at the origin, with a clone for each and with the source store; writes bench/out/source.json
 	go run ./bench/source

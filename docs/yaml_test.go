@@ -18,6 +18,7 @@ import (
 	serializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	schedulerconfig "k8s.io/kube-scheduler/config/v1"
+	podgroupv1 "sigs.k8s.io/scheduler-plugins/apis/scheduling/v1alpha1"
 	"sigs.k8s.io/yaml"
 
 	schedulerargs "github.com/ebbtide-dev/ebbtide/api/scheduler/v1"
@@ -100,7 +101,7 @@ func newReader(t *testing.T) *reader {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		clientscheme.AddToScheme, kedav1alpha1.AddToScheme, v1alpha1.AddToScheme, schedulerconfig.AddToScheme,
+		clientscheme.AddToScheme, kedav1alpha1.AddToScheme, v1alpha1.AddToScheme, schedulerconfig.AddToScheme, podgroupv1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)

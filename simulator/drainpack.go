@@ -93,6 +93,11 @@ func (d *drainPack) best(pod fleet.Pod, now time.Time, fitting []*Node) *Node {
 	return d.nodes[packing.Order(described, &expected, weights, 1)[0].Name]
 }
 
+// expects implements expecter.
+func (d *drainPack) expects(job *Job, now time.Duration) time.Duration {
+	return d.fleet.Expect(fleet.Pod{Class: job.Class, Stated: job.Stated}, Epoch.Add(now)).Remaining
+}
+
 func (d *drainPack) Bound(id int, job *Job, now time.Duration, n *Node) {
 	d.fleet.AddPod(podOf(id, job), n.Name, Epoch.Add(now))
 }

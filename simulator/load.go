@@ -27,47 +27,40 @@ func requests(milliCPU, memoryMiB int64) packing.Amounts {
 // HeavyTailed is a day and a half of jobs that come in waves of a quarter of an hour, and run for a minute and a half in the
 // median and for hours at the tail: lognormal of sigma 1.7. Classes differ in their median.
 func HeavyTailed(random *rand.Rand) []Job {
-	const length, wave = 36 * time.Hour, 15 * time.Minute
-	var jobs []Job
-	for begin := time.Duration(0); begin < length; begin += wave {
-		rate := 0.1 * math.Exp(0.7*random.NormFloat64()) // per second
-		for at := begin; ; {
-			if at += seconds(random.ExpFloat64() / rate); at >= begin+wave {
-				break
-			}
-			class := random.IntN(8)
-			run := 90 * math.Exp(0.8*(float64(class)-3.5)/3.5+1.65*random.NormFloat64())
-			jobs = append(jobs, Job{
-				Start: at, Run: seconds(min(run, 8*3600)), Class: fmt.Sprintf("class-%d", class),
-				Requests: requests(500*(1+random.Int64N(4)), 1024*(1+random.Int64N(4))),
-			})
-		}
-	}
-	return jobs
+	return waves(random, 0.1, 8, func(class int) (string, float64) {
+		return fmt.Sprintf("class-%d", class), 90 * math.Exp(0.8*(float64(class)-3.5)/3.5+1.65*random.NormFloat64())
+	})
 }
 
 // TwoQueues makes a load of a day and a half of jobs of two classes, with medians of 30 s and 15 min and lognormal of a sigma inside each. The
 // greater sigma is, the less a class says: between the classes run times look predictable where inside them they are not.
 func TwoQueues(sigma float64) func(*rand.Rand) []Job {
 	return func(random *rand.Rand) []Job {
-		const length, wave = 36 * time.Hour, 15 * time.Minute
-		var jobs []Job
-		for begin := time.Duration(0); begin < length; begin += wave {
-			rate := 0.08 * math.Exp(0.7*random.NormFloat64()) // per second
-			for at := begin; ; {
-				if at += seconds(random.ExpFloat64() / rate); at >= begin+wave {
-					break
-				}
-				class := random.IntN(2)
-				run := []float64{30, 900}[class] * math.Exp(sigma*random.NormFloat64())
-				jobs = append(jobs, Job{
-					Start: at, Run: seconds(min(run, 8*3600)), Class: fmt.Sprintf("queue-%d", class),
-					Requests: requests(500*(1+random.Int64N(4)), 1024*(1+random.Int64N(4))),
-				})
-			}
-		}
-		return jobs
+		return waves(random, 0.08, 2, func(class int) (string, float64) {
+			return fmt.Sprintf("queue-%d", class), []float64{30, 900}[class] * math.Exp(sigma*random.NormFloat64())
+		})
 	}
+}
+
+// waves is a day and a half of jobs of some classes, at a rate a second that differs by the quarter of an hour. How long one of a class runs, in
+// seconds, and what the class is called, is left to the caller.
+func waves(random *rand.Rand, rate float64, classes int, draw func(class int) (name string, run float64)) []Job {
+	const length, wave = 36 * time.Hour, 15 * time.Minute
+	var jobs []Job
+	for begin := time.Duration(0); begin < length; begin += wave {
+		now := rate * math.Exp(0.7*random.NormFloat64())
+		for at := begin; ; {
+			if at += seconds(random.ExpFloat64() / now); at >= begin+wave {
+				break
+			}
+			name, run := draw(random.IntN(classes))
+			jobs = append(jobs, Job{
+				Start: at, Run: seconds(min(run, 8*3600)), Class: name,
+				Requests: requests(500*(1+random.Int64N(4)), 1024*(1+random.Int64N(4))),
+			})
+		}
+	}
+	return jobs
 }
 
 // Bursty is half a day of bursts of up to 400 short tasks with quiet between them.

@@ -20,6 +20,8 @@ type Outcome struct {
 	// Crashes of workers, and nodes that were lost.
 	Crashes   int `json:"crashes"`
 	LostNodes int `json:"lostNodes"`
+	// Evicted pods of nodes that were consolidated.
+	Evicted int `json:"evicted,omitzero"`
 	// Wait from a message's arrival to the start of its scan.
 	Wait Waits `json:"waitSeconds"`
 	// PodHours of jobs, and those of them without a scan at work.
@@ -92,7 +94,7 @@ func (r *run) outcome() Outcome {
 	series.WaitQuantiles = quantiles
 	return Outcome{
 		Messages: len(r.messages), Unserved: len(r.messages) - r.settled, Jobs: r.nextID, EmptyJobs: r.empty, Crashes: r.crashed,
-		LostNodes: r.lost, Wait: waits, PodHours: r.podSeconds / 3600, IdlePodHours: (r.podSeconds - r.busySeconds) / 3600,
+		LostNodes: r.lost, Evicted: r.evicted, Wait: waits, PodHours: r.podSeconds / 3600, IdlePodHours: (r.podSeconds - r.busySeconds) / 3600,
 		NodeHours: hours, RatioToBound: ratio(hours*3600, bound), PeakNodes: r.nodes.peak, Cost: r.nodes.cost, Drains: r.rules.count, Waited: r.waits,
 		TimerResetsPerNodeHour: ratio(float64(r.nodes.resets), hours), Series: series,
 	}

@@ -38,6 +38,9 @@ type Options struct {
 	Capacity packing.Amounts
 	// Delay is how long a node stays after its last pod: the autoscaler's. A pod bound meanwhile starts it anew.
 	Delay time.Duration
+	// Gather holds jobs back until the end of windows of this length, and places those of a window at once, the longest first: as the packer
+	// expects, or as they state themselves. 0: every job starts when it comes.
+	Gather time.Duration
 }
 
 // Packer chooses nodes. All methods are called in the order of simulated time.
@@ -67,8 +70,8 @@ type Result struct {
 // Replay runs all jobs with a packer. Every job starts at once: on the node chosen, or on a new one. A job larger than a node
 // is an error.
 func Replay(jobs []Job, packer Packer, options Options) (Result, error) {
-	if options.Delay < 0 {
-		return Result{}, fmt.Errorf("delay is %s, want at least 0", options.Delay)
+	if options.Delay < 0 || options.Gather < 0 {
+		return Result{}, fmt.Errorf("delay is %s and gather %s, want both at least 0", options.Delay, options.Gather)
 	}
 	for i := range jobs {
 		if !options.Capacity.Fit(jobs[i].Requests) {
@@ -80,6 +83,9 @@ func Replay(jobs []Job, packer Packer, options Options) (Result, error) {
 	}
 	if len(jobs) == 0 {
 		return Result{}, errors.New("no jobs to replay")
+	}
+	if options.Gather > 0 {
+		jobs = slices.Clone(jobs) // they are held back
 	}
 	r := replay{jobs: jobs, options: options, nodes: nodes{packer: packer}}
 	r.run()
@@ -111,11 +117,48 @@ func (r *replay) run() {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.jobs[a].Start, r.jobs[b].Start) })
-	for _, id := range order {
-		r.until(r.jobs[id].Start)
-		r.place(id)
+	for len(order) > 0 {
+		count := 1
+		if gather := r.options.Gather; gather > 0 {
+			count = r.hold(order, gather)
+		}
+		r.until(r.jobs[order[0]].Start)
+		if count > 1 {
+			r.longestFirst(order[:count])
+		}
+		for _, id := range order[:count] {
+			r.place(id)
+		}
+		order = order[count:]
 	}
 	r.until(math.MaxInt64)
+}
+
+// hold lets the jobs of the first one's window start at its end, and returns how many there are.
+func (r *replay) hold(order []int, gather time.Duration) (count int) {
+	end := (r.jobs[order[0]].Start/gather + 1) * gather
+	for count < len(order) && r.jobs[order[count]].Start < end {
+		r.jobs[order[count]].Start = end
+		count++
+	}
+	return count
+}
+
+// longestFirst sorts jobs that start now.
+func (r *replay) longestFirst(ids []int) {
+	runs := make(map[int]time.Duration, len(ids))
+	for _, id := range ids {
+		job := &r.jobs[id]
+		if runs[id] = job.Stated; r.expecter() != nil {
+			runs[id] = r.expecter().expects(job, job.Start)
+		}
+	}
+	slices.SortStableFunc(ids, func(a, b int) int { return cmp.Compare(runs[b], runs[a]) })
+}
+
+func (r *replay) expecter() expecter {
+	e, _ := r.nodes.packer.(expecter)
+	return e
 }
 
 // until handles all events up to an instant.

@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -64,6 +65,25 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// Worked out by hand: jobs of one window start at its end, the longest first, so the two of 300 s share a node and the two of 10 s another one. In the
+// order in which they came each long one would be beside a short one.
+func TestGather(t *testing.T) {
+	jobs := []Job{job(1, 300, 2000), job(2, 10, 2000), job(3, 10, 2000), job(4, 300, 2000)}
+	options := small
+	options.Gather = 10 * time.Second
+	got, err := Replay(jobs, &firstFit{}, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (300 + 30 + 10 + 30.0) / 3600; math.Abs(got.NodeHours-want) > 1e-9 || jobs[0].Start != time.Second {
+		t.Errorf("%.4f node-hours, want %.4f; the caller's job starts at %s", got.NodeHours, want, jobs[0].Start)
+	}
+	options.Gather = 0
+	if got, err = Replay(jobs, &firstFit{}, options); err != nil || got.NodeHours < 600.0/3600 {
+		t.Errorf("%.4f node-hours at once, %v", got.NodeHours, err)
+	}
+}
+
 func TestReplayRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		jobs    []Job
@@ -74,6 +94,7 @@ func TestReplayRefuses(t *testing.T) {
 		"a job that is large": {[]Job{job(0, 1, 5000)}, small, "job 0 requests"},
 		"the past":            {[]Job{job(-1, 1, 1)}, small, "job 0 starts at -1s"},
 		"a delay below 0":     {[]Job{job(0, 1, 1)}, Options{Capacity: small.Capacity, Delay: -1}, "delay"},
+		"a window below 0":    {[]Job{job(0, 1, 1)}, Options{Capacity: small.Capacity, Gather: -1}, "gather -1ns"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Replay(tc.jobs, firstFit{}, tc.options); err == nil || !strings.Contains(err.Error(), tc.want) {

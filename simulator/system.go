@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -36,6 +37,8 @@ type System struct {
 	// Statements is one of Predictions, how a pod states the run time of the message that it will find, if messages are taken in their order;
 	// empty: not at all. Workers that go on state nothing, as nobody knows what they will find.
 	Statements string
+	// QueueAdvance is the maxAdvance of the queue sort DrainPackQueue; 0: pods are placed in the order in which they came.
+	QueueAdvance time.Duration
 	// Packer is one of Packers, and DrainPack are the arguments of the plugin.
 	Packer    string
 	DrainPack schedulerv1.DrainPackArgs
@@ -72,6 +75,8 @@ type Nodes struct {
 	Boot Distribution
 	// Delay is from a node's last pod until it is removed; any pod starts it anew.
 	Delay Distribution
+	// Consolidation is Karpenter's policy, one of Consolidations; empty: WhenEmpty, as for pods that must not be disrupted.
+	Consolidation string
 	// BatchIdle and BatchMax are Karpenter's: pods that wait are gathered until none has come for BatchIdle, for at most BatchMax.
 	// Each node is of the cheapest shape that holds what is packed on it.
 	BatchIdle, BatchMax time.Duration
@@ -170,10 +175,15 @@ func (s System) check(messages []Job) error {
 		return errors.New("nodes: boot and delay are needed")
 	case s.Nodes.ClusterAutoscaler != nil && (s.Nodes.ClusterAutoscaler.ScanEvery <= 0 || s.Nodes.ClusterAutoscaler.RemoveAtOnce < 1):
 		return errors.New("nodes.clusterAutoscaler: want scanEvery above 0 and removeAtOnce of at least 1")
+	case s.QueueAdvance < 0:
+		return fmt.Errorf("queueAdvance is %s, want at least 0", s.QueueAdvance)
 	case s.Worker.IdleTimeout <= 0:
 		return fmt.Errorf("worker.idleTimeout is %s, want more than 0", s.Worker.IdleTimeout)
 	case !(s.Faults.Crashes >= 0 && s.Faults.Crashes < 1):
 		return fmt.Errorf("faults.crashes is %v, want from 0 to less than 1", s.Faults.Crashes)
+	}
+	if err := s.Nodes.checkConsolidation(); err != nil {
+		return err
 	}
 	within := func(shape Shape) bool { return (&run{System: s}).allowed(shape) }
 	if !slices.ContainsFunc(s.Nodes.Shapes, within) {
@@ -216,6 +226,8 @@ type run struct {
 	settled              int
 	waits                []time.Duration // of each message; -1 while it has not begun
 	empty, crashed, lost int
+	consolidation        consolidation
+	evicted              int
 	busySeconds          float64
 	podSeconds           float64
 	capacity             packing.Amounts // of all nodes, as limits count it
@@ -239,7 +251,8 @@ type messageQueue struct {
 type worker struct {
 	id      int
 	queue   *messageQueue
-	job     Job // what its pod is
+	job     Job           // what its pod is
+	came    time.Duration // when its pod came, or is taken to have come
 	node    *Node
 	bound   time.Duration
 	message int // the last one
@@ -348,8 +361,12 @@ func (r *run) play() {
 	if r.Rules != nil && r.Rules.Every > 0 {
 		look = r.Rules.Every
 	}
+	consolidate := time.Duration(math.MaxInt64)
+	if r.Nodes.consolidates() {
+		consolidate = consolidateEvery
+	}
 	for {
-		at := min(poll, tick, look)
+		at := min(poll, tick, look, consolidate)
 		if len(r.happen) > 0 {
 			at = min(at, r.happen[0].at)
 		}
@@ -370,6 +387,9 @@ func (r *run) play() {
 		case look == at:
 			r.look()
 			look += r.Rules.Every
+		case consolidate == at:
+			r.consolidate()
+			consolidate += consolidateEvery
 		case tick == at:
 			for _, q := range r.queues {
 				q.statistic = int64(len(q.waiting)) + q.busy
@@ -639,6 +659,11 @@ func (r *run) lose(node *Node) {
 		return
 	}
 	r.lost++
+	r.clear(node)
+}
+
+// clear removes a node and ends all workers on it.
+func (r *run) clear(node *Node) {
 	on := slices.Clone(node.on)
 	for _, w := range on {
 		r.unbind(w)
@@ -677,11 +702,28 @@ func (r *run) poll() {
 			r.workers[w.id] = w
 			q.unfinished++
 			q.pending++
+			w.came = r.now - packing.Advance(r.expects(&w.job), w.job.Requests[0], r.QueueAdvance)
 			r.unbound = append(r.unbound, w)
 			r.lastWait = r.now
 		}
 	}
+	if r.QueueAdvance > 0 {
+		slices.SortStableFunc(r.unbound, func(a, b *worker) int { return cmp.Compare(a.came, b.came) })
+	}
 	r.schedule()
+}
+
+// expecter is a packer that learns run times.
+type expecter interface {
+	expects(job *Job, now time.Duration) time.Duration
+}
+
+// expects is how long a pod is expected to run: as its packer learned, or as it says itself.
+func (r *run) expects(job *Job) time.Duration {
+	if packer, ok := r.nodes.packer.(expecter); ok {
+		return packer.expects(job, r.now)
+	}
+	return job.Stated
 }
 
 // schedule puts pods that wait on nodes; when some are left, nodes are made for them once the batch closes.

@@ -406,6 +406,47 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// Six small pods on one node would fit beside the large ones of three others. WhenEmptyOrUnderutilized moves them, so their messages are delivered
+// again; Balanced does not: the node is a quarter of the cost and half counts, 0.5, but its pods are 7/13 of the disruption. WhenEmpty never does.
+func TestConsolidation(t *testing.T) {
+	messages := []Job{}
+	for range 6 {
+		messages = append(messages, Job{Run: time.Hour, Class: "a", Requests: requests(100, 100)})
+	}
+	for range 3 {
+		messages = append(messages, Job{Run: time.Hour, Class: "b", Requests: requests(15_200, 100)})
+	}
+	for policy, want := range map[string]int{"": 0, WhenEmpty: 0, Balanced: 0, WhenEmptyOrUnderutilized: 6} {
+		s := Defaults()
+		s.Scaler, s.QueuePerClass, s.Nodes.Consolidation = ours(t), true, policy
+		out, err := s.Run(messages)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out.Evicted != want || out.Unserved > 0 || out.PeakNodes != 4 || out.Jobs != len(messages)+want {
+			t.Errorf("%q: %d evicted, want %d; %d nodes, %d jobs, %d unserved", policy, out.Evicted, want, out.PeakNodes, out.Jobs, out.Unserved)
+		}
+	}
+}
+
+// Two messages of two queues come together, and there is room for one pod at a time: the long one's pod goes first with a queue that moves it
+// forward, and the short one waits for it; else the one that came first does.
+func TestQueueAdvance(t *testing.T) {
+	s := Defaults()
+	s.Scaler, s.QueuePerClass, s.Statements, s.Packer = ours(t), true, "exact", "first-fit" // which believes what pods say
+	s.Nodes.Shapes = []Shape{{Name: "x", Capacity: packing.Amounts{1000, 8 << 30, 0, 110}}}
+	s.Nodes.Limits = packing.Amounts{1000}
+	for advance, want := range map[time.Duration][2]float64{0: {60, 600}, 30 * time.Second: {600, 1200}} {
+		s.QueueAdvance = advance
+		out, err := s.Run([]Job{
+			{Run: 10 * time.Second, Class: "short", Requests: requests(1000, 1024)}, {Run: 600 * time.Second, Class: "long", Requests: requests(1000, 1024)},
+		})
+		if err != nil || out.Unserved > 0 || out.Wait.Max < want[0] || out.Wait.Max > want[1] {
+			t.Errorf("moved by %s: the longest wait is %.0f s, want %v; %v", advance, out.Wait.Max, want, err)
+		}
+	}
+}
+
 // Statements reach the packer: with exact ones DrainPack needs fewer node-hours than with none, on loads of one class that tells nothing else.
 // Messages are minutes apart: a pod takes the message that it was started for, whose run time it states, only where few others boot beside it.
 func TestStatements(t *testing.T) {

@@ -9,11 +9,16 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 	"text/template"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/scans"
@@ -21,8 +26,9 @@ import (
 
 // packingResult is what one scheduler made of the comparison's pods.
 type packingResult struct {
-	// Scheduler is default, most-allocated or drainpack.
+	// Scheduler is default, most-allocated or drainpack; Run is which of several runs, from 1 on.
 	Scheduler string `json:"scheduler"`
+	Run       int    `json:"run"`
 	// Pods that came and went, and how many of them were ended before their time.
 	Pods    int `json:"pods"`
 	Evicted int `json:"evicted"`
@@ -41,13 +47,45 @@ type packingResult struct {
 // packingScheduler is one that takes part; Name is that of its namespace and its NodePool.
 type packingScheduler struct{ Name, Scheduler string }
 
-func packingSchedulers() []packingScheduler {
-	return []packingScheduler{{"default", "default-scheduler"}, {"most-allocated", "most-allocated"}, {"drainpack", "ebbtide"}}
+func packingSchedulers(run int) []packingScheduler {
+	schedulers := []packingScheduler{{"default", "default-scheduler"}, {"most-allocated", "most-allocated"}, {"drainpack", "ebbtide"}}
+	for i := range schedulers {
+		schedulers[i].Name += fmt.Sprintf("-%d", run)
+	}
+	return schedulers
+}
+
+// runPackings plays one load after the other.
+func runPackings(ctx context.Context, c *cluster.Cluster, loads [][]scans.Pod, out io.Writer) (results []packingResult, err error) {
+	for i, load := range loads {
+		result, err := runPacking(ctx, c, i+1, load, out)
+		if err != nil {
+			return results, err
+		}
+		results = append(results, result...)
+		for _, s := range packingSchedulers(i + 1) {
+			if err := removePacking(ctx, c, s); err != nil {
+				return results, err
+			}
+		}
+	}
+	return results, nil
+}
+
+// removePacking takes a scheduler's share away, so that the next run has the machine for itself.
+func removePacking(ctx context.Context, c *cluster.Cluster, s packingScheduler) error {
+	pool := &unstructured.Unstructured{}
+	pool.SetAPIVersion("karpenter.sh/v1")
+	pool.SetKind("NodePool")
+	pool.SetName(s.Name)
+	return errors.Join(
+		client.IgnoreNotFound(c.Client().Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.Name}})),
+		client.IgnoreNotFound(c.Client().Delete(ctx, pool)))
 }
 
 // runPacking gives the same pods at the same moments to the stock scheduler, to it with MostAllocated, and to Ebbtide's, each
 // with nodes of its own from Karpenter, all on one cluster, and measures what nodes each needs.
-func runPacking(ctx context.Context, c *cluster.Cluster, pods int, out io.Writer) ([]packingResult, error) {
+func runPacking(ctx context.Context, c *cluster.Cluster, run int, load []scans.Pod, out io.Writer) ([]packingResult, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	config := c.Admin()
@@ -55,7 +93,7 @@ func runPacking(ctx context.Context, c *cluster.Cluster, pods int, out io.Writer
 	if err != nil {
 		return nil, err
 	}
-	schedulers := packingSchedulers()
+	schedulers, pods := packingSchedulers(run), len(load)
 	observers := make([]*scans.Observer, len(schedulers))
 	for i, s := range schedulers {
 		if err := installPacking(ctx, c, s); err != nil {
@@ -71,7 +109,6 @@ func runPacking(ctx context.Context, c *cluster.Cluster, pods int, out io.Writer
 	}); err != nil {
 		return nil, err
 	}
-	load := scans.PodWaves(pods)
 	work, workCtx := errgroup.WithContext(ctx)
 	for _, s := range schedulers {
 		work.Go(func() error { return scans.PlayPods(workCtx, clientset, s.Name, s.Scheduler, load) })
@@ -96,7 +133,7 @@ func runPacking(ctx context.Context, c *cluster.Cluster, pods int, out io.Writer
 	for i, s := range schedulers {
 		figures, state := observers[i].NodeFigures(), observers[i].Snapshot()
 		results[i] = packingResult{
-			Scheduler: s.Name, Pods: state.Ended, Evicted: state.CutShort, NodeSeconds: scans.Round(figures.Seconds),
+			Scheduler: strings.TrimSuffix(s.Name, fmt.Sprintf("-%d", run)), Run: run, Pods: state.Ended, Evicted: state.CutShort, NodeSeconds: scans.Round(figures.Seconds),
 			LowerBoundNodeSeconds: scans.Round(figures.LowerBound), RatioToBound: math.Round(100*figures.Seconds/figures.LowerBound) / 100,
 			PeakNodes: figures.Peak, DrainSeconds: scans.Round(figures.Drain.Seconds()), RemainingNodes: figures.Remaining,
 			WaitSecondsP95: scans.Percentile(observers[i].BindingWaits(), 95),

@@ -12,12 +12,14 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
 	"github.com/ebbtide-dev/ebbtide/e2e/scans"
+	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
 //go:embed manifests
@@ -95,16 +97,30 @@ func karpenterCommand() *cobra.Command {
 	}
 	common := flagsOf(cmd, "karpenter.json")
 	pods := cmd.Flags().Int("pods", 700, "how many pods each scheduler gets")
+	runs := cmd.Flags().Int("runs", 1, "how many times, on one cluster; with a recorded load each time another part of it")
+	var s slice
+	cmd.Flags().StringVar(&s.file, "load", "", "a recorded load, CSV of start,seconds,class[,milliCPU]: --pods of its jobs, made faster; default: three generated waves over four minutes")
+	cmd.Flags().StringVar(&s.statements, "statements", "exact", "how pods of a recorded load state their run times: "+strings.Join(simulator.Predictions(), ", "))
+	cmd.Flags().DurationVar(&s.within, "within", 2*time.Minute, "pods of a recorded load come within this time, and run shorter alike")
+	cmd.Flags().DurationVar(&s.longest, "longest", 3*time.Minute, "no pod of a recorded load runs longer")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return common.run(cmd.Context(), cluster.Start, func(ctx context.Context, c *cluster.Cluster) error {
-			results, err := runPacking(ctx, c, *pods, os.Stderr)
-			if err != nil {
-				return err
+		loads := make([][]scans.Pod, *runs)
+		for i := range loads {
+			loads[i] = scans.PodWaves(*pods)
+			if s.file != "" {
+				var err error
+				s.pods = *pods
+				if loads[i], err = s.load(i, *runs); err != nil {
+					return err
+				}
 			}
+		}
+		return common.run(cmd.Context(), cluster.Start, func(ctx context.Context, c *cluster.Cluster) error {
+			results, runErr := runPackings(ctx, c, loads, os.Stderr)
 			for _, r := range results {
 				fmt.Fprintf(os.Stderr, "%+v\n", r)
 			}
-			return scans.WriteJSON(*common.json, results)
+			return errors.Join(runErr, scans.WriteJSON(*common.json, results))
 		})
 	}
 	return cmd

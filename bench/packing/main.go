@@ -47,6 +47,7 @@ var capacity = packing.Amounts{16000, 64 << 30, 0, 110}
 type options struct {
 	data, out     string
 	seeds, thins  uint64
+	gather        time.Duration
 	loads, packer *regexp.Regexp
 	stated        *regexp.Regexp
 }
@@ -57,6 +58,7 @@ func main() {
 	flag.StringVar(&o.out, "out", "bench/out/packing.json", "where the figures go")
 	flag.Uint64Var(&o.seeds, "seeds", 10, "how many seeds of each generated load")
 	flag.Uint64Var(&o.thins, "thins", 3, "replays of each recorded load with a random tenth of its jobs left out; the spread of their figures is the noise")
+	flag.DurationVar(&o.gather, "gather", 0, "hold jobs back until the end of windows of this length, and place those of a window longest first; 0: no")
 	loads := flag.String("load", ".", "replay loads whose names match this regular expression only")
 	stated := flag.String("stated", ".", "replay with predictions whose names match this regular expression only, and with absent ones")
 	packer := flag.String("packer", ".", "replay packers whose names match this regular expression only, first-fit and most-allocated anyway")
@@ -92,7 +94,7 @@ func run(o options, to io.Writer) error {
 		generated("heavy-tailed", simulator.HeavyTailed), generated("bursty", simulator.Bursty),
 		generated("two-queues-0.3", simulator.TwoQueues(0.3)), generated("two-queues-1.6", simulator.TwoQueues(1.6)))
 	loads = slices.DeleteFunc(loads, func(l load) bool { return !o.loads.MatchString(l.name) })
-	figures, err := replayAll(o.plan(loads), loads)
+	figures, err := replayAll(o.plan(loads), loads, o.gather)
 	if err != nil {
 		return err
 	}
@@ -174,7 +176,7 @@ func (o options) plan(loads []load) []Figure {
 }
 
 // replayAll fills in the results, on all cores. Packers that take no notice of what is stated are replayed once.
-func replayAll(figures []Figure, loads []load) ([]Figure, error) {
+func replayAll(figures []Figure, loads []load, gather time.Duration) ([]Figure, error) {
 	makers := map[string]load{}
 	for _, l := range loads {
 		makers[l.name] = l
@@ -188,7 +190,7 @@ func replayAll(figures []Figure, loads []load) ([]Figure, error) {
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for i := range next {
-				errs[i] = replay(&figures[i], makers[figures[i].Load].make(figures[i].Seed))
+				errs[i] = replay(&figures[i], makers[figures[i].Load].make(figures[i].Seed), gather)
 			}
 		})
 	}
@@ -223,7 +225,7 @@ func replayAll(figures []Figure, loads []load) ([]Figure, error) {
 	return figures, cmp.Or(errs...)
 }
 
-func replay(f *Figure, jobs []simulator.Job) error {
+func replay(f *Figure, jobs []simulator.Job, gather time.Duration) error {
 	jobs, err := simulator.State(jobs, f.Predictions, rand.New(rand.NewPCG(f.Seed, 2)))
 	if err != nil {
 		return err
@@ -233,7 +235,7 @@ func replay(f *Figure, jobs []simulator.Job) error {
 		return err
 	}
 	result, err := simulator.Replay(jobs, packer, simulator.Options{
-		Capacity: capacity, Delay: time.Duration(f.DelaySeconds * float64(time.Second)),
+		Capacity: capacity, Delay: time.Duration(f.DelaySeconds * float64(time.Second)), Gather: gather,
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.Load, err)

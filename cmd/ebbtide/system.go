@@ -51,6 +51,7 @@ func (s *systemFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&s.pluginArgs, "drainpack-args", "", "arguments of the scheduler's plugin as its configuration has them: '{quantile: 0.8, unknownRunTime: 2m}', or @FILE")
 	flags.Float64Var(&s.quantile, "quantile", 0, "the plugin's quantile of run times by which pods are placed. Default: that of --drainpack-args, or 0.5")
 	flags.DurationVar(&s.horizon, "horizon", 0, "the plugin's horizon, beyond which run times are not told apart. Default: that of --drainpack-args, or none")
+	flags.DurationVar(&s.QueueAdvance, "queue-advance", 0, "maxAdvance of the scheduler's queue sort DrainPackQueue, which schedules long and large pods earlier. Default: 0, pods are scheduled in order of arrival")
 	flags.StringVar(&s.pod, "pod", "", "what a job's pod requests: cpu=1,memory=2Gi. Default: the most that any message of its queue does")
 	flags.BoolVar(&s.QueuePerClass, "queue-per-class", false, "give every class of messages a separate queue and jobs; the policy applies to each")
 	flags.DurationVar(&s.PollEvery, "poll", s.PollEvery, "KEDA's pollingInterval")
@@ -62,6 +63,7 @@ func (s *systemFlags) add(cmd *cobra.Command) {
 	s.idleTimeoutGiven = func() bool { return flags.Changed("idle-timeout") }
 	flags.Var(distributionFlag{&s.Nodes.Boot}, "node-boot", "from the decision to make a node until it takes pods")
 	flags.StringVar(&s.autoscaler, "autoscaler", karpenter, "what makes and removes nodes: "+karpenter+" or "+clusterAutoscaler)
+	flags.StringVar(&s.Nodes.Consolidation, "consolidation", "", "Karpenter's consolidationPolicy: "+strings.Join(simulator.Consolidations(), ", ")+". The last two evict pods, whose messages are redelivered. Default: WhenEmpty, which applies to pods with karpenter.sh/do-not-disrupt")
 	flags.Var(distributionFlag{&s.nodeDelay}, "node-delay", "from a node's last pod until it is removed. Default: 45s, Karpenter with consolidateAfter 30s; 10m for cluster-autoscaler")
 	flags.Float64Var(&s.Faults.Crashes, "crashes", 0, "share of scans whose worker dies")
 	flags.Float64Var(&s.Faults.NodeLossPerHour, "node-loss", 0, "nodes lost per node-hour, such as 0.05 for one in twenty")

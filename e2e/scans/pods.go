@@ -1,6 +1,7 @@
 package scans
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -16,8 +17,12 @@ import (
 
 // Pod is a pod without a message: when it is created, how long it runs, and what it says of that.
 type Pod struct {
-	After, Runs, Stated time.Duration
-	MilliCPU            int64
+	After, Runs time.Duration
+	// Stated is what it says of its run time; 0 for nothing.
+	Stated   time.Duration
+	MilliCPU int64
+	// Class of run times; empty: scan.
+	Class string
 }
 
 // PodWaves are pods that come in three waves over four minutes. Most pods run for seconds and some for minutes; what they say of it is
@@ -55,8 +60,8 @@ func PlayPods(ctx context.Context, clientset kubernetes.Interface, namespace, sc
 		}
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{
-				Name: fmt.Sprintf("scan-%04d", i), Namespace: namespace, Labels: map[string]string{"ebbtide.dev/duration-class": "scan"},
-				Annotations: map[string]string{"e2e.ebbtide.dev/run-for": p.Runs.String(), "ebbtide.dev/expected-duration": p.Stated.String()},
+				Name: fmt.Sprintf("scan-%04d", i), Namespace: namespace, Labels: map[string]string{"ebbtide.dev/duration-class": cmp.Or(p.Class, "scan")},
+				Annotations: map[string]string{"e2e.ebbtide.dev/run-for": p.Runs.String()},
 			},
 			Spec: corev1.PodSpec{
 				SchedulerName: scheduler, RestartPolicy: corev1.RestartPolicyNever, AutomountServiceAccountToken: new(bool),
@@ -68,6 +73,9 @@ func PlayPods(ctx context.Context, clientset kubernetes.Interface, namespace, sc
 					},
 				}}},
 			},
+		}
+		if p.Stated > 0 {
+			pod.Annotations["ebbtide.dev/expected-duration"] = p.Stated.String()
 		}
 		if _, err := clientset.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 
@@ -35,6 +36,7 @@ type DrainPack struct {
 	reserved   podSet
 	placements placements
 	drains     *drains // nil: nothing is drained, nobody gives way
+	groups     *podGroups
 	// proofs are the stock filters that refuse nodes for what they counted for the pod before.
 	proofs []proof
 	// provable is true when they counted before this plugin is asked.
@@ -68,6 +70,13 @@ func newWith(ctx context.Context, parsed configv1.DrainPackArgs, handle fwk.Hand
 	if err != nil {
 		return nil, fmt.Errorf("plugin %s: %w", Name, err)
 	}
+	if config := handle.KubeConfig(); config != nil {
+		client, err := dynamic.NewForConfig(config)
+		if err != nil {
+			return nil, fmt.Errorf("plugin %s: %w", Name, err)
+		}
+		d.groups.watch(ctx, handle.ClientSet().Discovery(), client)
+	}
 	if err := d.watch(ctx); err != nil {
 		return nil, fmt.Errorf("plugin %s: watch nodes and pods: %w", Name, err)
 	}
@@ -81,6 +90,7 @@ func newWith(ctx context.Context, parsed configv1.DrainPackArgs, handle fwk.Hand
 		}
 		go d.drains.run(ctx)
 	}
+	learners.Store(handle.SharedInformerFactory(), d)
 	d.report(ctx)
 	if err := d.serve(ctx); err != nil {
 		return nil, fmt.Errorf("plugin %s: explainAddress: %w", Name, err)
@@ -97,8 +107,12 @@ func newDrainPack(ctx context.Context, args configv1.DrainPackArgs, handle fwk.H
 	lifetimes := lifetime.New(lifetime.Options{
 		HalfLife: args.HalfLife.Duration, MinCorrelation: args.MinCorrelation, Unknown: args.UnknownRunTime.Duration,
 	})
+	groups, err := newPodGroups(args.GroupLabel, handle.ProfileName(), handle.SharedInformerFactory().Core().V1().Pods().Informer(), handle.Activate)
+	if err != nil {
+		return nil, err
+	}
 	return &DrainPack{
-		args: args, handle: handle, now: now,
+		args: args, handle: handle, now: now, groups: groups,
 		fleet:   fleet.New(lifetimes, fleet.Options{Quantile: args.Quantile, Horizon: args.Horizon.Duration, Restoring: true}),
 		offered: newOfferedPods(),
 		proofs:  proofs, provable: sync.OnceValue(func() bool { return countedBefore(handle, proofs) }),
@@ -146,8 +160,11 @@ type signed struct {
 	Pod      fleet.Pod
 }
 
-// SignPod implements fwk.SignPlugin: pods of one class with the same requests are ranked alike.
+// SignPod implements fwk.SignPlugin: pods of one class with the same requests are ranked alike, unless they wait for each other.
 func (d *DrainPack) SignPod(_ context.Context, pod *v1.Pod) ([]fwk.SignFragment, *fwk.Status) {
+	if _, ok := d.gang(nil, pod); ok {
+		return nil, fwk.NewStatus(fwk.Unschedulable, "pods of a PodGroup go where the plan for their group says")
+	}
 	c := d.newCycle(pod)
 	c.pod.ID = ""
 	return []fwk.SignFragment{{Key: "ebbtide.dev/packing", Value: signed{c.requests, c.pod}}}, nil
@@ -172,6 +189,19 @@ func (d *DrainPack) PreFilter(ctx context.Context, state fwk.CycleState, pod *v1
 	}
 	c := d.newCycle(pod)
 	state.Write(stateKey, c)
+	if _, err := state.Read(trialKey); err == nil {
+		return nil, nil
+	}
+	d.groups.lookUp(ctx, pod, d.now())
+	if group, ok := d.gang(state, pod); ok {
+		node, status := d.placeGang(ctx, pod, group)
+		if status != nil {
+			return nil, status
+		}
+		c.offer = offerCandidates
+		candidatesTotal.WithLabelValues(c.offer).Inc()
+		return &fwk.PreFilterResult{NodeNames: sets.New(node)}, nil
+	}
 	var names sets.Set[string]
 	switch {
 	case d.offered.has(pod.UID):
@@ -208,13 +238,21 @@ func (*DrainPack) PreFilterExtensions() fwk.PreFilterExtensions { return nil }
 // room. That holds when it stands before DefaultPreemption.
 func (d *DrainPack) PostFilter(ctx context.Context, state fwk.CycleState, pod *v1.Pod, statuses fwk.NodeToStatusReader) (*fwk.PostFilterResult, *fwk.Status) {
 	c, err := cycleOf(state)
+	group, gang := d.gang(state, pod)
 	switch {
 	case err != nil:
+		return nil, fwk.NewStatus(fwk.Unschedulable)
+	case c.offer != offerCandidates && gang: // room for one pod of a group does not help
 		return nil, fwk.NewStatus(fwk.Unschedulable)
 	case c.offer != offerCandidates && d.drains != nil:
 		return d.drains.giveWay(ctx, state, pod, statuses)
 	case c.offer != offerCandidates:
 		return nil, fwk.NewStatus(fwk.Unschedulable)
+	}
+	if gang {
+		if d.disband(pod, group); group.failures >= gangRetries {
+			return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, "pod group "+group.name+": a node of its plan was refused")
+		}
 	}
 	d.handle.Activate(klog.FromContext(ctx), map[string]*v1.Pod{klog.KObj(pod).String(): pod})
 	return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, "the nodes that "+Name+" offered were refused: all are tried next")
@@ -225,6 +263,9 @@ func (d *DrainPack) PostFilter(ctx context.Context, state fwk.CycleState, pod *v
 func (d *DrainPack) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
 	hint := func(_ klog.Logger, pod *v1.Pod, _, _ any) (fwk.QueueingHint, error) {
 		if d.offered.has(pod.UID) {
+			return fwk.Queue, nil
+		}
+		if _, ok := d.gang(nil, pod); ok {
 			return fwk.Queue, nil
 		}
 		return fwk.QueueSkip, nil
@@ -285,6 +326,7 @@ func (d *DrainPack) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod
 		}
 	}
 	d.reserved.add(pod.UID)
+	d.groups.reserve(pod, nodeName)
 	d.fleet.AddPod(c.pod, nodeName, now)
 	d.offered.remove(pod.UID)
 	return nil
@@ -292,10 +334,19 @@ func (d *DrainPack) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod
 
 // Unreserve implements fwk.ReservePlugin. A pod that could not be bound sees all nodes next time. One that is known to be bound, or gone, by
 // now is left as it is: a binding that is reported to have failed may have happened.
-func (d *DrainPack) Unreserve(_ context.Context, _ fwk.CycleState, pod *v1.Pod, _ string) {
+func (d *DrainPack) Unreserve(_ context.Context, state fwk.CycleState, pod *v1.Pod, _ string) {
+	d.groups.settle(pod)
+	d.groups.changed()
+	group, gang := d.gang(state, pod)
+	if gang {
+		d.disband(pod, group)
+	}
 	if d.reserved.remove(pod.UID) {
 		d.fleet.RemovePod(string(pod.UID))
-		d.offered.add(pod.UID)
+		// A group's pod that is taken back has not failed: it was a trial of core's, or another pod of the group found no node.
+		if !gang && (state == nil || !state.IsPodGroupSchedulingCycle()) {
+			d.offered.add(pod.UID)
+		}
 	}
 }
 

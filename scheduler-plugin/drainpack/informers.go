@@ -51,11 +51,17 @@ func (d *DrainPack) watch(ctx context.Context) error {
 	registration, err := finished.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
 		AddFunc: func(object any, initial bool) {
 			pod := object.(*v1.Pod)
+			d.groups.end(pod)
 			ended, ok := d.ended(pod)
 			if !ok || initial && h.add(ended) {
 				return
 			}
 			d.learn(ended)
+		},
+		DeleteFunc: func(object any) {
+			if pod, ok := last(object).(*v1.Pod); ok {
+				d.groups.forgetEnded(pod)
+			}
 		},
 	})
 	if err != nil {
@@ -96,6 +102,7 @@ func (p *pastPods) close() []fleet.Ended {
 }
 
 func (d *DrainPack) setNode(node *v1.Node) {
+	d.groups.changed()
 	d.fleet.SetNode(fleet.Node{
 		Name: node.Name, Created: node.CreationTimestamp.Time, Allocatable: allocatableOf(node.Status.Allocatable),
 		Price: d.price(node), Leaving: leaving(node), Draining: drainingSince(node),
@@ -104,15 +111,23 @@ func (d *DrainPack) setNode(node *v1.Node) {
 
 func (d *DrainPack) setPod(pod *v1.Pod) {
 	switch {
-	case pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed:
+	case hasEnded(pod):
 		d.forget(pod)
 	case pod.Spec.NodeName != "":
+		d.groups.settle(pod)
 		d.reserved.remove(pod.UID)
 		d.fleet.AddPod(d.describePod(pod, requests(pod)), pod.Spec.NodeName, startedAt(pod))
+	default:
+		d.groups.came(pod)
 	}
 }
 
 func (d *DrainPack) forget(pod *v1.Pod) {
+	d.groups.settle(pod)
+	d.groups.changed()
+	if group, ok := d.gang(nil, pod); ok && group.planned[pod.UID] != "" {
+		d.disband(pod, group) // the others would wait for it
+	}
 	d.reserved.remove(pod.UID)
 	d.fleet.RemovePod(string(pod.UID))
 	d.offered.forget(pod.UID)

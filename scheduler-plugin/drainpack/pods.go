@@ -24,6 +24,9 @@ func (d *DrainPack) describePod(pod *v1.Pod, wanted v1.ResourceList) fleet.Pod {
 		ID: string(pod.UID), Requests: amountsOf(wanted), Group: pod.Labels[d.args.GroupLabel],
 		Stated: statedRunTime(pod),
 	}
+	if g := pod.Spec.SchedulingGroup; p.Group == "" && g != nil && g.PodGroupName != nil {
+		p.Group = *g.PodGroupName
+	}
 	if p.Group != "" {
 		p.Group = pod.Namespace + "/" + p.Group
 	}

@@ -2,51 +2,83 @@ package drainpack
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	corev1 "k8s.io/component-helpers/scheduling/corev1"
 	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/utils/lru"
 
 	configv1 "github.com/ebbtide-dev/ebbtide/api/scheduler/v1"
+	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
 
 // QueueName of the plugin LongestFirst in a scheduler's configuration.
 const QueueName = "DrainPackQueue"
 
-// LongestFirst is a queue sort: the higher priority, then the pod that came first, where one that says it runs for long
-// (annotation ebbtide.dev/expected-duration) or that asks for many CPUs is taken to have come earlier. The small ones then fill
-// what the large ones leave, and the long ones start on nodes together. How much earlier does not depend on the time, so the
-// order never changes while pods wait, and a pod ages by standing still.
-type LongestFirst struct{ maxAdvance time.Duration }
+// LongestFirst is a queue sort: the higher priority, then the pod that came first, where one that is expected to run for long, or that asks for
+// many CPUs, is taken to have come earlier. The small ones then fill what the large ones leave, and the long ones start on nodes together. What is
+// expected is what the plugin DrainPack of the same scheduler learned, or else what the pod states itself. How much earlier a pod is taken
+// to have come is settled when it is first looked at, so the order does not change while pods wait, and a pod ages by standing still.
+type LongestFirst struct {
+	maxAdvance time.Duration
+	// learner is the scheduler's plugin DrainPack, nil while there is none.
+	learner func() *DrainPack
+	// advances of the pods that were looked at last, by UID.
+	advances *lru.Cache
+}
 
-var _ fwk.QueueSortPlugin = LongestFirst{}
+// rememberedAdvances is how many pods may wait before the order of those that were looked at longest ago is settled anew.
+const rememberedAdvances = 20_000
+
+var _ fwk.QueueSortPlugin = &LongestFirst{}
+
+// learners are the plugins DrainPack by their scheduler's informers: a queue sort is made by the scheduler apart from them, before or after.
+var learners sync.Map
 
 // NewQueue makes the plugin; args are a DrainPackQueueArgs, or nil for the defaults.
-func NewQueue(_ context.Context, args runtime.Object, _ fwk.Handle) (fwk.Plugin, error) {
+func NewQueue(_ context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
 	parsed, err := parseArgs[configv1.DrainPackQueueArgs](QueueName, args)
-	return LongestFirst{parsed.MaxAdvance.Duration}, err
+	if err != nil {
+		return nil, err
+	}
+	return newLongestFirst(parsed, func() *DrainPack {
+		learner, _ := learners.Load(handle.SharedInformerFactory())
+		d, _ := learner.(*DrainPack)
+		return d
+	}), nil
+}
+
+func newLongestFirst(args configv1.DrainPackQueueArgs, learner func() *DrainPack) *LongestFirst {
+	return &LongestFirst{args.MaxAdvance.Duration, learner, lru.New(rememberedAdvances)}
 }
 
 // Name implements fwk.Plugin.
-func (LongestFirst) Name() string { return QueueName }
+func (*LongestFirst) Name() string { return QueueName }
 
 // Less implements fwk.QueueSortPlugin.
-func (l LongestFirst) Less(a, b fwk.QueuedPodInfo) bool {
+func (l *LongestFirst) Less(a, b fwk.QueuedPodInfo) bool {
 	podA, podB := a.GetPodInfo().GetPod(), b.GetPodInfo().GetPod()
 	if p, q := corev1.PodPriority(podA), corev1.PodPriority(podB); p != q {
 		return p > q
 	}
-	return l.came(a.GetTimestamp(), podA).Before(l.came(b.GetTimestamp(), podB))
+	return a.GetTimestamp().Add(-l.advance(podA)).Before(b.GetTimestamp().Add(-l.advance(podB)))
 }
 
-// came is when a pod is taken to have come: half of the advance is for its run time, half for its CPUs.
-func (l LongestFirst) came(at time.Time, pod *v1.Pod) time.Time {
-	const middleRun, middleCPUs = 5 * time.Minute, 2000 // those that get half of a half; millicores
-	runs, milliCPU := statedRunTime(pod), amountsOf(requests(pod))[0]
-	share := float64(runs)/float64(runs+middleRun) + float64(milliCPU)/float64(milliCPU+middleCPUs)
-	return at.Add(-time.Duration(share / 2 * float64(l.maxAdvance)))
+// advance is how much earlier than it came a pod is taken to have come.
+func (l *LongestFirst) advance(pod *v1.Pod) time.Duration {
+	if known, ok := l.advances.Get(pod.UID); ok {
+		return known.(time.Duration)
+	}
+	wanted, runs := requests(pod), statedRunTime(pod)
+	if d := l.learner(); d != nil {
+		runs = max(0, d.fleet.Expect(d.describePod(pod, wanted), d.now()).Remaining) // a follower keeps no node
+	}
+	advance := packing.Advance(runs, amountsOf(wanted)[0], l.maxAdvance)
+	l.advances.Add(pod.UID, advance)
+	return advance
 }
 
 // statedRunTime is a pod's own word for how long it will run, 0 for none. One that cannot be read is as if there were none:

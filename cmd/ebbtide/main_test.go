@@ -152,7 +152,7 @@ func TestCompare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"<!doctype html>", "prefers-color-scheme", "keda rabbitmq AMQP, default", "Wait against node-hours"} {
+	for _, want := range []string{"<!doctype html>", "prefers-color-scheme", "keda rabbitmq AMQP, default", "Cost against wait"} {
 		if !strings.Contains(string(html), want) {
 			t.Errorf("the page lacks %q", want)
 		}
@@ -172,7 +172,7 @@ func TestCompare(t *testing.T) {
 		wellFormed(t, "<svg"+svg+"</svg>")
 		rest = remaining
 	}
-	if pictures != 1+6*len(trials) {
+	if pictures != 1+5+3*len(trials) { // cost against wait, what all share, and what each has
 		t.Errorf("%d pictures", pictures)
 	}
 }
@@ -641,7 +641,7 @@ func TestHowTo(t *testing.T) {
 			t.Errorf("%s: (-documented +real):\n%s", line, gocmp.Diff(want, trimmed.String()))
 		}
 	}
-	if commands != 4 {
+	if commands != 3 {
 		t.Errorf("%d commands", commands)
 	}
 }

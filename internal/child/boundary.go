@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"reflect"
 	"runtime"
 	"syscall"
 	"time"
@@ -181,7 +182,12 @@ func connect(cmd *exec.Cmd) (*pipes, error) {
 		})
 		cmd.Stdin = r
 	}
-	for _, stream := range []*io.Writer{&cmd.Stdout, &cmd.Stderr} {
+	streams := []*io.Writer{&cmd.Stdout, &cmd.Stderr}
+	if same(cmd.Stdout, cmd.Stderr) { // two copies would write to it at the same time
+		streams = streams[:1]
+		defer func() { cmd.Stderr = cmd.Stdout }()
+	}
+	for _, stream := range streams {
 		out := *stream
 		if _, ok := out.(*os.File); out == nil || ok {
 			continue
@@ -203,6 +209,11 @@ func connect(cmd *exec.Cmd) (*pipes, error) {
 		*stream = w
 	}
 	return p, nil
+}
+
+// same reports whether two writers are one.
+func same(a, b io.Writer) bool {
+	return a != nil && b != nil && reflect.TypeOf(a).Comparable() && reflect.TypeOf(b).Comparable() && a == b
 }
 
 // started closes the command's ends, and begins to copy.

@@ -139,7 +139,7 @@ func TestScans(t *testing.T) {
 	end("scans", `{"messages":1,"succeeded":1,"ended":"messages"}`, corev1.PodSucceeded, -time.Second) // counted by the leader before
 	end("no-policy-of-ours", `{"messages":1,"succeeded":1,"ended":"messages"}`, corev1.PodSucceeded, time.Second)
 	want := `
-# HELP ebbtide_scans_messages_total Messages of workers that left, by what became of them: succeeded, retried, dead-lettered.
+# HELP ebbtide_scans_messages_total Messages of workers that exited, by outcome: succeeded, retried, dead-lettered.
 # TYPE ebbtide_scans_messages_total counter
 ebbtide_scans_messages_total{namespace="scan",outcome="dead-lettered",scaledjob="scans"} 1
 ebbtide_scans_messages_total{namespace="scan",outcome="retried",scaledjob="scans"} 1

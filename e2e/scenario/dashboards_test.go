@@ -22,6 +22,9 @@ import (
 // which tells nothing, so the oldest nodes are taken; TestScheduler's pods tell more.
 func needsPredictions(panel string) bool { return panel == "Extension added" }
 
+// needsDraining reports whether a panel has data only where the scheduler serves workers, which is off by default.
+func needsDraining(panel string) bool { return panel == "Drains" || panel == "Workers that give way" }
+
 // checkPanels checks that every query of some panels has data of what happened since begin: in the cluster's Prometheus, which may
 // need a moment to scrape the end.
 func checkPanels(t *testing.T, c *cluster.Cluster, begin time.Time, which func(panel string) bool) promv1.API {

@@ -242,8 +242,9 @@ func (r *release) upgradeInABurst() {
 		}
 	}
 	r.Logf("of KEDA's %.0f calls to the scaler failed: %v", asked, failed)
-	if repeated := total(failed); asked == 0 || repeated > 0.02*asked {
-		r.Errorf("of KEDA's %.0f calls to the scaler %.0f failed, want at most one in 50: %v", asked, repeated, failed)
+	// Two calls of one poll while a replica is replaced are more than one in 50 where KEDA asks less than a hundred times.
+	if repeated := total(failed); asked == 0 || repeated > max(4, 0.02*asked) {
+		r.Errorf("of KEDA's %.0f calls to the scaler %.0f failed, want at most 4 or one in 50: %v", asked, repeated, failed)
 	}
 	events, err := r.client.CoreV1().Events(scans.Namespace).List(r.ctx, metav1.ListOptions{FieldSelector: "reason=KEDAScalerFailed"})
 	r.must(err)

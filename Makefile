@@ -162,8 +162,8 @@ soak-scaler: ## Run 10,000 policies with edits, rotated Secrets, a killed broker
 bench-churn: tools ## Measure jobs, waits and pod-seconds of 2,000 messages, and of KEDA's own rabbitmq trigger; writes bench/out/churn.json
 	@go run ./bench/cluster churn
 
-# Recorded workloads are not part of the source. DATA names their folder; one called data is found.
-bench-packing: DATA ?= $(firstword $(wildcard data ../data ../shared/data))
+# Recorded workloads are not part of the source. DATA names their folder; data is the default.
+bench-packing: DATA ?= $(wildcard data)
 bench-packing: ## Measure node-hours of packers on replayed workloads, recorded ones first; writes bench/out/packing.json (DATA=FOLDER of CSV files, QUICK=1)
 	go run ./bench/packing $(if $(DATA),-data $(DATA)) $(if $(QUICK),-seeds 2 -thins 1)
 

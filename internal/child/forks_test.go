@@ -48,7 +48,7 @@ func survive() error {
 	return nil
 }
 
-// A command that forks until there can be no more processes, and goes on trying, does not take its worker with it.
+// A command that forks until there can be no more processes, and keeps trying, does not take its worker with it.
 func TestForksWithoutEnd(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("it takes root to have a limit of processes of its own")

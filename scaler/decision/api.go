@@ -108,6 +108,8 @@ func (a *API) ExplainDecision(ctx context.Context, request *pb.ExplainDecisionRe
 	}
 	p, invalid, known := a.Policies.Get(name)
 	switch {
+	case !known && a.Policies.Announced(name):
+		return nil, status.Errorf(codes.Unavailable, "ScalingPolicy %s is not known yet: it is being loaded", name)
 	case !known:
 		return nil, status.Errorf(codes.NotFound, "ScalingPolicy %s does not exist", name)
 	case p == nil:

@@ -130,7 +130,7 @@ func (d *Decider) state(name types.NamespacedName) *state {
 func (d *Decider) inForce(name types.NamespacedName) (*policy.Policy, error) {
 	p, invalid, known := d.config.Policies.Get(name)
 	switch {
-	case !known && !d.loaded():
+	case !known && (!d.loaded() || d.config.Policies.Announced(name)):
 		return nil, &Failure{NotReady, fmt.Sprintf("ScalingPolicy %s is not known yet: policies are being loaded", name)}
 	case !known:
 		return nil, &Failure{NotFound, fmt.Sprintf("ScalingPolicy %s does not exist: create it, or correct `policy` in the trigger's metadata", name)}

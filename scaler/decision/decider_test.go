@@ -236,6 +236,10 @@ func TestNotLoaded(t *testing.T) {
 	if got := kind(); got != NotFound {
 		t.Errorf("kind %d once they are, want that there is none", got)
 	}
+	b.store.Announce(scans, true)
+	if got := kind(); got != NotReady {
+		t.Errorf("kind %d while a new policy is read, want that the caller asks again", got)
+	}
 }
 
 // jobs is a workload that the test creates as KEDA does: some time after it was told how many there should be.

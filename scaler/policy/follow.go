@@ -91,6 +91,7 @@ type follower struct {
 func (f *follower) changed(name types.NamespacedName, p *v1alpha1.ScalingPolicy) {
 	f.mu.Lock()
 	f.newest[name], f.pending[name] = p, true
+	f.store.Announce(name, p != nil)
 	f.mu.Unlock()
 	f.queue.Add(name)
 }

@@ -58,11 +58,30 @@ func TestFollowRecreated(t *testing.T) {
 	until(50)
 	fake.Delete(made("two", 50))
 	until(-1)
+
+	// A policy that is still being read exists.
+	for range cap(b.store.turns) {
+		b.store.turns <- struct{}{}
+	}
+	scans := types.NamespacedName{Namespace: "scan", Name: "scans"}
+	fake.Add(made("three", 7))
+	if _, _, known := b.store.Get(scans); known || !b.store.Announced(scans) {
+		t.Errorf("known %t, announced %t; want a policy that is announced alone", known, b.store.Announced(scans))
+	}
+	for range cap(b.store.turns) {
+		<-b.store.turns
+	}
+	until(7)
+	if b.store.Announced(scans) {
+		t.Error("a policy in force is still announced")
+	}
+	fake.Delete(made("three", 7))
+	until(-1)
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if len(b.forgotten) != 2 {
-		t.Errorf("%v forgotten, want the first policy and the second", b.forgotten)
+	if len(b.forgotten) != 3 {
+		t.Errorf("%v forgotten, want the three policies", b.forgotten)
 	}
 }

@@ -32,7 +32,9 @@ type Store struct {
 
 	mu      sync.RWMutex
 	entries map[types.NamespacedName]entry
-	groups  map[types.NamespacedName]map[types.NamespacedName]*Policy // by namespace and name of a group
+	// announced policies exist, and their newest version has not been read yet.
+	announced map[types.NamespacedName]bool
+	groups    map[types.NamespacedName]map[types.NamespacedName]*Policy // by namespace and name of a group
 }
 
 // turns bound how much is done at a time; nil: nothing does.
@@ -76,8 +78,27 @@ func NewStore(opener Opener, observer Observer, log *slog.Logger) *Store {
 	return &Store{
 		turns: turns, parsed: parsedFiles{turns: turns},
 		opener: opener, observer: observer, log: log, entries: map[types.NamespacedName]entry{},
-		groups: map[types.NamespacedName]map[types.NamespacedName]*Policy{},
+		groups:    map[types.NamespacedName]map[types.NamespacedName]*Policy{},
+		announced: map[types.NamespacedName]bool{},
 	}
+}
+
+// Announce takes note of whether a policy exists, before Set or Delete follows.
+func (s *Store) Announce(name types.NamespacedName, exists bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if exists {
+		s.announced[name] = true
+	} else {
+		delete(s.announced, name)
+	}
+}
+
+// Announced reports whether a policy exists that Get may not know yet, because it is being read.
+func (s *Store) Announced(name types.NamespacedName) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.announced[name]
 }
 
 // Get returns a policy's last good version, nil if there is none, and what is wrong with its newest version. Known is
@@ -147,6 +168,7 @@ func (s *Store) put(ctx context.Context, name types.NamespacedName, v *version) 
 	}
 	s.mu.Lock()
 	s.entries[name] = entry{policy: inForce, err: err, newest: v, holidays: holidays}
+	delete(s.announced, name)
 	s.regroup(old, inForce)
 	s.mu.Unlock()
 	s.observer.Validated(name, err)

@@ -26,7 +26,7 @@ type promise struct {
 
 // giveWay lets idle workers leave for a pod that found no room, where all filters agree that it fits then. The pod is nominated to the node,
 // so that nothing else is placed there before and node autoscalers make no node for it. While the promise holds nothing is preempted; when it
-// is broken the pod is tried at once, and goes on as if there were no workers.
+// is broken the pod is tried at once, as if there were no workers.
 func (x *drains) giveWay(ctx context.Context, state fwk.CycleState, pod *v1.Pod, statuses fwk.NodeToStatusReader) (*fwk.PostFilterResult, *fwk.Status) {
 	none := fwk.NewStatus(fwk.Unschedulable)
 	if pod.Spec.SchedulingGroup != nil {

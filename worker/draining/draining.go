@@ -130,7 +130,7 @@ func (s *Stream) run(ctx context.Context) {
 			pause, s.quiet = s.config.RetryAfter, false
 		}
 		if !s.quiet {
-			s.config.Log.Warn("the scheduler does not hear this worker, which goes on without it; trying again", "address", s.config.Address, "error", err)
+			s.config.Log.Warn("the scheduler does not hear this worker, which works without it; trying again", "address", s.config.Address, "error", err)
 			s.quiet = true
 		}
 		select { // full jitter: all workers lose a leader at the same time

@@ -22,7 +22,7 @@ func compatCommand() *cobra.Command {
 		Use:   "compat",
 		Short: "Play a scenario on clusters of other releases, and write " + compat.PageFile,
 		Long: `Plays the cells that have no passed result of this commit, one after the other, and keeps each result in e2e/compat/results.json, so that a run that was
-stopped goes on where it was.`,
+stopped continues where it was.`,
 		Args: cobra.NoArgs,
 	}
 	names := cmd.Flags().StringSlice("cell", nil, "cells to run, whatever was run before; default: all that have no result of this commit")

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -236,19 +237,42 @@ func bracketed(host string) string {
 	return host
 }
 
-const maxSaid = 300
+const (
+	maxSaid = 300
+	// leastSecret is the length, in bytes, from which on a secret can be told from the words that it may be part of.
+	leastSecret = 4
+)
 
 // Said makes the text of a broker or a server fit for errors and logs: on one line, short, and without any of the secrets, should it
-// repeat one. A secret of less than four bytes is in too many words to be told from them.
+// repeat one, be it quoted, percent-encoded or cut off at the end. A secret of less than four bytes is in too many words to be told from them.
 func Said(text string, secrets ...string) string {
 	for _, secret := range secrets {
-		if len(secret) >= 4 {
-			text = strings.ReplaceAll(text, secret, "(secret)")
+		if len(secret) < leastSecret {
+			continue
+		}
+		quoted := strconv.Quote(secret)
+		for _, form := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret), quoted[1 : len(quoted)-1]} {
+			text = strings.ReplaceAll(text, form, "(secret)")
+			text = withoutCut(text, form)
 		}
 	}
-	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), func(r rune) bool { return r < ' ' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029 }), " ")
+	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), unprintable), " ")
 	if len(text) > maxSaid {
 		text = strings.ToValidUTF8(text[:maxSaid], "") + "..."
+	}
+	return text
+}
+
+// unprintable are control characters, line breaks, and what changes the order in which a line is shown.
+func unprintable(r rune) bool { return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) }
+
+// withoutCut replaces the beginning of a secret at the end of a text that was cut there.
+func withoutCut(text, secret string) string {
+	body := strings.TrimSuffix(text, "...")
+	for n := min(len(secret)-1, len(body)); n >= leastSecret; n-- {
+		if strings.HasSuffix(body, secret[:n]) {
+			return body[:len(body)-n] + "(secret)..."
+		}
 	}
 	return text
 }

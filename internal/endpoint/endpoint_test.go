@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -110,6 +111,18 @@ func TestSaid(t *testing.T) {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
+	const secret = "p#a/s\"s 7w0rd"
+	for name, text := range map[string]string{
+		"as it is": secret, "percent-encoded": url.QueryEscape(secret), "encoded for a path": url.PathEscape(secret), "quoted": strconv.Quote(secret),
+		"cut off": secret[:9], "cut off with dots": secret[:5] + "...",
+	} {
+		if got := Said("it refuses "+text, secret); !strings.HasPrefix(got, "it refuses ") || !strings.Contains(got, "(secret)") || strings.Contains(got, "p#a") || strings.Contains(got, "7w0") {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if got := Said("a\u202eb\u2066c\u009b31md\u200be"); got != "a b c 31md e" {
+		t.Errorf("characters that forge what is shown: %q", got)
+	}
 }
 
 func client(t *testing.T, server string, limit int64) *http.Client {
@@ -199,5 +212,9 @@ func TestCause(t *testing.T) {
 	}
 	if got := Cause(inner); !errors.Is(got, inner) {
 		t.Error(got)
+	}
+	forged := errors.New("failed to parse Location header \"s3cret\nforged\": " + strings.Repeat("x", 5000))
+	if got := Cause(forged, "s3cret").Error(); strings.ContainsAny(got, "\n") || strings.Contains(got, "s3cret") || len(got) > 500 {
+		t.Errorf("%q", got)
 	}
 }

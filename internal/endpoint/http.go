@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -87,11 +88,24 @@ func (l *limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Cause is why a request failed, without its URL.
-func Cause(err error) error {
+// Cause is why a request failed, without its URL, and fit for errors as Said is: it may hold what the server answered.
+func Cause(err error, secrets ...string) error {
 	var failure *url.Error
 	if errors.As(err, &failure) {
-		return failure.Err
+		err = failure.Err
 	}
-	return err
+	return &cause{Said(err.Error(), secrets...), err}
+}
+
+type cause struct {
+	text string
+	err  error
+}
+
+func (c *cause) Error() string { return c.text }
+func (c *cause) Unwrap() error { return c.err }
+
+// BasicAuth is what stands behind "Basic " in a request's header: as secret as the password in it.
+func BasicAuth(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 }

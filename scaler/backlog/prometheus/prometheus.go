@@ -7,12 +7,8 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"strings"
-	"time"
-
-	promapi "github.com/prometheus/client_golang/api"
-	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
-	"github.com/prometheus/common/model"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/internal/endpoint"
@@ -60,8 +56,8 @@ func Resolve(ctx context.Context, spec *v1alpha1.ScalingPolicySpec, values backl
 	return c, err
 }
 
-// maxAnswer bounds an answer, in bytes: the samples of a vector are added up, and a query of ten thousand of them is a mistake.
-const maxAnswer = 4 << 20
+// maxAnswer bounds an answer, in bytes.
+const maxAnswer = 2 << 20
 
 var form = endpoint.Form{
 	Name: "the server's URL", Example: "https://prometheus.example:9090", Otherwise: "use bearerToken or headers",
@@ -84,10 +80,16 @@ func Open(config Config) (backlog.Reader, error) {
 	user := u.User
 	password, _ := user.Password()
 	r.secrets = []string{password, config.BearerToken}
+	if user != nil {
+		r.secrets = append(r.secrets, endpoint.BasicAuth(user.Username(), password))
+	}
 	for _, header := range config.Headers {
 		r.secrets = append(r.secrets, header.Value.Value)
 	}
 	parameters := u.Query()
+	for _, values := range parameters { // of the URL, which may be a Secret's
+		r.secrets = append(r.secrets, values...)
+	}
 	for _, parameter := range config.Parameters {
 		parameters.Add(parameter.Name, parameter.Value)
 	}
@@ -110,48 +112,78 @@ func Open(config Config) (backlog.Reader, error) {
 			request.URL.RawQuery = query.Encode()
 		}
 	})
-	client, err := promapi.NewClient(promapi.Config{Address: u.String(), Client: r.client})
-	if err != nil {
-		return nil, errors.New("the server's URL can't be used")
-	}
-	r.api = promv1.NewAPI(client)
+	u.Path, u.RawPath = strings.TrimSuffix(u.Path, "/")+queryPath, strings.TrimSuffix(u.RawPath, "/")+queryPath
+	r.address = u.String()
 	return r, nil
 }
 
+const queryPath = "/api/v1/query"
+
 type reader struct {
-	config  Config
-	host    string
-	secrets []string
-	api     promv1.API
-	client  *http.Client
+	config        Config
+	host, address string
+	secrets       []string
+	client        *http.Client
 }
 
 // Read implements backlog.Reader.
 func (r *reader) Read(ctx context.Context) (sizing.Observation, error) {
 	o := sizing.Observation{Source: "prometheus " + r.host, ReadyHoldsInFlight: true, ConsumersUnknown: true}
-	value, warnings, err := r.api.Query(ctx, r.config.Query, time.Time{})
+	work, err := r.query(ctx)
 	if err != nil {
-		var failure *promv1.Error
-		if errors.As(err, &failure) {
-			return o, fmt.Errorf("prometheus %s: the query failed: %s", r.host, endpoint.Said(failure.Msg, r.secrets...))
-		}
-		return o, fmt.Errorf("prometheus %s: %w", r.host, endpoint.Cause(err)) // without the URL, and with it the query
-	}
-	// What stands behind several servers answers with what it has.
-	for _, warning := range warnings {
-		if r.config.partial(warning) {
-			return o, fmt.Errorf("prometheus %s: the answer is not whole: %s", r.host, endpoint.Said(warning, r.secrets...))
-		}
-	}
-	work, samples, err := sum(value)
-	switch {
-	case err != nil:
 		return o, fmt.Errorf("prometheus %s: %w", r.host, err)
-	case samples == 0 && !r.config.ZeroOnNoData:
-		return o, fmt.Errorf("prometheus %s: the query has no data: correct it, or set onNoData to Zero", r.host)
 	}
 	o.Ready = int64(math.Ceil(max(0, work)))
 	return o, nil
+}
+
+// query asks for the value of the query as it is now.
+func (r *reader) query(ctx context.Context) (work float64, err error) {
+	response, err := r.send(ctx)
+	if err != nil {
+		return 0, endpoint.Cause(err, r.secrets...) // without the URL, and with it the query
+	}
+	defer response.Body.Close()
+	said := func(text string) string { return endpoint.Said(text, r.secrets...) }
+	a, err := readAnswer(response.Body, r.config.partial)
+	switch {
+	case a.failure != "" || a.status == "error":
+		return 0, fmt.Errorf("the query failed: %s", said(a.failure))
+	case response.StatusCode/100 != 2:
+		return 0, fmt.Errorf("the query failed: it answers %s", said(response.Status))
+	case ctx.Err() != nil:
+		return 0, context.Cause(ctx)
+	case err != nil:
+		return 0, fmt.Errorf("the query failed: %w", endpoint.Cause(err, r.secrets...))
+	case a.status != "success":
+		return 0, fmt.Errorf("the query failed: %w", errNoAnswer)
+	case a.partial != "": // what stands behind several servers answers with what it has
+		return 0, fmt.Errorf("the answer is not whole: %s", said(a.partial))
+	}
+	if work, err = a.work(); err == nil && a.samples == 0 && !r.config.ZeroOnNoData {
+		err = errors.New("the query has no data: correct it, or set onNoData to Zero")
+	}
+	return work, err
+}
+
+// send sends the query in a POST, as it may be long, or in a GET to a server that takes no POST.
+func (r *reader) send(ctx context.Context) (*http.Response, error) {
+	query := url.Values{"query": {r.config.Query}}.Encode()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.address, strings.NewReader(query))
+	if err != nil {
+		return nil, errors.New("the server's URL can't be used") // the error holds it
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	request.Header["Idempotency-Key"] = nil // it may be sent again where a kept connection turns out to be closed
+	response, err := r.client.Do(request)
+	if err != nil || response.StatusCode != http.StatusMethodNotAllowed && response.StatusCode != http.StatusNotImplemented {
+		return response, err
+	}
+	response.Body.Close()
+	if request, err = http.NewRequestWithContext(ctx, http.MethodGet, r.address+"?"+query, nil); err != nil {
+		return nil, errors.New("the server's URL can't be used")
+	}
+	return r.client.Do(request)
 }
 
 // partial reports whether a warning says that some of the data could not be read: a part that is not seen is not empty.
@@ -163,25 +195,6 @@ func (c Config) partial(warning string) bool {
 	}
 	// Prometheus marks what it only advises with these words; Thanos and others warn of stores that did not answer.
 	return !strings.Contains(warning, "PromQL info:") && !strings.Contains(warning, "PromQL warning:")
-}
-
-// sum adds up the samples of an instant query.
-func sum(value model.Value) (total float64, samples int, err error) {
-	switch v := value.(type) {
-	case *model.Scalar:
-		total, samples = float64(v.Value), 1
-	case model.Vector:
-		for _, sample := range v {
-			total += float64(sample.Value)
-		}
-		samples = len(v)
-	default:
-		return 0, 0, fmt.Errorf("the query's value is a %s: it must be a scalar or an instant vector", value.Type())
-	}
-	if math.IsNaN(total) || math.IsInf(total, 0) {
-		return 0, 0, fmt.Errorf("the query's value is %v, which is no amount of work", total)
-	}
-	return min(total, math.MaxInt32), samples, nil
 }
 
 // Close implements backlog.Reader.

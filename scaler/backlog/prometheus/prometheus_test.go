@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -55,6 +57,18 @@ func TestRead(t *testing.T) {
 		"not a number":   {result: `{"resultType":"scalar","result":[1,"NaN"]}`, err: "the query's value is NaN, which is no amount of work"},
 		"a range":        {result: `{"resultType":"matrix","result":[]}`, err: "the query's value is a matrix: it must be a scalar or an instant vector"},
 		"a wrong query":  {failure: "parse error: unexpected end", err: "the query failed: parse error: unexpected end"},
+		"infinite":       {result: `{"resultType":"vector","result":[{"metric":{},"value":[1,"+Inf"]}]}`, err: "the query's value is +Inf, which is no amount of work"},
+		"both infinite":  {result: `{"resultType":"vector","result":[{"metric":{},"value":[1,"+Inf"]},{"metric":{},"value":[1,"-Inf"]}]}`, err: "NaN, which is no amount"},
+		"beyond all":     {result: `{"resultType":"scalar","result":[1,"1e300"]}`, want: math.MaxInt32},
+		"a histogram":    {result: `{"resultType":"vector","result":[{"metric":{},"histogram":[1,{"count":"9","sum":"9"}]}]}`, zero: true, err: "native histogram, which is no amount of work: use histogram_count()"},
+		"a text":         {result: `{"resultType":"string","result":[1,"3"]}`, err: "the query's value is a string"},
+		"no value":       {result: `{"resultType":"vector","result":[{"metric":{"q":"a"}}]}`, zero: true, err: "its answer is not that of Prometheus' query API"},
+		"no number":      {result: `{"resultType":"vector","result":[{"metric":{"q":"a"},"value":[1,"many"]}]}`, err: "NaN, which is no amount"},
+		"no result":      {result: `{"resultType":"vector"}`, err: "the query has no data"},
+		"no type":        {result: `{"result":[1,"3"]}`, err: "its answer is not that of Prometheus' query API"},
+		"more to come":   {result: `{"stats":{"a":[{}]},"resultType":"scalar","result":[1,"3"],"z":null}`, want: 3},
+		"cut off":        {result: `{"resultType":"vector","result":[{"metric":{"q":"a"},"value":[1,"7"]}`, err: "the query failed"},
+		"too many":       {result: `{"resultType":"vector","result":[` + strings.Repeat(`{"value":[1,"1"]},`, maxSamples) + `{"value":[1,"1"]}]}`, err: "more than 10000 samples: add them up in the query, with sum()"},
 		"not Prometheus": {result: "<html>", err: "the query failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -162,11 +176,80 @@ func TestBomb(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	_, err := ask(t, Config{URL: s.URL, Query: "up"})
 	runtime.ReadMemStats(&after)
-	if err == nil || !strings.Contains(err.Error(), "the answer has more than 4 MiB") {
+	if err == nil || !strings.Contains(err.Error(), "the answer has more than 2 MiB") {
 		t.Errorf("error %v", err)
 	}
 	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 64 {
 		t.Errorf("%d MiB", used)
+	}
+}
+
+// A server that sends labels without end costs little memory, however many policies ask it.
+func TestManyLargeAnswers(t *testing.T) {
+	labels := `{"metric":{"a":"` + strings.Repeat("x", 100) + `"},"value":[1,"1"]},`
+	body := `{"status":"success","data":{"resultType":"vector","result":[` + strings.Repeat(labels, (maxAnswer-1000)/len(labels)-1) + labels[:len(labels)-1] + `]}}`
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := ask(t, Config{URL: s.URL, Query: "up"}); err == nil || !strings.Contains(err.Error(), "more than 10000 samples") {
+		t.Errorf("error %v", err)
+	}
+	runtime.ReadMemStats(&after)
+	if used := (after.TotalAlloc - before.TotalAlloc) >> 10; used > 8<<10 {
+		t.Errorf("%d KiB are allocated for %d KiB", used, len(body)>>10)
+	}
+}
+
+// A server that takes no POST is asked with GET.
+func TestOnlyGet(t *testing.T) {
+	for _, code := range []int{http.StatusMethodNotAllowed, http.StatusNotImplemented} {
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet {
+				w.WriteHeader(code)
+				return
+			}
+			if r.URL.Query().Get("query") != "up" || r.URL.Query().Get("dedup") != "true" || r.Header.Get("Authorization") != "Bearer t0ken" {
+				t.Errorf("%s, %v", r.URL, r.Header)
+			}
+			fmt.Fprint(w, one)
+		})
+		n, err := ask(t, Config{URL: s.URL + "?dedup=true", Query: "up", BearerToken: "t0ken"})
+		if n != 1 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+}
+
+// What a server answers in place of a value is told, and no secret of the policy in it, in whichever form it comes back.
+func TestSecretsComeBack(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"of basic authentication": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `{"status":"error","error":"who is %s"}`, r.Header.Get("Authorization"))
+		},
+		"of the URL's parameters": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `{"status":"error","error":"unknown key %s, %s"}`, r.URL.Query().Get("key"), r.URL.RawQuery)
+		},
+		"in a header that can't be read": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", "http://%zz/"+r.URL.Query().Get("key")+r.Header.Get("Authorization"))
+			w.WriteHeader(http.StatusFound)
+		},
+		"in a status": func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "HTTP/1.1 403 no %s\r\nContent-Length: 0\r\n\r\n", r.URL.Query().Get("key"))
+		},
+	} {
+		s := serve(t, answer)
+		_, err := ask(t, Config{URL: strings.Replace(s.URL, "//", "//u:pa55-w0rd@", 1) + "?key=k3y%2Fof%2Fmine", Query: "up"})
+		if err == nil || strings.Contains(err.Error(), "k3y") || strings.Contains(err.Error(), "pa55") || strings.Contains(err.Error(), "dTpwYTU1") {
+			t.Errorf("%s: error %v", name, err)
+		}
 	}
 }
 

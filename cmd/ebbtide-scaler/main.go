@@ -127,7 +127,9 @@ func run(ctx context.Context, o options) error {
 		recorder.Panicked("source", cause)
 	}})
 	store := policy.NewStore(sources, observer, log)
-	registry.MustRegister(&decision.CalendarMetrics{Policies: store, Now: time.Now})
+	ofPolicies := func(cause any) { recorder.Panicked("source", cause) }
+	store.OnPanic(ofPolicies)
+	registry.MustRegister(&decision.CalendarMetrics{Policies: store, Now: time.Now, OnPanic: ofPolicies})
 	if serving.pair != nil {
 		registry.MustRegister(serving.expiry())
 	}
@@ -179,7 +181,7 @@ func run(ctx context.Context, o options) error {
 	})
 	work.Go(func() error { store.FollowHolidays(workCtx); return nil })
 	work.Go(func() error { return serving.follow(workCtx) })
-	work.Go(func() error { return server.Serve(listener) })
+	work.Go(func() error { return server.Serve(newCrowd(listener, maxCallers)) })
 	work.Go(func() error {
 		if err := web.server.Serve(web.listener); !errors.Is(err, http.ErrServerClosed) {
 			return err

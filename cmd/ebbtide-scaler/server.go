@@ -16,6 +16,9 @@ import (
 )
 
 const (
+	// maxCallers is how many connections there are at once, and handshakeWithin how long one may take to begin. KEDA opens one for each replica
+	// and each set of certificates.
+	maxCallers, handshakeWithin = 1024, 10 * time.Second
 	// vanished is how long a client may leave unanswered what the kernel asks or tells it before its connection ends, and with it the
 	// streams that KEDA has opened. gRPC's own pings would not do: it sends none on a connection past its age.
 	vanished = 20 * time.Second
@@ -34,13 +37,17 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 // newServer returns a gRPC server without services, whose streams end with serving.
 func newServer(serving context.Context, credentials credentials.TransportCredentials, recorder *decision.Recorder) *grpc.Server {
 	return grpc.NewServer(
-		grpc.Creds(credentials),
+		grpc.Creds(noting{credentials}),
 		grpc.UnaryInterceptor(recoverUnary(recorder)),
 		grpc.ChainStreamInterceptor(recoverStream(recorder), endWith(serving)),
 		// Goroutines that go on answering keep their stacks; when all wait for a broker, more are made.
 		grpc.NumStreamWorkers(uint32(2*runtime.GOMAXPROCS(0))),
 		// Requests are small: with windows that follow the bandwidth each would be answered by a ping that measures it, too.
 		grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10),
+		// A trigger's metadata may hold the certificates that KEDA was given. Nothing else is large.
+		grpc.MaxRecvMsgSize(1<<20), grpc.MaxHeaderListSize(64<<10),
+		// Whoever connects and says nothing is gone soon, and a connection without calls keeps no buffer to write to.
+		grpc.ConnectionTimeout(handshakeWithin), grpc.SharedWriteBuffer(true),
 		// A client that connects again asks DNS for the replicas, and so learns of new ones before the old are gone; a connection with
 		// open streams lives until they end.
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge}),

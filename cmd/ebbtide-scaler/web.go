@@ -11,7 +11,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 )
@@ -29,11 +28,11 @@ func newWeb(address string, registry *prometheus.Registry, ledger *decision.Ledg
 	if err != nil {
 		return nil, fmt.Errorf("--metrics-listen: %w", err)
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+	mux, scrapes, lists := http.NewServeMux(), make(turns, maxScrapes), make(turns, maxLists)
+	scrape := promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, Registry: registry, // what is wrong with one series says nothing of the others
-		MaxRequestsInFlight: maxScrapes,
-	}))
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { scrapes.serve(w, r, scrape.ServeHTTP) })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		select {
@@ -49,18 +48,20 @@ func newWeb(address string, registry *prometheus.Registry, ledger *decision.Ledg
 				"over gRPC with a certificate that --allow-client names", http.StatusForbidden)
 			return
 		}
-		listDecisions(w, r, ledger)
+		lists.serve(w, r, func(w http.ResponseWriter, r *http.Request) { listDecisions(w, r, ledger) })
 	})
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
-		MaxHeaderBytes: 16 << 10,
+		MaxHeaderBytes: 16 << 10, ConnState: httpState,
 	}
-	return &web{netutil.LimitListener(listener, maxConnections), server}, nil
+	return &web{newCrowd(listener, maxConnections), server}, nil
 }
 
 const (
-	// maxConnections to the HTTP port at once, and of them scrapes that are being answered.
-	maxConnections, maxScrapes = 256, 4
+	// maxConnections to the HTTP port at once, and of them scrapes and lists of decisions that are being answered. A scrape of 10,000 policies takes 100 MiB.
+	maxConnections, maxScrapes, maxLists = 256, 2, 4
+	// turnWithin is how long a request waits for its turn, and then how long its answer may take to be read.
+	turnWithin = 10 * time.Second
 	// maxPolicies are on one page of decisions, and maxOfEach decisions of each policy.
 	maxPolicies, maxOfEach = decision.MaxPage, ledgerSize
 )

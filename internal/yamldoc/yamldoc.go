@@ -57,9 +57,15 @@ func Split(file []byte) ([]Document, error) {
 	}
 }
 
+// maxExpanded bounds what the aliases of a document may make of it: nodes, and bytes of their values.
+const maxExpanded = 16 << 20
+
 // Object is the document as Kubernetes reads it: a key that stands twice is an error, an *Error.
 func (d Document) Object() (map[string]any, error) {
 	object := map[string]any{}
+	if d.root != nil && expanded(d.root, map[*yaml.Node]int{}) > maxExpanded { // nil: the text was read before
+		return nil, &Error{d.Line, fmt.Sprintf("its aliases make it larger than %d MiB", maxExpanded>>20)}
+	}
 	text, err := sigsyaml.YAMLToJSONStrict(d.Text)
 	if err != nil {
 		return nil, explain(err, d.Line)
@@ -68,6 +74,34 @@ func (d Document) Object() (map[string]any, error) {
 		return nil, &Error{d.Line, "the document is not an object"}
 	}
 	return object, nil
+}
+
+// expanded is how large a node is with its aliases replaced by what they stand for, or more than maxExpanded. Sizes are of anchored nodes
+// that were looked at; -1 marks one that is being looked at.
+func expanded(node *yaml.Node, sizes map[*yaml.Node]int) int {
+	if node.Kind == yaml.AliasNode {
+		return expanded(node.Alias, sizes)
+	}
+	if size, known := sizes[node]; known {
+		if size < 0 {
+			return maxExpanded + 1 // it holds itself
+		}
+		return size
+	}
+	if node.Anchor != "" {
+		sizes[node] = -1
+	}
+	size := 1 + len(node.Value)
+	for _, child := range node.Content {
+		if size += expanded(child, sizes); size > maxExpanded {
+			size = maxExpanded + 1
+			break
+		}
+	}
+	if node.Anchor != "" {
+		sizes[node] = size
+	}
+	return size
 }
 
 var (

@@ -3,6 +3,7 @@ package decision
 import (
 	"cmp"
 	"context"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,6 +23,8 @@ const (
 	defaultListed, defaultPage = 20, 100
 	// MaxPage is the most policies of an answer.
 	MaxPage = 500
+	// maxWatches bounds those who watch at the same time: each decision is handed to all.
+	maxWatches = 100
 	// explainedChanges is how many of the next changes of the limits an explanation names.
 	explainedChanges = 5
 )
@@ -35,6 +38,8 @@ type API struct {
 	// Authorize returns an error, a gRPC status, for a caller that may not see a namespace's decisions; the empty
 	// namespace means all. Nil: all may.
 	Authorize func(ctx context.Context, namespace string) error
+
+	watches atomic.Int64 // that are open
 }
 
 // Register adds the service to a gRPC server.
@@ -60,15 +65,10 @@ func (a *API) ListDecisions(ctx context.Context, request *pb.ListDecisionsReques
 	if size < 0 {
 		return nil, status.Errorf(codes.InvalidArgument, "page_size %d: must not be negative", size)
 	}
-	response := &pb.ListDecisionsResponse{}
-	names, more := a.Ledger.Policies(request.GetNamespace(), request.GetName(), after(request.GetPageToken()), min(size, MaxPage))
-	if more {
-		response.NextPageToken = names[len(names)-1].String()
-	}
-	for _, name := range names {
-		for _, d := range a.Ledger.Last(name, limit) {
-			response.Decisions = append(response.Decisions, toProto(name, d))
-		}
+	page, next := a.Ledger.page(request.GetNamespace(), request.GetName(), limit, min(size, MaxPage), request.GetPageToken())
+	response := &pb.ListDecisionsResponse{NextPageToken: next}
+	for _, e := range page {
+		response.Decisions = append(response.Decisions, toProto(e.Policy, e.Decision))
 	}
 	return response, nil
 }
@@ -80,6 +80,11 @@ func (a *API) WatchDecisions(
 	if err := a.authorize(stream.Context(), request.GetNamespace()); err != nil {
 		return err
 	}
+	if a.watches.Add(1) > maxWatches {
+		a.watches.Add(-1)
+		return status.Errorf(codes.ResourceExhausted, "%d clients watch already: list decisions, or end a watch", maxWatches)
+	}
+	defer a.watches.Add(-1)
 	watcher := a.Ledger.Watch()
 	defer watcher.Close()
 	for {

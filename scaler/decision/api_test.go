@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"runtime"
 	"strings"
@@ -271,5 +272,76 @@ func TestLedgerPages(t *testing.T) {
 	}
 	if page := ledger.Page("b", "x", 9, 9, ""); len(page.Decisions) != 3 || page.Continue != "" {
 		t.Errorf("of one policy: %+v", page)
+	}
+}
+
+// Whatever is asked for, a page is no larger than a client takes, and the next one begins where it ends.
+func TestPagesAreBounded(t *testing.T) {
+	const policies = MaxPage
+	ledger, reason := NewLedger(64), strings.Repeat("x", 600)
+	for i := range policies {
+		for j := range 64 {
+			ledger.Add(types.NamespacedName{Namespace: "scan", Name: fmt.Sprintf("scans-%05d", i)}, sizing.Decision{Target: int32(j), Reason: reason, Failure: errors.New(reason)})
+		}
+	}
+	client := serveAPI(t, &API{Ledger: ledger, Now: time.Now})
+	seen := map[string]int{}
+	for token, pages := "", 0; ; pages++ {
+		page, err := client.ListDecisions(t.Context(), &pb.ListDecisionsRequest{Limit: math.MaxInt32, PageSize: math.MaxInt32, PageToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range page.Decisions {
+			seen[d.Policy.Name]++
+		}
+		if token = page.NextPageToken; token == "" {
+			break
+		}
+		if pages > policies {
+			t.Fatal("pages without end")
+		}
+	}
+	if len(seen) != policies || seen["scans-00000"] != 64 || seen["scans-00499"] != 64 {
+		t.Errorf("%d policies, %d decisions of the first", len(seen), seen["scans-00000"])
+	}
+	if page := ledger.Page("", "", 64, MaxPage, ""); len(page.Decisions)*1600 > 2*pageBytes || page.Continue == "" {
+		t.Errorf("%d decisions on a page, then %q", len(page.Decisions), page.Continue)
+	}
+}
+
+// Watches are bounded, and one that ends makes room.
+func TestWatchesAreBounded(t *testing.T) {
+	ledger := NewLedger(3)
+	client := serveAPI(t, &API{Ledger: ledger, Now: time.Now})
+	ctx, end := context.WithCancel(t.Context())
+	for range maxWatches {
+		if _, err := client.WatchDecisions(ctx, &pb.WatchDecisionsRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for ledger.watching() < maxWatches {
+		time.Sleep(time.Millisecond)
+	}
+	more, err := client.WatchDecisions(t.Context(), &pb.WatchDecisionsRequest{})
+	if err == nil {
+		_, err = more.Recv()
+	}
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one more: error %v", err)
+	}
+	end()
+	for ledger.watching() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	again, err := client.WatchDecisions(t.Context(), &pb.WatchDecisionsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ledger.watching() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	ledger.Add(scans, sizing.Decision{Target: 1})
+	if d, err := again.Recv(); err != nil || d.Decision.Target != 1 {
+		t.Errorf("%v, %v", d, err)
 	}
 }

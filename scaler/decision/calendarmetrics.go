@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 )
 
@@ -13,6 +14,8 @@ import (
 type CalendarMetrics struct {
 	Policies *policy.Store
 	Now      func() time.Time
+	// OnPanic is told of a panic in a policy's calendar, whose series are left out then. It may be nil.
+	OnPanic func(cause any)
 }
 
 var (
@@ -38,8 +41,14 @@ func (c *CalendarMetrics) Collect(out chan<- prometheus.Metric) {
 		if p == nil { // it never was valid, or is gone meanwhile
 			continue
 		}
+		c.collect(out, p, now)
+	}
+}
+
+func (c *CalendarMetrics) collect(out chan<- prometheus.Metric, p *policy.Policy, now time.Time) {
+	_ = backlog.SampleBounds{OnPanic: c.OnPanic}.Guard(func() error {
 		gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-			out <- constMetric(desc, prometheus.GaugeValue, value, append([]string{name.Namespace, name.Name}, labels...)...)
+			out <- constMetric(desc, prometheus.GaugeValue, value, append([]string{p.Name.Namespace, p.Name.Name}, labels...)...)
 		}
 		gauge(periodDesc, 1, p.Calendar.Limits(now).Period)
 		if at, next, ok := p.Calendar.NextChange(now); ok {
@@ -47,5 +56,6 @@ func (c *CalendarMetrics) Collect(out chan<- prometheus.Metric) {
 		}
 		_, offset := now.In(p.TimeZone).Zone()
 		gauge(utcOffsetDesc, float64(offset))
-	}
+		return nil
+	})
 }

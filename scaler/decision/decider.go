@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
@@ -64,6 +67,8 @@ type Decider struct {
 
 // state is what is kept of a policy from decision to decision.
 type state struct {
+	finishing atomic.Bool // a decision is being taken that its caller did not wait for
+
 	mu sync.Mutex
 	memory
 }
@@ -172,14 +177,47 @@ func (d *Decider) DecideBy(ctx context.Context, name types.NamespacedName, maxAg
 		}
 		begin := d.config.Now()
 		observation, failure := p.Source.Observe(bounded, maxAge)
-		if failure != nil && errors.Is(ctx.Err(), context.Canceled) { // the broker may be well
-			return sizing.Decision{}, &Failure{GivenUp, "the call was canceled before the backlog was read"}
+		if failure != nil && ctx.Err() != nil { // the broker may be well
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				d.finish(name, maxAge)
+			}
+			return sizing.Decision{}, &Failure{GivenUp, "the caller did not wait until the backlog was read"}
 		}
 		if decided, ok, err := d.decideBy(ctx, p, observation, failure, begin, maxAge); ok || err != nil {
 			return decided, err
 		}
 	}
 	return sizing.Decision{}, &Failure{NotReady, fmt.Sprintf("ScalingPolicy %s was edited again and again while its backlog was read", name)}
+}
+
+// finish takes, in the background, a decision that its caller did not wait for: if nobody ever waits for as long as a broker that hangs, its failure is
+// seen all the same.
+func (d *Decider) finish(name types.NamespacedName, maxAge time.Duration) {
+	st := d.state(name)
+	if !st.finishing.CompareAndSwap(false, true) {
+		return
+	}
+	d.config.Recorder.Guard("call", func() {
+		defer st.finishing.Store(false)
+		var failure *Failure
+		if _, err := d.DecideBy(context.Background(), name, maxAge); errors.As(err, &failure) && failure.Kind == NotFound {
+			d.Forget(name)
+		}
+	})
+}
+
+// toldBytes bounds the text of a failure, which may hold what a broker sent. It is kept with each decision, and told in several places.
+const toldBytes = 600
+
+// told is a failure as it is kept.
+func told(failure error) error {
+	text := failure.Error()
+	var missing *backlog.MissingQueuesError
+	var unresolved *backlog.UnresolvedError
+	if len(text) <= toldBytes || errors.As(failure, &missing) || errors.As(failure, &unresolved) {
+		return failure
+	}
+	return errors.New(strings.ToValidUTF8(text[:toldBytes], "") + "...")
 }
 
 // decideBy takes a decision by an observation of the policy's backlog, or by the failure to make one. It is not ok when the policy reads another
@@ -213,7 +251,7 @@ func (d *Decider) decideBy(
 	}
 	st.policy = p
 	if failure != nil {
-		observation = st.observation
+		observation, failure = st.observation, told(failure)
 	} else {
 		observation = st.quiet.Observe(observation)
 		st.observation = observation

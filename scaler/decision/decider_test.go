@@ -146,6 +146,55 @@ func TestCanceledCall(t *testing.T) {
 	}
 }
 
+// A caller with less patience than a broker takes says nothing of the broker either; but where nobody has more, a broker that hangs is found out.
+func TestImpatientCaller(t *testing.T) {
+	b := newDeciderBundle(t, func(c *Config) { c.Timeout = 100 * time.Millisecond })
+	s := b.set(t, "scans", "q", v1alpha1.Target{})
+	s.ready.Store(7)
+	if got := b.targetOf(t, b.Decider, "scans"); got != 7 {
+		t.Fatalf("target %d", got)
+	}
+	s.held = make(chan struct{})
+	b.clock.Add(2)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	var failure *Failure
+	if _, err := b.Decide(ctx, scans); !errors.As(err, &failure) || failure.Kind != GivenUp {
+		t.Errorf("error %v, want that the caller gave up", err)
+	}
+	if last := b.ledger.Last(scans, 1)[0]; last.Failure != nil {
+		t.Errorf("its impatience is recorded as a failure of the broker: %v", last.Failure)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		if last := b.ledger.Last(scans, 1)[0]; last.Failure != nil {
+			if last.Constraint != sizing.Hold || last.Target != 7 || !strings.Contains(last.Failure.Error(), "no answer within 100ms") {
+				t.Errorf("%+v, want 7, held", last)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody finds out that the broker hangs")
+		}
+	}
+}
+
+// What a broker sent is kept in short.
+func TestLongFailure(t *testing.T) {
+	b := newDeciderBundle(t, nil)
+	s := b.set(t, "scans", "q", v1alpha1.Target{})
+	s.fail(errors.New("certificate is valid for " + strings.Repeat("a.example, ", 10_000)))
+	d, err := b.Decide(t.Context(), scans)
+	if err != nil || d.Failure == nil || len(d.Failure.Error()) > toldBytes+3 || len(d.Reason) > toldBytes+200 || !strings.Contains(d.Reason, "certificate is valid for a.example") {
+		t.Errorf("%d bytes of failure, %d of reason, %v", len(fmt.Sprint(d.Failure)), len(d.Reason), err)
+	}
+	missing := &backlog.MissingQueuesError{Names: []string{strings.Repeat("q", 255), strings.Repeat("r", 255), strings.Repeat("s", 255)}}
+	s.fail(missing)
+	b.clock.Add(2)
+	if d, _ := b.Decide(t.Context(), scans); !errors.Is(d.Failure, error(missing)) {
+		t.Errorf("failure %v: conditions and metrics look for its kind", d.Failure)
+	}
+}
+
 // Ten idle pods of a Deployment are not kept for ever because the management API can't say that they are idle.
 func TestIdleWithoutStatistics(t *testing.T) {
 	b := newDeciderBundle(t, nil)

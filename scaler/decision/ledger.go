@@ -60,8 +60,11 @@ func NewLedger(size int) *Ledger {
 func (l *Ledger) Add(policy types.NamespacedName, d sizing.Decision) (previous sizing.Decision, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for w := range l.watchers {
-		w.send(Entry{policy, d})
+	if len(l.watchers) > 0 {
+		e := &Entry{policy, d} // one for all
+		for w := range l.watchers {
+			w.send(e)
+		}
 	}
 	h := l.policies[policy]
 	if h == nil {
@@ -128,6 +131,32 @@ func (l *Ledger) Policies(namespace, policy string, after types.NamespacedName, 
 	return names, false
 }
 
+// pageBytes bounds a page of decisions, whatever is asked for: an answer of a gRPC server may have 4 MiB, and several are written at once.
+const pageBytes = 2 << 20
+
+// page returns the last decisions, at most n of each, of at most policies policies, in the order of namespace and name, and behind which policy the next
+// page begins, if there is one. It has those of one policy at least.
+func (l *Ledger) page(namespace, policy string, n, policies int, from string) (page []Entry, next string) {
+	names, more := l.Policies(namespace, policy, after(from), policies)
+	size := 0
+	for i, name := range names {
+		for _, d := range l.Last(name, n) {
+			page = append(page, Entry{name, d})
+			size += entryBytes + 2*len(d.Reason) // an outage's has the failure in it
+		}
+		if size >= pageBytes && i < len(names)-1 {
+			return page, name.String()
+		}
+	}
+	if more {
+		next = names[len(names)-1].String()
+	}
+	return page, next
+}
+
+// entryBytes is about what a decision has in an answer, but for its reason.
+const entryBytes = 400
+
 // Forget drops a deleted policy's decisions.
 func (l *Ledger) Forget(policy types.NamespacedName) {
 	l.mu.Lock()
@@ -143,24 +172,24 @@ type Entry struct {
 
 // Watcher receives decisions as they are taken.
 type Watcher struct {
-	entries chan Entry
+	entries chan *Entry
 	ledger  *Ledger
 }
 
 // Watch returns a watcher that can fall behind by some decisions. Close it.
 func (l *Ledger) Watch() *Watcher {
-	w := &Watcher{entries: make(chan Entry, 1024), ledger: l}
+	w := &Watcher{entries: make(chan *Entry, 1024), ledger: l}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.watchers[w] = struct{}{}
 	return w
 }
 
-// Entries is closed when the watcher fell too far behind, or was closed.
-func (w *Watcher) Entries() <-chan Entry { return w.entries }
+// Entries must not be changed. It is closed when the watcher fell too far behind, or was closed.
+func (w *Watcher) Entries() <-chan *Entry { return w.entries }
 
 // send is called with the ledger locked.
-func (w *Watcher) send(e Entry) {
+func (w *Watcher) send(e *Entry) {
 	select {
 	case w.entries <- e:
 	default: // nobody waits for a watcher that is too slow

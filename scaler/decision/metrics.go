@@ -82,7 +82,7 @@ func newMetrics(ledger *Ledger) *metrics {
 	m := &metrics{
 		ledger: ledger, valid: map[types.NamespacedName]bool{},
 		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ebbtide_panics_total", Help: "Panics that were recovered from, by where: a call (call), the reading of a backlog (source), or the background look at a group's policies (group).",
+			Name: "ebbtide_panics_total", Help: "Panics that were recovered from, by where: a call (call), the reading of a backlog or of what a policy's author wrote (source), or the background look at a group's policies (group).",
 		}, []string{"where"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "ebbtide_decision_duration_seconds", Help: "Time from a question to its decision, the broker's answer included.",

@@ -35,15 +35,10 @@ type Views struct {
 // Page returns the last decisions, at most n of each, of at most policies policies, in the order of namespace and name. Namespace and policy select those of
 // that name where they are not empty. From is an earlier page's Continue, or empty.
 func (l *Ledger) Page(namespace, policy string, n, policies int, from string) Views {
-	names, more := l.Policies(namespace, policy, after(from), policies)
-	page := Views{Decisions: []View{}}
-	for _, name := range names {
-		for _, d := range l.Last(name, n) {
-			page.Decisions = append(page.Decisions, ViewOf(name, d))
-		}
-	}
-	if more {
-		page.Continue = names[len(names)-1].String()
+	entries, next := l.page(namespace, policy, n, policies, from)
+	page := Views{Decisions: make([]View, len(entries)), Continue: next}
+	for i, e := range entries {
+		page.Decisions[i] = ViewOf(e.Policy, e.Decision)
 	}
 	return page
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	pb "github.com/kedacore/keda/v2/pkg/scalers/externalscaler"
@@ -27,6 +28,8 @@ const (
 	metricName = "ebbtide-target-replicas"
 	// pushEvery is how often a stream looks for work to announce, in samples that are no older.
 	pushEvery = 250 * time.Millisecond
+	// maxStreams bounds the streams that do so; KEDA opens one for each trigger.
+	maxStreams = 20_000
 )
 
 // Config of a service.
@@ -41,7 +44,8 @@ type Config struct {
 // Service implements KEDA's external scaler. Make one with New.
 type Service struct {
 	pb.UnimplementedExternalScalerServer
-	config Config
+	config  Config
+	streams atomic.Int64 // that look for work
 }
 
 var _ pb.ExternalScalerServer = &Service{}
@@ -152,14 +156,23 @@ func (s *Service) IsActive(ctx context.Context, ref *pb.ScaledObjectRef) (*pb.Is
 }
 
 // StreamIsActive implements ExternalScaler for triggers of type external-push: it says at once when a target leaves or
-// reaches zero. Failures are left to the calls that KEDA makes anyway. With its context it ends without an error: KEDA opens it again
+// reaches zero. Failures that pass are left to the calls that KEDA makes anyway. With its context it ends without an error: KEDA opens it again
 // 2 s later then, but after an error later each time, up to a minute.
 func (s *Service) StreamIsActive(ref *pb.ScaledObjectRef, stream pb.ExternalScaler_StreamIsActiveServer) error {
+	if s.streams.Add(1) > maxStreams {
+		s.streams.Add(-1)
+		return status.Errorf(codes.ResourceExhausted, "%d streams are open already", maxStreams)
+	}
+	defer s.streams.Add(-1)
 	tick := time.NewTicker(pushEvery)
 	defer tick.Stop()
 	var announced *bool
 	for {
-		if d, err := s.answer(stream.Context(), ref, min(pushEvery, s.config.MaxAge)); err == nil {
+		d, err := s.answer(stream.Context(), ref, min(pushEvery, s.config.MaxAge))
+		switch code := status.Code(err); {
+		case code == codes.PermissionDenied, code == codes.InvalidArgument: // which asking again does not change
+			return err
+		case err == nil:
 			if active := d.Target > 0; announced == nil || *announced != active {
 				if err := stream.Send(&pb.IsActiveResponse{Result: active}); err != nil {
 					return err

@@ -265,3 +265,38 @@ func TestStreamIsActive(t *testing.T) {
 		}
 	}
 }
+
+// A stream that will never be answered ends with the reason; one more than there may be is refused.
+func TestStreamsThatEnd(t *testing.T) {
+	b := newBundle(t)
+	b.set(10, 0)
+	b.service.config.Authorize = func(_ context.Context, namespace string) error {
+		if namespace != "scan" {
+			return status.Error(codes.PermissionDenied, "no")
+		}
+		return nil
+	}
+	foreign := ref("scans")
+	foreign.Namespace = "other"
+	for name, tc := range map[string]struct {
+		ref  *pb.ScaledObjectRef
+		open int64
+		want codes.Code
+	}{
+		"another namespace": {foreign, 0, codes.PermissionDenied}, "no policy": {&pb.ScaledObjectRef{Namespace: "scan", Name: "x"}, 0, codes.InvalidArgument},
+		"too many": {ref("scans"), maxStreams, codes.ResourceExhausted},
+	} {
+		b.service.streams.Add(tc.open)
+		stream, err := b.client.StreamIsActive(t.Context(), tc.ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); status.Code(err) != tc.want {
+			t.Errorf("%s: %v, want %s", name, err, tc.want)
+		}
+		b.service.streams.Add(-tc.open)
+	}
+	if n := b.service.streams.Load(); n != 0 {
+		t.Errorf("%d streams are counted", n)
+	}
+}

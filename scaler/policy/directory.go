@@ -17,8 +17,11 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/internal/yamldoc"
 )
 
@@ -88,6 +91,7 @@ func (d *Directory) Run(ctx context.Context, loaded func()) error {
 	if err := watcher.Add(d.path); err != nil {
 		return fmt.Errorf("watch --policy-dir %s: %w", d.path, err)
 	}
+	d.awaitWhole(ctx)
 	d.Load(ctx)
 	loaded()
 	rescan := time.NewTicker(rescanEvery)
@@ -116,6 +120,40 @@ func (d *Directory) Run(ctx context.Context, loaded func()) error {
 	}
 }
 
+// awaitWhole waits for files that were written a moment ago, before anything is known of how: half of one can be a valid policy. A ConfigMap's
+// are links to whole files.
+func (d *Directory) awaitWhole(ctx context.Context) {
+	for begin := d.now(); d.now().Sub(begin).Abs() < 2*quiet; {
+		entries, err := os.ReadDir(d.path)
+		if err != nil {
+			return
+		}
+		var wait time.Duration
+		for _, entry := range entries {
+			if info, err := entry.Info(); err == nil && isPolicyFile(entry) && info.Mode().IsRegular() {
+				if age := d.now().Sub(info.ModTime()); age >= 0 {
+					wait = max(wait, quiet-age)
+				}
+			}
+		}
+		if wait <= 0 {
+			return
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+func isPolicyFile(entry fs.DirEntry) bool {
+	extension := filepath.Ext(entry.Name())
+	return (extension == ".yaml" || extension == ".yml") && !strings.HasPrefix(entry.Name(), ".")
+}
+
 // Load reads the directory once and applies what changed. The policies of a file that can't be read or parsed stay as they were.
 func (d *Directory) Load(ctx context.Context) {
 	entries, err := os.ReadDir(d.path)
@@ -126,8 +164,7 @@ func (d *Directory) Load(ctx context.Context) {
 	d.waiting = false
 	there, total := map[string]bool{}, 0
 	for _, entry := range entries {
-		extension := filepath.Ext(entry.Name())
-		if extension != ".yaml" && extension != ".yml" || strings.HasPrefix(entry.Name(), ".") {
+		if !isPolicyFile(entry) {
 			continue
 		}
 		path := filepath.Join(d.path, entry.Name())
@@ -258,8 +295,10 @@ func (d *Directory) apply(ctx context.Context) {
 				continue // it was read before
 			}
 		}
-		policy, errs := fileRules().complete(object)
-		d.store.set(ctx, name, &version{policy, errs, d.resolver})
+		named := &v1alpha1.ScalingPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}}
+		d.store.set(ctx, name, d.store.version(named, d.resolver, func() (*v1alpha1.ScalingPolicy, field.ErrorList) {
+			return fileRules().complete(object)
+		}))
 	}
 	for _, file := range d.files {
 		for i := range file.defines {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -207,4 +208,49 @@ func TestPoliciesCompileByThemselves(t *testing.T) {
 		t.Error("another policy waits for the slow one")
 	}
 	close(answer)
+}
+
+// A file that is being written when the scaler starts is read when it is left alone; one that a link names is whole, as a ConfigMap's are.
+func TestDirectoryStartsWithWholeFiles(t *testing.T) {
+	for name, linked := range map[string]bool{"written": false, "linked": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBundle(t)
+			full, at := capped("scans", "5"), filepath.Join(b.dir, "scans.yaml")
+			if linked {
+				at = filepath.Join(t.TempDir(), "data")
+				if err := os.Symlink(at, filepath.Join(b.dir, "scans.yaml")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			overwrite(t, at, full[:strings.Index(full, "  target")])
+			// The clock of the test stands still but for what is waited for.
+			began := time.Now()
+			rest := time.AfterFunc(quiet/4, func() { overwrite(t, at, full) })
+			defer rest.Stop()
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error)
+			go func() {
+				ended <- b.directory.Run(ctx, func() {
+					if waited, want := time.Since(began), b.limit("scans"); linked != (waited < quiet/8) || !linked && want != 5 {
+						t.Errorf("loaded after %s, with a cap of %d", waited, want)
+					}
+					stop()
+				})
+			}()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A file of aliases that would fill the memory is an error of its own.
+func TestDirectoryAliases(t *testing.T) {
+	b := newBundle(t)
+	write(t, filepath.Join(b.dir, "a.yaml"), "a: &a \""+strings.Repeat("x", 1<<20)+"\"\nb: ["+strings.Repeat("*a,", 900)+"*a]\n")
+	write(t, filepath.Join(b.dir, "b.yaml"), scans)
+	b.directory.Load(t.Context())
+	if b.limit("scans") != 7 || !strings.Contains(b.log.String(), "its aliases make it larger than 16 MiB") {
+		t.Errorf("cap %d, log %s", b.limit("scans"), b.log)
+	}
 }

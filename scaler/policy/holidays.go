@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 )
 
@@ -19,8 +20,15 @@ type holidayFile struct {
 	errs field.ErrorList
 }
 
-// read resolves and reads the iCalendar files of a policy, or returns nil if it has none.
-func (f *parsedFiles) read(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) *holidayFile {
+// holidayTexts are a policy's iCalendar files as they were looked up.
+type holidayTexts struct {
+	texts []string
+	errs  []error           // why one could not be; nil: it could
+	sum   [sha256.Size]byte // of all that was found
+}
+
+// lookUpHolidays looks the iCalendar files of a policy up, or returns nil if it has none.
+func lookUpHolidays(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) *holidayTexts {
 	if p.Spec.Calendar == nil {
 		return nil
 	}
@@ -30,14 +38,33 @@ func (f *parsedFiles) read(ctx context.Context, p *v1alpha1.ScalingPolicy, resol
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	read, sum := &holidayFile{}, sha256.New()
-	for i, file := range files {
-		text, days, errs := f.readFile(ctx, p, file, holidaysPath(p.Spec.Calendar, i).Child("ics"), resolver)
-		fmt.Fprintf(sum, "%d\n%s", len(text), text)
-		read.days = append(read.days, days)
-		read.errs = append(read.errs, errs...)
+	found, sum := &holidayTexts{}, sha256.New()
+	for _, file := range files {
+		text, err := resolver.Resolve(ctx, p.Namespace, &file.ICS)
+		fmt.Fprintf(sum, "%d %v\n%s", len(text), err == nil, text)
+		found.texts, found.errs = append(found.texts, text), append(found.errs, err)
 	}
-	sum.Sum(read.sum[:0])
+	sum.Sum(found.sum[:0])
+	return found
+}
+
+// read looks the iCalendar files of a policy up and reads them, or returns nil if it has none.
+func (f *parsedFiles) read(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) *holidayFile {
+	found := lookUpHolidays(ctx, p, resolver)
+	if found == nil {
+		return nil
+	}
+	read := &holidayFile{sum: found.sum}
+	for i, file := range holidayFiles(p.Spec.Calendar) {
+		days, err := (*calendar.Holidays)(nil), found.errs[i]
+		if err == nil {
+			days, err = f.readFile(found.texts[i], file, p.Spec.Calendar.TimeZone)
+		}
+		read.days = append(read.days, days)
+		if err != nil {
+			read.errs = append(read.errs, field.Invalid(holidaysPath(p.Spec.Calendar, i).Child("ics"), field.OmitValueType{}, err.Error()))
+		}
+	}
 	return read
 }
 
@@ -70,26 +97,22 @@ func (p *Policy) HolidayFiles() []HolidayFile {
 	return list
 }
 
-func (f *parsedFiles) readFile(
-	ctx context.Context, p *v1alpha1.ScalingPolicy, file *v1alpha1.Holidays, path *field.Path, resolver Resolver,
-) (string, *calendar.Holidays, field.ErrorList) {
-	text, err := resolver.Resolve(ctx, p.Namespace, &file.ICS)
-	if err == nil {
-		var days *calendar.Holidays
-		if days, err = f.holidays(text, p.Spec.Calendar.TimeZone); err == nil {
-			skipped := days.NotUnderstood()
-			if !file.Strict || len(skipped) == 0 {
-				return text, days, nil
-			}
-			err = fmt.Errorf("%s; without strict it would be skipped", skipped[0])
-		}
+// readFile reads a file. Days are nil where there is an error.
+func (f *parsedFiles) readFile(text string, file *v1alpha1.Holidays, zone string) (*calendar.Holidays, error) {
+	days, err := f.holidays(text, zone)
+	if err != nil {
+		return nil, err
 	}
-	return text, nil, field.ErrorList{field.Invalid(path, field.OmitValueType{}, err.Error())}
+	if skipped := days.NotUnderstood(); file.Strict && len(skipped) > 0 {
+		return nil, fmt.Errorf("%s; without strict it would be skipped", skipped[0])
+	}
+	return days, nil
 }
 
 // parsedFiles keeps what was read of iCalendar files, as thousands of policies may share one.
 type parsedFiles struct {
 	turns turns
+	guard backlog.SampleBounds
 
 	mu    sync.Mutex // never held while a file is read
 	files map[fileInZone]*parsedFile
@@ -116,7 +139,12 @@ func (f *parsedFiles) holidays(text, zoneName string) (*calendar.Holidays, error
 	}
 	parsed := f.file(fileInZone{sha256.Sum256([]byte(text)), zoneName})
 	parsed.once.Do(func() {
-		f.turns.do(func() { parsed.days, parsed.err = calendar.ParseHolidays(text, zone) })
+		f.turns.do(func() {
+			parsed.err = f.guard.Guard(func() (err error) {
+				parsed.days, err = calendar.ParseHolidays(text, zone)
+				return err
+			})
+		})
 	})
 	return parsed.days, parsed.err
 }

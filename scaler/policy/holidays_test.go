@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -226,5 +227,55 @@ func TestKeysOfAnObject(t *testing.T) {
 		if values, err := kept.values.Get(t.Context(), time.Hour); err != nil || len(values.of) != 3 {
 			t.Errorf("%d keys are kept, %v", len(values.of), err)
 		}
+	}
+}
+
+// More files than are kept of are not read again and again while they do not change.
+func TestHolidaysAreReadOnce(t *testing.T) {
+	b := newBundle(t)
+	texts := map[string]string{}
+	for i := range maxParsed + 10 {
+		name := fmt.Sprint("scans-", i)
+		texts[name] = holidayOn(fmt.Sprintf("2026%02d%02d", i%12+1, i/12+1))
+		b.store.Set(t.Context(), withHolidays(name), holidayResolver(func() (string, error) { return texts[name], nil }))
+	}
+	before := maps.Clone(b.store.parsed.files)
+	b.store.refreshHolidays(t.Context())
+	if !maps.Equal(before, b.store.parsed.files) {
+		t.Error("files that did not change are read again")
+	}
+	texts["scans-7"] = holidayOn("20270107")
+	b.store.refreshHolidays(t.Context())
+	p, _, _ := b.store.Get(types.NamespacedName{Namespace: "scan", Name: "scans-7"})
+	if got := p.Calendar.Limits(time.Date(2027, 1, 7, 12, 0, 0, 0, time.UTC)).MaxReplicas; got != 1 {
+		t.Errorf("cap %d on the day of the new file, want 1", got)
+	}
+}
+
+// A panic while what a user wrote is read is an error of that policy, counted, and the version before it stays in force.
+func TestPanicWhileReading(t *testing.T) {
+	b := newBundle(t)
+	told := 0
+	b.store.OnPanic(func(any) { told++ })
+	name := types.NamespacedName{Namespace: "scan", Name: "scans"}
+	odd := false
+	resolver := holidayResolver(func() (string, error) {
+		if odd {
+			panic("odd")
+		}
+		return holidayOn("20260501"), nil
+	})
+	b.store.Set(t.Context(), withHolidays(name.Name), resolver)
+	odd = true
+	b.store.refreshHolidays(t.Context())
+	b.store.Set(t.Context(), withHolidays(name.Name), resolver)
+	p, err, _ := b.store.Get(name)
+	if p == nil || err == nil || !strings.Contains(err.Error(), "a fault of the scaler itself, please report it: odd") || told != 2 {
+		t.Errorf("in force: %v, error %v, told %d times", p != nil, err, told)
+	}
+	odd = false
+	b.store.Set(t.Context(), withHolidays(name.Name), resolver)
+	if _, err, _ := b.store.Get(name); err != nil {
+		t.Error(err)
 	}
 }

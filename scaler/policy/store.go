@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 )
 
 // Store holds policies by name. It is safe for concurrent use.
@@ -134,10 +135,21 @@ func (p *Policy) groupKey() types.NamespacedName {
 
 // Set puts a policy in force, or keeps the last good version when it is not valid. Calls for one policy come in the order of its versions.
 func (s *Store) Set(ctx context.Context, p *v1alpha1.ScalingPolicy, resolver Resolver) {
-	var completed *v1alpha1.ScalingPolicy
-	var errs field.ErrorList
-	s.turns.do(func() { completed, errs = apiRules().completeTyped(p) })
-	s.set(ctx, types.NamespacedName{Namespace: p.Namespace, Name: p.Name}, &version{completed, errs, resolver})
+	s.set(ctx, types.NamespacedName{Namespace: p.Namespace, Name: p.Name}, s.version(p, resolver, func() (*v1alpha1.ScalingPolicy, field.ErrorList) {
+		return apiRules().completeTyped(p)
+	}))
+}
+
+// version is a policy as check completes it.
+func (s *Store) version(p *v1alpha1.ScalingPolicy, resolver Resolver, check func() (*v1alpha1.ScalingPolicy, field.ErrorList)) *version {
+	v := &version{policy: p, resolver: resolver}
+	if err := s.guard().Guard(func() error {
+		s.turns.do(func() { v.policy, v.errs = check() })
+		return nil
+	}); err != nil {
+		v.errs = field.ErrorList{field.InternalError(nil, err)}
+	}
+	return v
 }
 
 func (s *Store) set(ctx context.Context, name types.NamespacedName, v *version) {
@@ -148,23 +160,10 @@ func (s *Store) set(ctx context.Context, name types.NamespacedName, v *version) 
 // put is set with the policy's name held.
 func (s *Store) put(ctx context.Context, name types.NamespacedName, v *version) {
 	old, _, _ := s.Get(name)
-	var compiled *Policy
-	var holidays *holidayFile
-	errs := v.errs
-	if len(errs) == 0 {
-		holidays = s.parsed.read(ctx, v.policy, v.resolver)
-		s.turns.do(func() { compiled, errs = compile(v.policy, holidays) })
-	}
-	var err error
+	compiled, holidays, err := s.compile(ctx, name, v, old)
 	inForce := compiled
-	switch {
-	case len(errs) > 0:
-		err = fmt.Errorf("ScalingPolicy %s: %w", name, errs.ToAggregate())
+	if err != nil {
 		inForce = old
-	case old != nil && sameBacklog(&old.spec, &compiled.spec): // the source of the earlier version stays open
-		compiled.Source = old.Source
-	default:
-		compiled.Source = s.opener.Open(&compiled.spec, valuesOf(name.Namespace, v.resolver))
 	}
 	s.mu.Lock()
 	s.entries[name] = entry{policy: inForce, err: err, newest: v, holidays: holidays}
@@ -181,6 +180,41 @@ func (s *Store) put(ctx context.Context, name types.NamespacedName, v *version) 
 		s.close(old)
 	}
 }
+
+// toldErrors is how many errors of a version are told, in conditions, logs and answers.
+const toldErrors = 20
+
+// compile makes a policy of a version, with its source: that of the version before it where both read the same backlog. A panic in what works
+// on what a user wrote is an error of that policy.
+func (s *Store) compile(ctx context.Context, name types.NamespacedName, v *version, old *Policy) (compiled *Policy, holidays *holidayFile, err error) {
+	errs := v.errs
+	err = s.guard().Guard(func() error {
+		if len(errs) == 0 {
+			holidays = s.parsed.read(ctx, v.policy, v.resolver)
+			s.turns.do(func() { compiled, errs = compile(v.policy, holidays) })
+		}
+		switch {
+		case len(errs) > toldErrors:
+			return fmt.Errorf("%w, and %d errors more", errs[:toldErrors].ToAggregate(), len(errs)-toldErrors)
+		case len(errs) > 0:
+			return errs.ToAggregate()
+		case old != nil && sameBacklog(&old.spec, &compiled.spec): // the source of the earlier version stays open
+			compiled.Source = old.Source
+		default:
+			compiled.Source = s.opener.Open(&compiled.spec, valuesOf(name.Namespace, v.resolver))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, holidays, fmt.Errorf("ScalingPolicy %s: %w", name, err)
+	}
+	return compiled, holidays, nil
+}
+
+func (s *Store) guard() backlog.SampleBounds { return s.parsed.guard }
+
+// OnPanic lets f be told of a panic that was turned into an error of a policy. Call it before policies are set.
+func (s *Store) OnPanic(f func(cause any)) { s.parsed.guard.OnPanic = f }
 
 // regroup moves a policy from its old version's group to its new one's. Either may be nil.
 func (s *Store) regroup(old, current *Policy) {
@@ -238,9 +272,9 @@ func (s *Store) refreshHolidays(ctx context.Context) {
 		if e.holidays == nil {
 			continue
 		}
-		now := s.parsed.read(ctx, e.newest.policy, e.newest.resolver)
-		if now.sum == e.holidays.sum && (now.errs == nil) == (e.holidays.errs == nil) {
-			continue
+		var now *holidayTexts
+		if err := s.guard().Guard(func() error { now = lookUpHolidays(ctx, e.newest.policy, e.newest.resolver); return nil }); err != nil || now.sum == e.holidays.sum {
+			continue // nothing is read where nothing changed
 		}
 		unlock := s.changing.lock(name)
 		s.mu.RLock()

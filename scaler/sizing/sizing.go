@@ -239,7 +239,9 @@ func (d *Decision) measure(parameters Parameters, serviceTime time.Duration) {
 		d.working += fmt.Sprintf(" (%d consumers count as idle: nothing has waited for %s, and the management API does not tell)", o.Consumers, o.Quiet.Round(time.Second))
 	}
 	if !o.ReadyHoldsInFlight {
-		d.Demand += d.InFlight
+		if d.Demand += d.InFlight; d.Demand < 0 { // more than there is a number for
+			d.Demand = math.MaxInt64
+		}
 		d.working += fmt.Sprintf(" and %d in flight", d.InFlight)
 	}
 	if o.Parallelism > 0 && d.Demand > o.Parallelism {
@@ -299,6 +301,7 @@ func ceil(a, b int64) int64 {
 // bound applies the limits to the demand.
 func (d *Decision) bound() {
 	l := d.Limits
+	d.Demand = min(d.Demand, math.MaxInt64-d.reserve)
 	wanted := max(d.Demand+d.reserve, int64(l.MinReplicas))
 	d.Target = int32(min(wanted, int64(l.MaxReplicas)))
 	asked := fmt.Sprintf("%s ask for %d", d.working, d.Demand)

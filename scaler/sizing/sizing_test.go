@@ -223,3 +223,17 @@ func TestUntilServiceTimeKnown(t *testing.T) {
 		})
 	}
 }
+
+// Numbers beyond all measure, as a hostile broker may answer them, are many, not none.
+func TestDecideBeyondMeasure(t *testing.T) {
+	for name, o := range map[string]Observation{
+		"both":      {Ready: math.MaxInt64, Consumers: math.MaxInt64},
+		"consumers": {Ready: 1, Consumers: math.MaxInt64},
+		"ready":     {Ready: math.MaxInt64},
+	} {
+		d := Decide(now, o, nil, calendar.Limits{Period: "p", IdleReplicas: math.MaxInt32, MaxReplicas: 50}, Parameters{MessagesPerReplica: 1}, 0)
+		if d.Target != 50 || d.Constraint != Cap {
+			t.Errorf("%s: target %d by %s: %s", name, d.Target, d.Constraint, d.Reason)
+		}
+	}
+}

@@ -239,6 +239,13 @@ func (w *Watch) ended(pod *corev1.Pod) {
 	}
 }
 
+const (
+	// maxPolicies of a ScaledJob are looked at; each is a series, whether or not there is such a policy.
+	maxPolicies = 32
+	// maxPolicyName is the longest name that an object can have.
+	maxPolicyName = 253
+)
+
 // policiesOf are the names of policies in the triggers of a ScaledJob.
 func policiesOf(scaled *unstructured.Unstructured) []string {
 	triggers, _, _ := unstructured.NestedSlice(scaled.Object, "spec", "triggers")
@@ -250,8 +257,11 @@ func policiesOf(scaled *unstructured.Unstructured) []string {
 		}
 		kind, _, _ := unstructured.NestedString(fields, "type")
 		name, _, _ := unstructured.NestedString(fields, "metadata", "policy")
-		if (kind == "external" || kind == "external-push") && name != "" && !slices.Contains(names, name) {
+		if (kind == "external" || kind == "external-push") && name != "" && len(name) <= maxPolicyName && !slices.Contains(names, name) {
 			names = append(names, name)
+		}
+		if len(names) == maxPolicies {
+			break
 		}
 	}
 	return names

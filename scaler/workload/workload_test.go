@@ -201,3 +201,19 @@ func TestMetricsDocument(t *testing.T) {
 	registry.MustRegister(w)
 	doctable.Metrics(t, "../../docs/reference/metrics.md", "workload metrics", registry, "ebbtide_")
 }
+
+// A ScaledJob whose author names policies without end, or one whose name is as long as an object, costs few short series.
+func TestNamesOfPoliciesAreBounded(t *testing.T) {
+	names := []string{strings.Repeat("x", 1<<20)}
+	for i := range 1000 {
+		names = append(names, fmt.Sprint("policy-", i))
+	}
+	w := newWatch(t)
+	w.setScaledJob(trimmed(t, trimScaledJob, triggered("hostile", names...)))
+	if n := testutil.CollectAndCount(w, "ebbtide_workload_unfinished_jobs"); n != maxPolicies+1 {
+		t.Errorf("%d series, want those of %d policies and one of another ScaledJob's", n, maxPolicies)
+	}
+	if _, known := w.Unfinished(types.NamespacedName{Namespace: "scan", Name: names[0]}); known {
+		t.Error("a name that no policy can have is known")
+	}
+}

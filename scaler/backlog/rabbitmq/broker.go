@@ -34,6 +34,8 @@ const (
 type queueState struct {
 	ready, consumers int64
 	missing          bool // there is no such queue
+	// unproven is that it looks empty, and that the user may not ask its leader.
+	unproven bool
 }
 
 // queue is sampled for all policies that read it.
@@ -47,6 +49,7 @@ type queue struct {
 	// Of the one question that is under way at a time.
 	missingAt time.Time
 	emptyAt   time.Time // when it was last made sure that it is empty
+	unproven  bool      // that was refused
 	doubt     error     // why that could not be made sure
 	doubted   time.Time // until when it is not tried again
 }
@@ -189,7 +192,7 @@ func (b *broker) restTrials() {
 func (b *broker) confirmEmpty(ctx context.Context, q *queue) (queueState, error) {
 	now := b.bounds.Now()
 	if now.Sub(q.emptyAt).Abs() < emptyFor {
-		return queueState{}, nil
+		return queueState{unproven: q.unproven}, nil
 	}
 	if now.Before(q.doubted) && q.doubted.Sub(now) <= streamFor { // more: the clock was put back
 		return queueState{}, q.doubt
@@ -212,9 +215,9 @@ func (b *broker) confirmEmpty(ctx context.Context, q *queue) (queueState, error)
 		return b.declare(ctx, q.name)
 	case err == nil, failure != nil && failure.Code == amqp.AccessRefused, failure != nil && failure.Code == amqp.ResourceLocked,
 		errors.Is(err, errConnectionLimit):
-		// Empty; or a user who may not read it, or connect twice: the broker's word is all that there is.
-		q.emptyAt, q.doubted = now, time.Time{}
-		return queueState{}, nil
+		// Empty; or a user who may not read it, or connect twice: the broker's word is all that there is here.
+		q.emptyAt, q.doubted, q.unproven = now, time.Time{}, err != nil
+		return queueState{unproven: q.unproven}, nil
 	case isMissing(q.name, failure):
 		q.missingAt, q.doubted = now, time.Time{}
 		return queueState{missing: true}, nil

@@ -38,10 +38,10 @@ func dialHost(ctx context.Context, uri amqp.URI, named bool, config *tls.Config)
 		}
 		raw = secured
 	}
-	h := &handshake{Conn: raw}
+	h := &handshake{Conn: newFrames(raw)}
 	properties := amqp.Table{"connection_name": "ebbtide-scaler", "product": "ebbtide"}
 	c, err := amqp.Open(h, amqp.Config{
-		Heartbeat: heartbeat, Vhost: uri.Vhost, Locale: "en_US", Properties: properties,
+		Heartbeat: heartbeat, FrameSize: maxFrame, Vhost: uri.Vhost, Locale: "en_US", Properties: properties,
 		SASL: mechanisms(uri, named, len(config.Certificates) > 0, properties),
 	})
 	if err != nil {

@@ -36,7 +36,7 @@ func (s *source) look(ctx context.Context) ([]*queue, map[string]kind, error) {
 	if s.management == nil || s.config.Pattern == "" && age >= 0 && age < lookEvery {
 		return s.reading(), kinds, nil
 	}
-	listed, err := s.management.queueTotals(ctx)
+	list, err := s.management.queueTotals(ctx, s.followed)
 	switch {
 	case err != nil && s.config.Pattern == "":
 		return s.reading(), kinds, nil // observe tells
@@ -48,9 +48,9 @@ func (s *source) look(ctx context.Context) ([]*queue, map[string]kind, error) {
 		}
 		return nil, nil, fmt.Errorf("queuePattern %q: %w", s.config.Pattern, err)
 	}
-	names := s.config.Queues
+	names, listed := s.config.Queues, list.queues
 	if s.config.Pattern != "" {
-		if names, err = matching(s.config.Pattern, listed); err != nil {
+		if names, err = matching(s.config.Pattern, list); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -80,17 +80,24 @@ func (s *source) look(ctx context.Context) ([]*queue, map[string]kind, error) {
 	return reading, kinds, nil
 }
 
+// lookAgain lets the next observation look at the queues.
+func (s *source) lookAgain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listed = time.Time{}
+}
+
 // matching are the names that match a pattern, in order.
-func matching(pattern string, listed map[string]totals) (names []string, err error) {
+func matching(pattern string, list *survey[totals]) (names []string, err error) {
+	if n := list.matches[pattern]; n > maxMatches {
+		return nil, fmt.Errorf("queuePattern %q matches %d queues, and at most %d can be read by one policy: narrow it, or use several policies",
+			pattern, n, maxMatches)
+	}
 	parts := strings.Split(pattern, "*")
-	for name := range listed {
+	for name := range list.queues {
 		if matches(parts, name) {
 			names = append(names, name)
 		}
-	}
-	if len(names) > maxMatches {
-		return nil, fmt.Errorf("queuePattern %q matches %d queues, and at most %d can be read by one policy: narrow it, or use several policies",
-			pattern, len(names), maxMatches)
 	}
 	slices.Sort(names)
 	return names, nil

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 )
 
 // Whatever the management API answers, or does not, is said, and costs no more than its bounds; consumers count as busy then.
@@ -136,6 +139,99 @@ func TestManagementFailureIsOfItsOwn(t *testing.T) {
 		o, err := source.Observe(t.Context(), 0)
 		if err == nil && o.ManagementFailure != "" {
 			err = fmt.Errorf("failure %q", o.ManagementFailure)
+		}
+		return err
+	})
+}
+
+// Of a virtual host with very many queues only those are kept that a policy reads, a long answer serves for longer, and what a new policy reads is
+// asked for at once.
+func TestManagementKeepsLittle(t *testing.T) {
+	b := &brokenBroker{declare: func(w *wire, channel uint16, queue string) bool { w.answer(channel, queue, 0, 10); return true }}
+	uri := "amqp://u:s3cret@" + b.start(t)
+	var asked atomic.Int64
+	long := strings.Repeat("x", 200)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = io.WriteString(w, "[")
+		for i := range 100_000 {
+			fmt.Fprintf(w, `{"name":"%s-%d","type":"classic","messages_unacknowledged":4},`, long, i)
+		}
+		_, _ = io.WriteString(w, `{"name":"q","type":"classic","messages_unacknowledged":4},{"name":"more","type":"classic","messages_unacknowledged":5}]`)
+	}))
+	defer server.Close()
+	brokers := NewBrokers(limits(4 * time.Minute))
+	var clock atomic.Int64
+	brokers.limits.Now = func() time.Time { return time.Unix(clock.Load(), 0) }
+	config := Config{Identity: at(uri), ManagementURI: server.URL, Queues: []string{"q"}}
+	source := open(t, brokers, config)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	want := func(when string, source backlog.Source, unacknowledged, calls int64) {
+		t.Helper()
+		o, err := source.Observe(t.Context(), 0)
+		if err != nil || !o.UnacknowledgedKnown || o.Unacknowledged != unacknowledged || o.ManagementFailure != "" {
+			t.Errorf("%s: %+v, %v", when, o, err)
+		}
+		if n := asked.Load(); n != calls {
+			t.Errorf("%s: %d calls, want %d", when, n, calls)
+		}
+	}
+	want("first", source, 4, 1)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if held := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) >> 20; held > 4 {
+		t.Errorf("%d MiB are held", held)
+	}
+	clock.Add(15)
+	want("15 s later", source, 4, 1)
+	config.Queues = []string{"more"}
+	want("of another policy", open(t, brokers, config), 5, 2)
+	want("of both", source, 4, 2)
+	if err := source.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, m := range brokers.management {
+		if len(m.read.queues) != 1 || m.read.queues["more"] != 1 {
+			t.Errorf("%v is of interest", m.read.queues)
+		}
+	}
+}
+
+// A user who may not ask a queue's leader learns of a queue without one by the management API, which does not list it.
+func TestUnprovenEmptiness(t *testing.T) {
+	b := &brokenBroker{
+		declare: func(w *wire, channel uint16, queue string) bool { w.answer(channel, queue, 0, 0); return true },
+		get: func(w *wire, channel uint16, queue string) bool {
+			w.closeChannel(channel, 403, fmt.Sprintf("ACCESS_REFUSED - read access to queue '%s' in vhost '/' refused for user 'u'", queue))
+			return true
+		},
+	}
+	uri := "amqp://u:s3cret@" + b.start(t)
+	var away atomic.Bool
+	management := listing(t, func() map[string]string {
+		if away.Load() {
+			return nil
+		}
+		return map[string]string{"empty": ""}
+	})
+	brokers := NewBrokers(limits(time.Minute))
+	var clock atomic.Int64
+	brokers.limits.Now = func() time.Time { return time.Unix(clock.Add(10), 0) } // nothing is kept from one observation to the next
+	for range 2 {
+		for queue, want := range map[string]string{"empty": "", "leaderless": `queue "leaderless": it looks empty, and the management API does not list it`} {
+			o, err := open(t, brokers, Config{Identity: at(uri), ManagementURI: management, Queues: []string{queue}}).Observe(t.Context(), 0)
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %+v, error %v, want %q", queue, o, err, want)
+			}
+		}
+	}
+	away.Store(true)
+	eventually(t, func() error {
+		o, err := open(t, brokers, Config{Identity: at(uri), ManagementURI: management, Queues: []string{"leaderless"}}).Observe(t.Context(), 0)
+		if err == nil && o.ManagementFailure == "" {
+			err = errors.New("no failure is told")
 		}
 		return err
 	})

@@ -136,6 +136,7 @@ func (b *Brokers) Open(config Config) (backlog.Source, error) {
 		}
 		shared.users++
 		s.management = shared.management
+		s.followed = s.management.follow(config.Queues, config.Pattern)
 	}
 	s.broker = b.brokers[config.Identity]
 	if s.broker == nil {
@@ -166,6 +167,7 @@ type source struct {
 	brokers    *Brokers
 	broker     *broker
 	management *management // nil: not used
+	followed   int         // since which round the management API's answers have the source's queues
 	queues     []*queue    // that are read; guarded by Brokers.mu, and replaced as a whole
 	closed     bool        // guarded by Brokers.mu
 
@@ -203,6 +205,12 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 		q := sample.Value
 		if q.missing && s.config.Pattern == "" {
 			o.Missing = append(o.Missing, names[i])
+			s.lookAgain() // it may be declared anew as another kind
+		}
+		if q.unproven {
+			if err := s.isListed(ctx, names[i]); err != nil {
+				return o, err
+			}
 		}
 		o.Ready += q.ready
 		o.Consumers += q.consumers
@@ -231,15 +239,32 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 	return o, nil
 }
 
+// isListed returns an error for a queue that the management API does not list, although the broker says that it is there and empty: a quorum queue without
+// a majority is told of in this way. While the API can't be asked the broker's word is all that there is.
+func (s *source) isListed(ctx context.Context, queue string) error {
+	if s.management == nil {
+		return nil
+	}
+	list, err := s.management.queueTotals(ctx, s.followed)
+	if err != nil {
+		return nil // observe tells
+	}
+	if _, is := list.queues[queue]; !is {
+		return fmt.Errorf("queue %q: it looks empty, and the management API does not list it: a quorum queue without a majority of its nodes: look at the broker's nodes, "+
+			"or give the user the read permission on the queue", queue)
+	}
+	return nil
+}
+
 // addStatistics adds what the management API tells. One that fails costs accuracy of the idle reserve and of the service time, not the
 // observation.
 func (s *source) addStatistics(ctx context.Context, names []string, o *sizing.Observation) {
 	// Only with nothing waiting do unacknowledged messages matter, so only then are they asked for; and to see a failure end.
 	if o.Ready == 0 && o.Consumers > 0 || s.management.failure() != "" {
-		if queues, err := s.management.queueTotals(ctx); err == nil {
+		if list, err := s.management.queueTotals(ctx, s.followed); err == nil {
 			o.UnacknowledgedKnown = true
 			for _, name := range names {
-				total, listed := queues[name]
+				total, listed := list.queues[name]
 				if total.Unacknowledged != nil {
 					o.Unacknowledged += *total.Unacknowledged
 					continue
@@ -255,9 +280,9 @@ func (s *source) addStatistics(ctx context.Context, names []string, o *sizing.Ob
 		}
 	}
 	if s.config.CountFinished {
-		if finished, err := s.management.finishedMessages(ctx); err == nil {
+		if finished, err := s.management.finishedMessages(ctx, s.followed); err == nil {
 			for _, name := range names {
-				if n, known := finished[name]; known {
+				if n, known := finished.queues[name]; known {
 					if o.Finished == nil {
 						o.Finished = map[string]int64{}
 					}
@@ -299,6 +324,7 @@ func (s *source) Close() error {
 	}
 	s.closed = true
 	if s.management != nil {
+		s.management.leave(s.config.Queues, s.config.Pattern)
 		key := managementKey{s.config.Identity, s.config.ManagementURI}
 		if shared := b.management[key]; shared != nil {
 			if shared.users--; shared.users == 0 {

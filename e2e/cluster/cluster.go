@@ -51,6 +51,8 @@ type Options struct {
 	Audit bool
 	// SecondScheduler starts a second replica of the scheduler; the two elect a leader.
 	SecondScheduler bool
+	// Draining lets the scheduler drain nodes, with the chart's role, and hear workers at SchedulerWorkers, without TLS.
+	Draining bool
 }
 
 // Cluster is a running cluster.
@@ -71,6 +73,7 @@ type Cluster struct {
 	started  time.Time
 	audit    bool
 	replicas bool // of the scheduler there are two
+	draining bool
 	// prometheus is the URL of the one that StartPrometheus or StartPodPrometheus started.
 	prometheus string
 
@@ -89,6 +92,7 @@ type ports struct {
 	Etcd, EtcdPeer, EtcdMetrics       int
 	APIServer, Controllers, Scheduler int
 	SchedulerExplain                  int
+	SchedulerWorkers                  int
 	Scheduler2, SchedulerExplain2     int
 	KWOK                              int
 	KarpenterMetrics, KarpenterHealth int
@@ -125,7 +129,7 @@ func newPorts() (ports, error) {
 	all := []*int{
 		&p.Etcd, &p.EtcdPeer, &p.EtcdMetrics, &p.APIServer, &p.Controllers, &p.Scheduler, &p.KWOK, &p.KarpenterMetrics,
 		&p.KarpenterHealth, &p.KEDAMetrics, &p.KEDAHealth, &p.KEDAMetricsService, &p.KEDAAdapter, &p.KEDAAdapterMetrics,
-		&p.Scaler, &p.ScalerMetrics, &p.SchedulerExplain, &p.Scheduler2, &p.SchedulerExplain2,
+		&p.Scaler, &p.ScalerMetrics, &p.SchedulerExplain, &p.SchedulerWorkers, &p.Scheduler2, &p.SchedulerExplain2,
 	}
 	free, err := proc.FreePorts(len(all))
 	for i, port := range free {
@@ -169,7 +173,7 @@ func prepare(o Options) (*Cluster, error) {
 	}
 	c := &Cluster{
 		Dir: dir, root: o.Root, tools: o.Tools, progress: o.Progress, group: proc.NewGroup(filepath.Join(dir, "logs")),
-		started: time.Now(), audit: o.Audit, replicas: o.SecondScheduler,
+		started: time.Now(), audit: o.Audit, replicas: o.SecondScheduler, draining: o.Draining,
 	}
 	if owner, err := ReadState(dir); err == nil && owner.Running() {
 		return nil, fmt.Errorf("a cluster already runs in %s (process %d): stop it first (make down)", dir, owner.PID)
@@ -319,6 +323,11 @@ func (c *Cluster) Kubectl() string { return c.tools.Bin("kubectl") }
 
 // ScalerAddress is where KEDA finds the scaler.
 func (c *Cluster) ScalerAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.Scaler) }
+
+// SchedulerWorkers is where the scheduler that leads hears workers, if Options.Draining is set.
+func (c *Cluster) SchedulerWorkers() string {
+	return fmt.Sprintf("127.0.0.1:%d", c.ports.SchedulerWorkers)
+}
 
 // ScalerMetricsURL is where the scaler's Prometheus metrics are.
 func (c *Cluster) ScalerMetricsURL() string {

@@ -201,6 +201,11 @@ func (c *Cluster) install(ctx context.Context) error {
 	if err := c.registerExternalMetrics(ctx); err != nil {
 		return err
 	}
+	if c.draining {
+		if err := c.allowDraining(ctx); err != nil {
+			return err
+		}
+	}
 	clientset, err := kubernetes.NewForConfig(c.config)
 	if err != nil {
 		return err
@@ -218,6 +223,16 @@ func (c *Cluster) install(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// allowDraining gives the scheduler what the chart does when draining is turned on.
+func (c *Cluster) allowDraining(ctx context.Context) error {
+	rendered, err := c.Exec(ctx, "helm", "template", "ebbtide", "charts/ebbtide", "--namespace", "ebbtide-system",
+		"--show-only", "templates/scheduler/workers.yaml", "--set", "scheduler.draining.enabled=true", "--set", "scheduler.draining.tlsSecret=unused")
+	if err != nil {
+		return err
+	}
+	return c.ApplyYAML(ctx, []byte(rendered))
 }
 
 // registerExternalMetrics tells the API server where KEDA's metrics adapter serves what HorizontalPodAutoscalers ask for. A
@@ -304,7 +319,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 		{
 			Name: KEDA, Path: c.tools.Bin("keda-operator"),
 			Args: []string{
-				"--cert-dir=" + c.path("keda"), "--enable-webhook-patching=false", "--enable-apiservice-patching=false",
+				"--cert-dir=" + c.path("keda"),
 				"--metrics-bind-address=" + loopback(c.ports.KEDAMetrics),
 				"--health-probe-bind-address=" + loopback(c.ports.KEDAHealth),
 				"--metrics-service-bind-address=" + loopback(c.ports.KEDAMetricsService),
@@ -414,6 +429,10 @@ func (c *Cluster) schedulerConfig(name string, explainPort int) (string, error) 
 		return "", fmt.Errorf("the project's scheduler configuration has no single profile")
 	}
 	args := map[string]any{"explainAddress": fmt.Sprintf("127.0.0.1:%d", explainPort)}
+	if c.draining {
+		// On KWOK's nodes a pod's address is not where its worker is.
+		args["draining"] = map[string]any{"listenAddress": c.SchedulerWorkers(), "anyAddress": true, "every": "1s"}
+	}
 	ours[0].(map[string]any)["pluginConfig"] = []any{map[string]any{"name": "DrainPack", "args": args}}
 	var stock []any
 	if text, err = os.ReadFile(c.path("config", "manifests", "stock-profiles.yaml")); err != nil {

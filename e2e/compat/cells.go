@@ -3,10 +3,8 @@
 package compat
 
 import (
-	"context"
 	"strings"
 
-	"github.com/ebbtide-dev/ebbtide/e2e/cluster"
 	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
 )
 
@@ -15,8 +13,6 @@ type Cell struct {
 	Name string
 	// Releases take the place of the default ones.
 	Releases []toolchain.Release
-	// Check is a last step, nil for none.
-	Check func(context.Context, *cluster.Cluster) error
 }
 
 // Defaults are the releases of e2e/tools, by part.

@@ -1,10 +1,13 @@
 package compat
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
 )
@@ -60,6 +63,32 @@ func TestDefaults(t *testing.T) {
 	for part, module := range map[string]string{"kubernetes": "k8s.io/kubernetes", "keda": "github.com/kedacore/keda/v2", "karpenter": "sigs.k8s.io/karpenter"} {
 		if !strings.Contains(string(text), module+" v"+Defaults[part]) {
 			t.Errorf("e2e/tools does not have %s %s", part, Defaults[part])
+		}
+	}
+}
+
+// The doctor and the chart warn of a KEDA that is older than the oldest with which a cell passed, and of no other.
+func TestOldestKEDA(t *testing.T) {
+	results, err := Read(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldest := version.MustParseSemantic(Defaults["keda"])
+	for _, r := range results {
+		if v := version.MustParseSemantic(r.KEDA); r.Error == "" && v.LessThan(oldest) {
+			oldest = v
+		}
+	}
+	for file, want := range map[string]string{
+		"docs/reference/doctor.md":           fmt.Sprintf("KEDA %d.%d is the oldest tested version", oldest.Major(), oldest.Minor()),
+		"charts/ebbtide/templates/NOTES.txt": fmt.Sprintf(`semverCompare "<%d.%d.0-0" $keda`, oldest.Major(), oldest.Minor()),
+	} {
+		text, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%s does not say %q: %s is the oldest that passed", file, want, oldest)
 		}
 	}
 }

@@ -104,14 +104,21 @@ func Page(results Results) (string, error) {
 		Run bool
 	}
 	var rows []row
+	passed, failed := 0, 0
 	for _, cell := range Cells() {
 		result, run := results.Of(cell)
 		if !run {
 			result = Result{Cell: cell.Name, Kubernetes: cell.Version("kubernetes"), KEDA: cell.Version("keda"), Karpenter: cell.Version("karpenter")}
 		}
+		switch {
+		case run && result.Error == "":
+			passed++
+		case run:
+			failed++
+		}
 		rows = append(rows, row{result, run})
 	}
 	var page strings.Builder
-	err = t.Execute(&page, map[string]any{"Rows": rows, "Steps": Steps})
+	err = t.Execute(&page, map[string]any{"Rows": rows, "Steps": Steps, "Passed": passed, "Failed": failed})
 	return page.String(), err
 }

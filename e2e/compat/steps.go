@@ -13,9 +13,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/component-helpers/auth/rbac/validation"
+	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
@@ -38,7 +41,10 @@ var Steps = []Step{
 	{"packing", "in a cluster with CoreDNS, the eight pods of a Deployment with a Service share one of four nodes", (*stage).packing},
 	{"policy edit", "an edit of the policy raises the floor and jobs start; another lowers it and no job is killed", (*stage).policyEdit},
 	{"leader change", "the scheduler's leader is killed, and the other replica places the next pod", (*stage).leaderChange},
-	{"RBAC", "the API server refused no request of the scaler or the scheduler, each with its own service account", (*stage).rbac},
+	{"draining", "with `scheduler.draining` on, idle workers stay while another works on their node, two of them give way to a pod that finds no room, and a " +
+		"node whose pods fit elsewhere is tainted: its idle worker leaves at once, the busy one after its message", (*stage).draining},
+	{"RBAC", "the API server refused no request of the scaler or the scheduler, each with its own service account, and the roles of this cluster and of the " +
+		"manifests together allow all that kube-scheduler 1.36 may do", (*stage).rbac},
 	{"charts", "helm installs the three charts with the CRD, upgrades them and removes them", (*stage).charts},
 }
 
@@ -57,7 +63,7 @@ func Play(ctx context.Context, cell Cell, root string, tools toolchain.Toolchain
 	if err != nil {
 		return err
 	}
-	c, err := cluster.Start(ctx, cluster.Options{Dir: dir, Root: root, Tools: tools, Progress: progress, Audit: true, SecondScheduler: true})
+	c, err := cluster.Start(ctx, cluster.Options{Dir: dir, Root: root, Tools: tools, Progress: progress, Audit: true, SecondScheduler: true, Draining: true})
 	if err != nil {
 		return err
 	}
@@ -90,11 +96,6 @@ func Play(ctx context.Context, cell Cell, root string, tools toolchain.Toolchain
 				return fmt.Errorf("%s: %w", step.Name, err)
 			}
 			fmt.Fprintf(progress, "%s: %s passed after %.0f s\n", cell.Name, step.Name, time.Since(begin).Seconds())
-		}
-		if cell.Check != nil {
-			if err := cell.Check(ctx, c); err != nil {
-				return err
-			}
 		}
 		if name := c.Failed(); name != "" {
 			return fmt.Errorf("%s ended by itself", name)
@@ -140,6 +141,22 @@ func (s *stage) messages(ctx context.Context) error {
 	return summary.Check()
 }
 
+// node is a node that KWOK keeps, of a pool of its own.
+func node(name, pool string, cpus int, annotations, spec string) string {
+	return fmt.Sprintf(`---
+apiVersion: v1
+kind: Node
+metadata:
+  name: %[1]s
+  annotations: {kwok.x-k8s.io/node: fake, node.alpha.kubernetes.io/ttl: "0"%[4]s}
+  labels: {pool: %[2]s, kubernetes.io/hostname: %[1]s, kubernetes.io/os: linux, kubernetes.io/arch: amd64}
+spec: {%[5]s}
+status:
+  allocatable: {cpu: "%[3]d", memory: 32Gi, pods: "110"}
+  capacity: {cpu: "%[3]d", memory: 32Gi, pods: "110"}
+`, name, pool, cpus, annotations, spec)
+}
+
 // ordinary is a namespace with nodes of its own.
 const ordinary = "ordinary"
 
@@ -148,17 +165,7 @@ func (s *stage) packing(ctx context.Context) error {
 	var objects strings.Builder
 	fmt.Fprintf(&objects, "apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n", ordinary)
 	for i := range nodes {
-		fmt.Fprintf(&objects, `---
-apiVersion: v1
-kind: Node
-metadata:
-  name: ordinary-%d
-  annotations: {kwok.x-k8s.io/node: fake, node.alpha.kubernetes.io/ttl: "0"}
-  labels: {pool: ordinary, kubernetes.io/hostname: ordinary-%d, kubernetes.io/os: linux, kubernetes.io/arch: amd64}
-status:
-  allocatable: {cpu: "8", memory: 32Gi, pods: "110"}
-  capacity: {cpu: "8", memory: 32Gi, pods: "110"}
-`, i, i)
+		objects.WriteString(node(fmt.Sprintf("ordinary-%d", i), "ordinary", 8, "", ""))
 	}
 	deployment := func(namespace, name, scheduler string, replicas int, cpu, more string) {
 		fmt.Fprintf(&objects, `---
@@ -347,7 +354,7 @@ spec:
 }
 
 // rbac: the API server's own roles and the project's manifests are all that the scaler and the scheduler have.
-func (s *stage) rbac(context.Context) error {
+func (s *stage) rbac(ctx context.Context) error {
 	requests, refused, err := s.c.Requests()
 	if err != nil {
 		return err
@@ -357,6 +364,37 @@ func (s *stage) rbac(context.Context) error {
 	}
 	if len(refused) > 0 {
 		return fmt.Errorf("the API server refused %v", refused)
+	}
+	return s.rights(ctx)
+}
+
+// rights checks what a run has no occasion to ask for: with the roles of the cluster and of the manifests, the scheduler may do all that the
+// kube-scheduler of its own release may.
+func (s *stage) rights(ctx context.Context) error {
+	bindings, err := s.client.RbacV1().ClusterRoleBindings().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	var granted []rbacv1.PolicyRule
+	for _, binding := range bindings.Items {
+		if !slices.ContainsFunc(binding.Subjects, func(s rbacv1.Subject) bool {
+			return s.Kind == rbacv1.ServiceAccountKind && s.Name == "ebbtide-scheduler" && s.Namespace == "ebbtide-system"
+		}) {
+			continue
+		}
+		role, err := s.client.RbacV1().ClusterRoles().Get(ctx, binding.RoleRef.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		granted = append(granted, role.Rules...)
+	}
+	for _, role := range bootstrappolicy.ClusterRoles() {
+		if role.Name != "system:kube-scheduler" && role.Name != "system:volume-scheduler" {
+			continue
+		}
+		if ok, missing := validation.Covers(granted, role.Rules); !ok {
+			return fmt.Errorf("the scheduler lacks rights of %s: %+v", role.Name, missing)
+		}
 	}
 	return nil
 }

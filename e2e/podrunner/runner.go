@@ -31,8 +31,12 @@ import (
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
 )
 
-// kwokNode is the annotation by which KWOK knows its nodes.
-const kwokNode = "kwok.x-k8s.io/node"
+const (
+	// kwokNode is the annotation by which KWOK knows its nodes.
+	kwokNode = "kwok.x-k8s.io/node"
+	// runFor is the annotation of pods that KWOK ends by itself: no process stands for them.
+	runFor = "e2e.ebbtide.dev/run-for"
+)
 
 // Runner runs pods. Make one with New.
 type Runner struct {
@@ -114,6 +118,7 @@ func (r *Runner) sync(ctx context.Context, pod *corev1.Pod) {
 		current.end(gracePeriod(pod))
 	case pod.DeletionTimestamp != nil:
 		r.wait.Go(func() { r.remove(ctx, pod) })
+	case current == nil && pod.Annotations[runFor] != "":
 	case pod.Status.Phase == corev1.PodRunning && current == nil:
 		current = &run{}
 		r.running[pod.UID] = current

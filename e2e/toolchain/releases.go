@@ -30,7 +30,7 @@ type Release struct {
 func (r Release) String() string { return r.Part + " " + r.Version }
 
 // Releases that a cluster can be made of, by part, the oldest first. The release in between that is missing is e2e/tools' own. releases.sum has
-// their checksums; hack/releasesums writes it.
+// their checksums; make compat SUMS=1 writes it.
 var Releases = map[string][]Release{
 	"kubernetes": {{"kubernetes", "1.33.13"}, {"kubernetes", "1.34.3"}, {"kubernetes", "1.35.4"}, {"kubernetes", "1.37.2"}},
 	"keda":       {{"keda", "2.16.1"}, {"keda", "2.20.2"}},
@@ -69,7 +69,7 @@ var parts = map[string]part{
 var releaseSums []byte
 
 // With returns these tools with releases in the place of some. It builds what is missing; a line for each program that has to be built goes
-// to progress. Programs are kept beside the other tools.
+// to progress. Programs are kept beside the other tools. Each has a lock of its own, so that a cluster starts while other releases are built.
 func (t Toolchain) With(ctx context.Context, progress io.Writer, releases ...Release) (Toolchain, error) {
 	if len(releases) == 0 {
 		return t, nil
@@ -81,12 +81,18 @@ func (t Toolchain) With(ctx context.Context, progress io.Writer, releases ...Rel
 		fmt.Fprint(set, r, parts[r.Part], r.pins())
 	}
 	mixed := Toolchain{filepath.Join(all, "releases", hex.EncodeToString(set.Sum(nil))[:16])}
-	unlock, err := lock(ctx, filepath.Join(all, "lock"), progress)
+	if exists(mixed.dir) {
+		return mixed, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(mixed.dir), 0o755); err != nil {
+		return t, err
+	}
+	unlock, err := lock(ctx, mixed.dir+".lock", progress)
 	if err != nil {
 		return t, err
 	}
 	defer unlock()
-	if exists(mixed.dir) {
+	if exists(mixed.dir) { // another process was faster
 		return mixed, nil
 	}
 	partial := Toolchain{mixed.dir + ".partial"}
@@ -150,15 +156,8 @@ func (r Release) addTo(ctx context.Context, t Toolchain, store string, progress 
 		key := sha256.New()
 		fmt.Fprint(key, r, runtime.Version(), runtime.GOARCH, program, r.pins())
 		kept := filepath.Join(store, fmt.Sprintf("%s-%s-%s", program.name, r.Version, hex.EncodeToString(key.Sum(nil))[:16]))
-		if !exists(kept) {
-			start := time.Now()
-			stop := ticking(progress, fmt.Sprintf("building %s %s", program.name, r.Version), start)
-			err := r.build(ctx, p, source, program, kept)
-			stop()
-			if err != nil {
-				return fmt.Errorf("build %s: %w", program.name, err)
-			}
-			fmt.Fprintf(progress, "built %-24s %5.0f s\n", program.name+" "+r.Version, time.Since(start).Seconds())
+		if err := r.keep(ctx, p, source, program, kept, progress); err != nil {
+			return fmt.Errorf("build %s: %w", program.name, err)
 		}
 		if err := os.Link(kept, t.Bin(program.name)); err != nil {
 			return err
@@ -172,6 +171,32 @@ func (r Release) addTo(ctx context.Context, t Toolchain, store string, progress 
 		}
 	}
 	return nil
+}
+
+// keep builds a program, if it is not kept yet.
+func (r Release) keep(ctx context.Context, p part, source string, program tool, kept string, progress io.Writer) error {
+	if exists(kept) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, kept+".lock", progress)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if exists(kept) { // another process was faster
+		return nil
+	}
+	start := time.Now()
+	stop := ticking(progress, fmt.Sprintf("building %s %s", program.name, r.Version), start)
+	err = r.build(ctx, p, source, program, kept)
+	stop()
+	if err == nil {
+		fmt.Fprintf(progress, "built %-24s %5.0f s\n", program.name+" "+r.Version, time.Since(start).Seconds())
+	}
+	return err
 }
 
 // downloaded is a module in Go's cache.

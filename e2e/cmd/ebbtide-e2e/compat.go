@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,11 +22,11 @@ func compatCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compat",
 		Short: "Play a scenario on clusters of other releases, and write " + compat.PageFile,
-		Long: `Plays the cells that have no passed result of this commit, one after the other, and keeps each result in e2e/compat/results.json, so that a run that was
-stopped continues where it was.`,
+		Long: `Plays the cells that have not passed with the sources of this commit, one after the other, and keeps each result in e2e/compat/results.json, so that a run
+that was stopped continues where it was.`,
 		Args: cobra.NoArgs,
 	}
-	names := cmd.Flags().StringSlice("cell", nil, "cells to run, whatever was run before; default: all that have no result of this commit")
+	names := cmd.Flags().StringSlice("cell", nil, "cells to run, whatever was run before; default: all that have not passed with the sources of this commit")
 	list := cmd.Flags().Bool("list", false, "list the cells")
 	build := cmd.Flags().Bool("build", false, "build the cells' programs, and run nothing")
 	sums := cmd.Flags().Bool("sums", false, "write the checksums of the releases to e2e/toolchain/releases.sum, and run nothing")
@@ -59,7 +60,7 @@ stopped continues where it was.`,
 		}
 		for _, cell := range compat.Cells() {
 			result, run := results.Of(cell)
-			done := run && result.Error == "" && result.Commit == commit
+			done := run && result.Error == "" && sameSources(root, result.Commit, commit)
 			if *list {
 				fmt.Printf("%-18s %s %s %s  %s\n", cell.Name, cell.Version("kubernetes"), cell.Version("keda"), cell.Version("karpenter"), result.Commit)
 			}
@@ -89,7 +90,9 @@ stopped continues where it was.`,
 				return err
 			}
 			begin := time.Now()
-			err = compat.Play(cmd.Context(), cell, root, tools, dir, os.Stderr)
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), cellWithin, fmt.Errorf("not done within %s", cellWithin))
+			err = compat.Play(ctx, cell, root, tools, dir, os.Stderr)
+			cancel()
 			if cmd.Context().Err() != nil {
 				return err
 			}
@@ -111,7 +114,13 @@ stopped continues where it was.`,
 	return cmd
 }
 
-// commitOf is the commit that is checked out, with -dirty if files other than results and documentation differ from it.
+// cellWithin bounds a cell, builds included, so that one that hangs does not keep the others from being run.
+const cellWithin = time.Hour
+
+// sources are all files but results and documentation.
+var sources = []string{"--", ".", ":!e2e/compat/results.json", ":!*.md"}
+
+// commitOf is the commit that is checked out, with -dirty if sources differ from it.
 func commitOf(root string) (string, error) {
 	cmd := exec.Command("git", "describe", "--always", "--abbrev=7", "--exclude=*")
 	cmd.Dir = root
@@ -119,7 +128,7 @@ func commitOf(root string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd = exec.Command("git", "status", "--porcelain", "--", ".", ":!e2e/compat/results.json", ":!*.md")
+	cmd = exec.Command("git", append([]string{"status", "--porcelain"}, sources...)...)
 	cmd.Dir = root
 	changed, err := cmd.Output()
 	dirty := ""
@@ -127,4 +136,14 @@ func commitOf(root string) (string, error) {
 		dirty = "-dirty"
 	}
 	return strings.TrimSpace(string(commit)) + dirty, err
+}
+
+// sameSources reports whether two commits differ in nothing but results and documentation. A dirty one is like no other.
+func sameSources(root, one, other string) bool {
+	if strings.HasSuffix(one, "-dirty") || strings.HasSuffix(other, "-dirty") {
+		return false
+	}
+	cmd := exec.Command("git", append([]string{"diff", "--quiet", one, other}, sources...)...)
+	cmd.Dir = root
+	return cmd.Run() == nil
 }

@@ -111,7 +111,7 @@ func TestIntegrationOperators(t *testing.T) {
 			eventually(t, seen)
 		})
 	}
-	t.Run("declared anew as another type", func(t *testing.T) {
+	t.Run("declared again as another type", func(t *testing.T) {
 		ch := channel(t, b)
 		source := open(t, NewBrokers(limits(10*time.Second)), Config{Identity: at(b.AMQPURL("/")), ManagementURI: b.ManagementURL(), Queues: []string{"changing"}})
 		for _, kind := range []string{amqp.QueueTypeClassic, amqp.QueueTypeQuorum, amqp.QueueTypeStream} {

@@ -85,6 +85,7 @@ func TestScratch(t *testing.T) {
 		"names":              `touch -- -rf '*' "$(printf 'a\nb')" ' '`,
 		"deep":               `i=0; while [ $i -lt 300 ]; do mkdir d; cd d; i=$((i+1)); done`,
 		"a pipe":             "mkfifo x $TMPDIR/x",
+		"deep and closed":    `perl -e 'for (1 .. 3000) { mkdir "d"; chdir "d" } chmod 0, "."'`,
 	} {
 		folder := t.TempDir()
 		for range 2 {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/ebbtide-dev/ebbtide/internal/child"
+	"github.com/ebbtide-dev/ebbtide/internal/removal"
 )
 
 // scratch is where a command may leave files: a fresh folder for each message, and whole folders that are emptied after each.
@@ -75,7 +76,7 @@ func (s scratch) writable(confinement *child.Confinement) *child.Confinement {
 // remove removes what the command left.
 func (s scratch) remove() error {
 	if s.folder != "" {
-		if err := removeAll(s.folder); err != nil {
+		if err := removal.All(s.folder); err != nil {
 			return fmt.Errorf("%w: its temporary folder can't be removed: %w", child.ErrLeft, err)
 		}
 	}
@@ -92,53 +93,8 @@ func (s scratch) empty() error {
 			return fmt.Errorf("%w: --scratch %s can't be read: %w", child.ErrLeft, folder, err)
 		}
 		for _, entry := range entries {
-			if err := removeAll(filepath.Join(folder, entry.Name())); err != nil {
+			if err := removal.All(filepath.Join(folder, entry.Name())); err != nil {
 				return fmt.Errorf("%w: --scratch %s can't be emptied: %w", child.ErrLeft, folder, err)
-			}
-		}
-	}
-	return nil
-}
-
-// removeAll removes a tree whose folders may forbid it.
-func removeAll(path string) error {
-	if os.RemoveAll(path) == nil {
-		return nil
-	}
-	// Root, not the path of each: a folder that is replaced by a link while this runs leads nowhere else.
-	root, err := os.OpenRoot(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	if err := open(root, filepath.Base(path)); err != nil {
-		return err
-	}
-	return os.RemoveAll(path)
-}
-
-// open makes every folder of a tree one that can be read and changed.
-func open(root *os.Root, name string) error {
-	info, err := root.Lstat(name)
-	if err != nil || !info.IsDir() {
-		return err
-	}
-	if err := root.Chmod(name, 0o700); err != nil {
-		return err
-	}
-	folder, err := root.OpenRoot(name)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = folder.Close() }()
-	entries, err := fs.ReadDir(folder.FS(), ".")
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		if entry.IsDir() {
-			if err := open(folder, entry.Name()); err != nil {
-				return err
 			}
 		}
 	}

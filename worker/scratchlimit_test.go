@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ebbtide-dev/ebbtide/internal/child"
+	"github.com/ebbtide-dev/ebbtide/internal/removal"
 )
 
 // A command that fills its folders is ended, and that is its reason, at once and without another attempt.
@@ -78,7 +79,7 @@ func TestScratchIsCounted(t *testing.T) {
 		if (err != nil) != (tc.over != "") || err != nil && (!errors.Is(err, ErrScratch) || !strings.Contains(err.Error(), tc.over)) {
 			t.Errorf("%s: %v, want %q", name, err, tc.over)
 		}
-		if err := errors.Join(in.Close(), cmd.Wait(), removeAll(folder)); err != nil {
+		if err := errors.Join(in.Close(), cmd.Wait(), removal.All(folder)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebbtide-dev/ebbtide/internal/removal"
 )
 
 // Collection is what a collector may remove.
@@ -69,7 +71,7 @@ func (s *Store) Collect(ctx context.Context, what Collection) (Collected, error)
 		return c, err
 	}
 	for _, entry := range trash {
-		if err := removeAll(filepath.Join(s.Root, "trash", entry.Name())); err != nil {
+		if err := removal.All(filepath.Join(s.Root, "trash", entry.Name())); err != nil {
 			return c, err
 		}
 	}

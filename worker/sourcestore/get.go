@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Request asks for a repository's source.
@@ -247,13 +248,18 @@ func (m *mirror) fetch(ctx context.Context, r Request, s state, fetching *lock) 
 }
 
 // errorBytes is how much of an error is written down for those that wait.
-const errorBytes = 1 << 10
+const errorBytes = 512
 
 // fail writes down how a fetch failed.
 func (s *state) fail(err error) {
 	text := err.Error()
 	s.Failed, s.Permanent = s.Started, !errors.Is(err, ErrUnavailable)
-	s.Error = strings.ToValidUTF8(text[:min(errorBytes, len(text))], "")
+	s.Error = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' ' // what needs six bytes in a record
+	}, strings.ToValidUTF8(text[:min(errorBytes, len(text))], ""))
 }
 
 // failure is how another's fetch failed.
@@ -316,12 +322,12 @@ func (m *mirror) list(ctx context.Context, r Request) (refs, access, error) {
 		return nil, to, err
 	}
 	defer g.close()
-	all := refs{}
+	l := listing{all: refs{}}
 	err = m.store.git(ctx, gitCall{
 		env: g.environment(os.Environ(), to),
-		out: &records{end: '\n', each: func(line []byte) error { return add(all, string(line), r) }},
+		out: &records{end: '\n', each: func(line []byte) error { return l.add(string(line), r) }},
 	}, "ls-remote", "--quiet", r.Repository)
-	return all, to, reached(err, r)
+	return l.all, to, reached(err, r)
 }
 
 // reached says of git's failure to reach an origin no more than whoever sent the message may know.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebbtide-dev/ebbtide/internal/child"
+	"github.com/ebbtide-dev/ebbtide/internal/removal"
 )
 
 // TokenVariable is the environment variable that holds the password, or token, for repositories over HTTP.
@@ -50,6 +51,12 @@ type scratch struct {
 
 // scratch makes one. With a filter it is a partial clone of its origin, and git fetches by itself what it lacks.
 func (m *mirror) scratch(filter string) (*scratch, error) {
+	// What git obeys beside objects: that there are more elsewhere, another owner's say. None of ours writes it.
+	for _, name := range []string{"alternates", "http-alternates"} {
+		if err := removal.All(filepath.Join(m.path(), "objects", "info", name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
 	folder, err := os.MkdirTemp("", "ebbtide-git-")
 	if err != nil {
 		return nil, fmt.Errorf("a folder for git: %w", err)
@@ -125,6 +132,8 @@ func (g *scratch) environment(own []string, to access, more ...string) []string 
 		{"fetch.unpackLimit", "1"},    // one pack, not a file for each object
 		{"maintenance.auto", "false"}, // nor is anything done in the background, after the lock
 		{"core.fsync", "objects,reference"},
+		{"core.commitGraph", "false"},    // whoever may write to the volume could say in one that a commit is another
+		{"core.bigFileThreshold", "32m"}, // larger files are not held in memory
 		{"core.autocrlf", "false"},
 		{"safe.directory", "*"},           // the volume is written by pods that may have other users
 		{"http.followRedirects", "false"}, // list has followed them, and bound the token to where they led

@@ -1,6 +1,7 @@
 package sourcestore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -313,16 +315,113 @@ func TestNothingOfTheVolumeIsObeyed(t *testing.T) {
 	}
 }
 
+// mktree makes a tree that git itself would not.
+func (b *bench) mktree(t *testing.T, entries string) string {
+	t.Helper()
+	cmd := exec.Command("git", "-C", b.clone, "mktree")
+	cmd.Stdin = strings.NewReader(entries)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Whatever is in the files of the volume, left by a disk that was full or by a scan that may write there, the next request has the repository.
+func TestVolumeIsDamaged(t *testing.T) {
+	other := strings.Repeat("0123456789", 500)
+	for name, damage := range map[string]func(*testing.T, *bench, *mirror) error{
+		"half a record of fetches": func(_ *testing.T, _ *bench, m *mirror) error {
+			return os.WriteFile(m.lockPath("fetch"), []byte(`{"url":"http`), 0o660)
+		},
+		"records of another kind": func(_ *testing.T, _ *bench, m *mirror) error {
+			return errors.Join(os.WriteFile(m.lockPath("fetch"), []byte(`{"completed":"x"}`), 0o660), os.WriteFile(m.lockPath("used"), []byte(`[1]`), 0o660))
+		},
+		"half a record of use": func(_ *testing.T, _ *bench, m *mirror) error {
+			return os.WriteFile(m.lockPath("used"), []byte(`{"used":"20`), 0o660)
+		},
+		"records of nothing": func(_ *testing.T, _ *bench, m *mirror) error {
+			return errors.Join(os.WriteFile(m.lockPath("fetch"), make([]byte, 4096), 0o660), os.WriteFile(m.lockPath("used"), make([]byte, 4096), 0o660))
+		},
+		"a line of refs without end": func(_ *testing.T, _ *bench, m *mirror) error {
+			return appendTo(filepath.Join(m.path(), refsFile), strings.Repeat(other, 30)+"\n")
+		},
+		"refs that are none": func(t *testing.T, b *bench, m *mirror) error {
+			id := b.git(t, b.clone, "rev-parse", "HEAD")
+			return appendTo(filepath.Join(m.path(), refsFile), id+" ../../x\n"+id+" refs/heads/a b\n"+id+"  \n^"+id+"\n\xff\x00 refs/heads/x\n"+id+" refs/heads/x.lock\n# x\n\n")
+		},
+		"a pipe in place of the refs": func(_ *testing.T, _ *bench, m *mirror) error {
+			path := filepath.Join(m.path(), refsFile)
+			return errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600))
+		},
+		"objects elsewhere": func(t *testing.T, b *bench, m *mirror) error {
+			path := filepath.Join(m.path(), "objects/info/alternates")
+			return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(filepath.Join(b.repository(), "objects")+"\n"), 0o600))
+		},
+		"half a lease": func(_ *testing.T, b *bench, m *mirror) error {
+			checkout := filepath.Join(b.store.Root, "checkouts", m.id, "left")
+			return errors.Join(os.MkdirAll(checkout, 0o755), os.WriteFile(m.lockPath("left"), []byte(`{"leased`), 0o660))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			if err := b.get(t, b.request()).Release(); err != nil {
+				t.Fatal(err)
+			}
+			r := b.request()
+			m := b.store.mirror(r.Repository, "", "")
+			if err := damage(t, b, m); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for range 2 {
+				c, err := b.store.Get(ctx, r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n, err := number(c); n != 1 || err != nil {
+					t.Errorf("%d, %v", n, err)
+				}
+				if branches := b.git(t, c.Path, "for-each-ref", "--format=%(refname)"); branches != "refs/heads/main" {
+					t.Errorf("branches %q", branches)
+				}
+				if err := c.Release(); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := os.Lstat(filepath.Join(m.path(), "objects/info/alternates")); err == nil {
+				t.Error("there are objects elsewhere")
+			}
+			if _, err := b.store.Collect(ctx, Collection{}); err != nil {
+				t.Error(err)
+			}
+			if left := b.checkouts(t); len(left) > 0 {
+				t.Errorf("checkouts %q are left", left)
+			}
+		})
+	}
+}
+
+func appendTo(path, text string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Close())
+}
+
 // A repository's attributes hide nothing from what scans its checkout.
 func TestAttributes(t *testing.T) {
 	b := newBench(t)
 	const secret = "token = 0123456789abcdef $Id$ \n"
 	files := map[string]string{
 		".gitattributes": "[attr]hidden -diff -text\n*.env -diff\n*.bin binary\n*.mac hidden\n*.enc text working-tree-encoding=UTF-16LE\n*.crlf text eol=crlf\n" +
-			"*.id ident\n*.out export-ignore\n*.sub export-subst\n*.lfs filter=lfs diff=lfs merge=lfs -text\nsub export-ignore\n",
+			"*.id ident\n*.old crlf=input -diff\n*.out export-ignore\n*.sub export-subst\n*.lfs filter=lfs diff=lfs merge=lfs -text\nsub export-ignore\n",
 		"sub/.gitattributes": "* -diff working-tree-encoding=UTF-16\n",
 	}
-	names := []string{"a.env", "a.bin", "a.mac", "a.crlf", "a.id", "a.out", "a.sub", "a.lfs", "a.enc", "sub/a"}
+	names := []string{"a.old", "a.env", "a.bin", "a.mac", "a.crlf", "a.id", "a.out", "a.sub", "a.lfs", "a.enc", "sub/a"}
 	for _, name := range names {
 		files[name] = secret
 	}
@@ -389,6 +488,30 @@ func TestLimits(t *testing.T) {
 			}
 			r.Limits.FetchBytes = 0
 			b.get(t, r)
+		},
+		"refs with long names": func(t *testing.T, b *bench, r Request) {
+			long := strings.Repeat("long/", 100)
+			for i := range 3 {
+				b.git(t, b.clone, "push", "--quiet", "origin", fmt.Sprintf("HEAD:refs/heads/%s%d", long, i))
+			}
+			r.Limits.Refs = 13 // each counts as four, HEAD and main as one
+			b.refused(t, r, "more than 13 refs")
+			r.Limits.Refs = 14
+			b.get(t, r)
+		},
+		"a path that is git's": func(t *testing.T, b *bench, r Request) {
+			for i, path := range []string{".git/config", ".GIT/hooks/post-checkout", "a/.git/config", "../x", "git~1/config"} {
+				r.Revision = fmt.Sprint("path", i)
+				tree := strings.Split(path, "/")
+				id := b.git(t, b.clone, "rev-parse", "HEAD:number")
+				entry := "100644 blob " + id + "\t" + tree[len(tree)-1] + "\n"
+				for j := len(tree) - 2; j >= 0; j-- {
+					entry = "040000 tree " + b.mktree(t, entry) + "\t" + tree[j] + "\n"
+				}
+				commit := b.git(t, b.clone, "commit-tree", "-m", "c", b.mktree(t, entry))
+				b.git(t, b.clone, "push", "--quiet", "origin", commit+":refs/heads/"+r.Revision)
+				b.refused(t, r, "invalid path")
+			}
 		},
 		"a file whose path is too long": func(t *testing.T, b *bench, r Request) {
 			b.stream(t, "commit refs/heads/long\ncommitter e2e <e2e@ebbtide.dev> 1700000000 +0000\ndata 1\nc\nM 644 inline "+

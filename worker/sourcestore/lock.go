@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -105,10 +106,13 @@ func (l *lock) read(value any) error { return readRecord(l.file, value) }
 
 // write replaces the record.
 func (l *lock) write(value any) error {
-	text, err := json.Marshal(value)
-	if err != nil {
+	var encoded bytes.Buffer
+	encoder := json.NewEncoder(&encoded)
+	encoder.SetEscapeHTML(false) // which makes six bytes of one
+	if err := encoder.Encode(value); err != nil {
 		return err
 	}
+	text := bytes.TrimSpace(encoded.Bytes())
 	if len(text) >= recordBytes {
 		return fmt.Errorf("record of %d bytes in %s: at most %d", len(text), l.file.Name(), recordBytes)
 	}
@@ -119,13 +123,16 @@ func (l *lock) write(value any) error {
 	return l.file.Sync()
 }
 
+// readRecord reads a record. One that can't be read counts as none: a volume that was full may have half of one, and whoever may write to the volume may
+// have written anything.
 func readRecord(file *os.File, value any) error {
 	text, err := io.ReadAll(io.NewSectionReader(file, 0, recordBytes))
 	if err != nil || len(text) == 0 {
 		return err
 	}
-	if err := json.Unmarshal(text, value); err != nil {
-		return fmt.Errorf("%s: %w", file.Name(), err)
+	read := reflect.New(reflect.TypeOf(value).Elem())
+	if json.Unmarshal(text, read.Interface()) == nil { // all of it or nothing
+		reflect.ValueOf(value).Elem().Set(read.Elem())
 	}
 	return nil
 }

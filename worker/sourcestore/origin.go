@@ -196,7 +196,7 @@ func (o *origin) status(response *http.Response) error {
 }
 
 func (o *origin) advertisement(body io.Reader, r Request) (refs, error) {
-	all, first, flushes := refs{}, true, 0
+	l, first, flushes := listing{all: refs{}}, true, 0
 	err := packets(body, func(line string) error {
 		switch capabilities, _, found := strings.Cut(line, "\x00"); {
 		case line == "":
@@ -210,16 +210,16 @@ func (o *origin) advertisement(body io.Reader, r Request) (refs, error) {
 			}
 		case found && first:
 			first = false
-			return add(all, capabilities, r)
+			return l.add(capabilities, r)
 		default:
-			return add(all, line, r)
+			return l.add(line, r)
 		}
 		return nil
 	})
 	if err == nil && !o.v2 && first && flushes == 0 {
 		err = unreachable(r, errors.New("its answer is not git's"))
 	}
-	return all, named(err, r)
+	return l.all, named(err, r)
 }
 
 // lsRefs asks for the refs that a mirror has and no others: a large origin has millions of them, for its pull requests say.
@@ -250,28 +250,37 @@ func (o *origin) lsRefs(ctx context.Context, r Request) (refs, error) {
 	if err := o.status(response); err != nil {
 		return nil, err
 	}
-	all := refs{}
+	l := listing{all: refs{}}
 	err = packets(response.Body, func(line string) error {
 		if line == "" {
 			return nil
 		}
-		return add(all, line, r)
+		return l.add(line, r)
 	})
-	return all, named(err, r)
+	return l.all, named(err, r)
+}
+
+// listing is what an origin lists.
+type listing struct {
+	all    refs
+	weight int
 }
 
 // add takes a ref, as git lists it: an object's id and a name.
-func add(all refs, line string, r Request) error {
+func (l *listing) add(line string, r Request) error {
 	// A name may hold what Unicode takes for a space, and no other.
 	id, name, _ := strings.Cut(strings.Replace(line, "\t", " ", 1), " ")
 	name, _, _ = strings.Cut(name, " ")
 	if !isCommit(id) {
 		return nil // what is unborn, a capability without a ref
 	}
-	if as, ok := wanted(name, r.Refs); ok {
-		all[as] = id
+	as, ok := wanted(name, r.Refs)
+	if !ok {
+		return nil
 	}
-	if len(all) > r.Limits.Refs {
+	const usual = 128 // bytes of a name; all are in memory, and a longer one counts as several
+	l.all[as] = id
+	if l.weight += 1 + (len(as)-1)/usual; l.weight > r.Limits.Refs {
 		return tooLarge("refs", int64(r.Limits.Refs), "--max-refs")
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // refs are what names of a repository stand for: object ids by the full names of refs. Branches that come and go, and one whose name
@@ -64,7 +66,8 @@ func checkRefPattern(pattern string) error {
 // readRefs of a mirror; none where there is no mirror.
 func (m *mirror) readRefs() (refs, error) {
 	all := refs{}
-	file, err := os.Open(filepath.Join(m.path(), refsFile))
+	// Whoever may write to the volume may have put anything there, a pipe that nobody writes to as well.
+	file, err := os.OpenFile(filepath.Join(m.path(), refsFile), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return all, nil
 	}
@@ -72,14 +75,21 @@ func (m *mirror) readRefs() (refs, error) {
 		return nil, err
 	}
 	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		// Whoever may write to the volume may have written anything.
-		if id, name, ok := strings.Cut(lines.Text(), " "); ok && isCommit(id) && checkRefName(name) {
+	lines := bufio.NewReaderSize(file, 2*refNameBytes)
+	for skip := false; ; {
+		line, partial, err := lines.ReadLine()
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		// A line that is longer than any of a ref comes in parts.
+		if id, name, ok := strings.Cut(string(line), " "); ok && !skip && !partial && isCommit(id) && checkRefName(name) {
 			all[name] = id
 		}
+		skip = partial
 	}
-	return all, lines.Err()
 }
 
 // writeRefs replaces the refs of a mirror, all at once.

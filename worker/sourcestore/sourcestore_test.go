@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/e2e/gitserver"
+	"github.com/ebbtide-dev/ebbtide/internal/removal"
 )
 
 // bench is an origin with the repository app, a clone that pushes to it, and a store.
@@ -387,19 +388,21 @@ func TestCheck(t *testing.T) {
 		"git@code.example:team/app.git":       "write git@HOST:PATH as ssh://git@HOST/PATH",
 		"file:///etc":                         "protocol file is not one of https, ssh",
 		"ext::sh -c true":                     "must be a URL",
-		"https://user:secret@code.example/app.git":    "must not hold credentials",
-		"ssh://git:secret@code.example/app.git":       "must not hold a password",
-		"ssh://-oProxyCommand=true/app.git":           "no part may begin with a hyphen",
-		"--upload-pack=true":                          "must be a URL",
-		"https://us er:sec ret@code.example/app%.git": "must be a URL",
-		"user:secret@code.example:team/app.git":       "must be a URL",
-		"https:/user:secret@code.example/app.git":     "must be a URL",
-		"https:user:secret@code.example/app.git":      "must be a URL",
-		"user:secret@x://code.example/app.git":        "must be a URL",
-		"ftp://user:secret@code.example/app.git":      "protocol ftp is not one of",
-		"https://code.example/app.git?token=secret":   "no space, query or fragment",
-		"https://code.example/app.git#secret":         "no space, query or fragment",
-		"https://user:sec\nret@code.example/app.git":  "must be a URL",
+		"https://code.example/" + strings.Repeat("&", 1100): "must be text of at most 1024 bytes",
+		"https://code.example/\xff":                         "must be text of at most 1024 bytes",
+		"https://user:secret@code.example/app.git":          "must not hold credentials",
+		"ssh://git:secret@code.example/app.git":             "must not hold a password",
+		"ssh://-oProxyCommand=true/app.git":                 "no part may begin with a hyphen",
+		"--upload-pack=true":                                "must be a URL",
+		"https://us er:sec ret@code.example/app%.git":       "must be a URL",
+		"user:secret@code.example:team/app.git":             "must be a URL",
+		"https:/user:secret@code.example/app.git":           "must be a URL",
+		"https:user:secret@code.example/app.git":            "must be a URL",
+		"user:secret@x://code.example/app.git":              "must be a URL",
+		"ftp://user:secret@code.example/app.git":            "protocol ftp is not one of",
+		"https://code.example/app.git?token=secret":         "no space, query or fragment",
+		"https://code.example/app.git#secret":               "no space, query or fragment",
+		"https://user:sec\nret@code.example/app.git":        "must be a URL",
 	} {
 		err := CheckRepository(repository, protocols)
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "ret@") || strings.Contains(err.Error(), "secret")) {
@@ -620,7 +623,7 @@ func TestStoreEmptied(t *testing.T) {
 			t.Fatalf("the store has %v, %v", folders, err)
 		}
 		for _, folder := range folders {
-			if err := removeAll(folder); err != nil {
+			if err := removal.All(folder); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -642,7 +645,7 @@ func TestStoreEmptied(t *testing.T) {
 		t.Errorf("after the store was emptied: %d, %v, %+v", n, err, again)
 	}
 	// Of the mirrors alone, the locks tell what was there.
-	if err := removeAll(filepath.Join(b.store.Root, "mirrors")); err != nil {
+	if err := removal.All(filepath.Join(b.store.Root, "mirrors")); err != nil {
 		t.Fatal(err)
 	}
 	r := b.request()

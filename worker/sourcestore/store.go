@@ -37,6 +37,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"github.com/ebbtide-dev/ebbtide/internal/removal"
 )
 
 // Store is a folder on a volume.
@@ -116,8 +119,8 @@ func (m *mirror) path() string { return filepath.Join(m.store.Root, "mirrors", m
 func (m *mirror) lost() bool { return isLost(filepath.Join(m.path(), refsFile)) }
 
 func isLost(path string) bool {
-	_, err := os.Stat(path)
-	return errors.Is(err, os.ErrNotExist)
+	info, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist) || err == nil && !info.Mode().IsRegular()
 }
 
 func (m *mirror) lockPath(kind string) string {
@@ -174,22 +177,11 @@ func (s *Store) discard(path string) error {
 		}
 		return err
 	}
-	return removeAll(trash)
+	return removal.All(trash)
 }
 
-// removeAll removes a folder, be it read-only.
-func removeAll(path string) error {
-	if os.RemoveAll(path) == nil {
-		return nil
-	}
-	_ = filepath.WalkDir(path, func(path string, entry os.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			_ = os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	return os.RemoveAll(path)
-}
+// urlBytes is the longest URL that is taken. It is written into records.
+const urlBytes = 1 << 10
 
 // CheckRepository says what is wrong with a repository's URL, which may come from anyone who can send a message.
 func CheckRepository(repository string, protocols []string) error {
@@ -197,6 +189,8 @@ func CheckRepository(repository string, protocols []string) error {
 	switch {
 	case repository == "":
 		return errors.New("no repository: give its URL")
+	case len(repository) > urlBytes || !utf8.ValidString(repository):
+		return fmt.Errorf("repository: its URL must be text of at most %d bytes", urlBytes)
 	case err != nil || u.Scheme == "" || u.Host == "" && u.Scheme != "file":
 		return fmt.Errorf("repository %q: must be a URL, PROTOCOL://HOST/PATH; write git@HOST:PATH as ssh://git@HOST/PATH",
 			withoutUser(repository))

@@ -50,6 +50,9 @@ original topic. At most one worker per partition has work.`,
 			if protocol != "classic" && protocol != "consumer" {
 				return fmt.Errorf("--group-protocol %q: must be classic or consumer", protocol)
 			}
+			for _, delay := range o.RetryDelays {
+				q.MaxDelay = max(q.MaxDelay, delay)
+			}
 			q.ClientID, q.Log, q.ServerSide = o.Name, o.Log, protocol == "consumer"
 			var err error
 			if q.SASL, q.TLS, err = security.apply(secrets[kafkaPasswordVariable]); err != nil {

@@ -121,6 +121,7 @@ func TestRetryDelays(t *testing.T) {
 			j := b.job("sh", "-c", "[ $EBBTIDE_MESSAGE_ID = id-two ] && exit 0; echo licence server down $EBBTIDE_DELIVERY_COUNT >&2; exit 75")
 			j.MaxMessages, j.MaxAttempts, j.IdleTimeout = 4, 3, 20*time.Second
 			j.queue.RetryTopics, j.RetryDelays = topics, []time.Duration{time.Second, 2 * time.Second}
+			j.queue.MaxDelay = 2 * time.Second
 			begin := time.Now()
 			j.mustRun(t, worker.Summary{Messages: 4, Succeeded: 1, Retried: 2, DeadLettered: 1, Ended: "messages"})
 			if took := time.Since(begin); took < 3*time.Second || took > 12*time.Second {
@@ -133,6 +134,28 @@ func TestRetryDelays(t *testing.T) {
 				"the command exited with 75, which asks for another attempt: licence server down 2; it was attempt 3 of 3" {
 				t.Errorf("reason %q", reason)
 			}
+		})
+	}
+}
+
+// Records that say of themselves that they are to wait hold up nobody.
+func TestForgedDelays(t *testing.T) {
+	for name, topics := range map[string][]string{"retry topics": {retryTopic}, "none": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, 1)
+			const forged = 20
+			for range forged {
+				if err := b.client.ProduceSync(t.Context(), &kgo.Record{Topic: scansTopic, Value: []byte("x"), Headers: []kgo.RecordHeader{
+					{Key: "ebbtide-not-before", Value: []byte(time.Now().Add(23 * time.Hour).UTC().Format(time.RFC3339Nano))},
+				}}).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.produce(t, 0, "victim")
+			j := b.job("cat")
+			j.MaxMessages, j.queue.RetryTopics, j.queue.MaxDelay = forged+1, topics, 10*time.Minute
+			j.mustRun(t, worker.Summary{Messages: forged + 1, Succeeded: forged + 1, Ended: "messages"})
 		})
 	}
 }

@@ -56,6 +56,10 @@ type Config struct {
 	// any they go to the end of the topic that they came from.
 	RetryTopics []string
 
+	// MaxDelay is the longest that a worker of the topics lets a record wait for its next attempt. Without retry topics a record that says of itself that it
+	// is to wait longer is not believed.
+	MaxDelay time.Duration
+
 	// SessionTimeout after which the group gives up a member that is silent.
 	SessionTimeout time.Duration
 	// RebalanceTimeout bounds how long a rebalance waits for a member: longer than most commands run.
@@ -232,7 +236,7 @@ func (q *queue) Next(ctx context.Context) (*worker.Message, error) {
 		if current == nil {
 			continue
 		}
-		if wait := time.Until(due(current.record)); wait > 0 {
+		if wait := time.Until(q.due(current.record)); wait > 0 {
 			if err := q.passOn(ctx, current, wait); err != nil {
 				return nil, err
 			}
@@ -266,7 +270,7 @@ func (q *queue) poll(ctx context.Context) (*held, error) {
 	fetches := q.client.PollRecords(polling, 1)
 	defer q.client.AllowRebalance()
 	if records := fetches.Records(); len(records) > 0 {
-		if record := records[0]; time.Until(due(record)) > 0 && slices.Contains(q.config.RetryTopics, record.Topic) {
+		if record := records[0]; time.Until(q.due(record)) > 0 && slices.Contains(q.config.RetryTopics, record.Topic) {
 			q.park(record)
 			return nil, nil
 		}

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -12,10 +13,18 @@ import (
 // passOnEvery is how often a record that is not due is sent to the end of a topic that is no retry topic.
 const passOnEvery = time.Second
 
-// due is when a record may be worked on.
-func due(record *kgo.Record) time.Time {
+// due is when a record may be worked on. A producer may write anything there: where workers have retry topics, only what is in one of those waits.
+func (q *queue) due(record *kgo.Record) time.Time {
 	at, err := time.Parse(time.RFC3339Nano, header(record, notBeforeHeader))
-	if err != nil || at.After(record.Timestamp.Add(maxDelay)) { // a producer may write anything there
+	most := q.config.MaxDelay
+	switch {
+	case slices.Contains(q.config.RetryTopics, record.Topic):
+		most = maxDelay
+	case len(q.config.RetryTopics) > 0:
+		most = 0
+	}
+	const clocks = time.Minute // those of machines differ
+	if err != nil || most == 0 || at.After(record.Timestamp.Add(most+clocks)) || at.After(time.Now().Add(most+clocks)) {
 		return time.Time{}
 	}
 	return at
@@ -49,13 +58,13 @@ func (q *queue) unparkDue() (*held, time.Duration) {
 	q.mu.Lock()
 	var first *kgo.Record
 	for _, record := range q.parked {
-		if first == nil || due(record).Before(due(first)) {
+		if first == nil || q.due(record).Before(q.due(first)) {
 			first = record
 		}
 	}
 	var wait time.Duration
 	if first != nil {
-		wait = max(time.Until(due(first)), 0)
+		wait = max(time.Until(q.due(first)), 0)
 	}
 	if first == nil || wait > 0 {
 		q.mu.Unlock()

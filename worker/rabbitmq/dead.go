@@ -28,7 +28,7 @@ func OpenDeadLetters(uri, queue string, connectWithin time.Duration) (*DeadLette
 	if _, err := ParseURI(uri); err != nil {
 		return nil, err
 	}
-	connection, err := amqp.DialConfig(uri, amqp.Config{Dial: amqp.DefaultDial(connectWithin), Heartbeat: 10 * time.Second})
+	connection, err := dial(uri, amqp.Config{Heartbeat: 10 * time.Second}, connectWithin)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the broker: %w", err)
 	}

@@ -1,9 +1,11 @@
 package rabbitmq_test
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +129,65 @@ func TestIntegrationEveryMessageEnds(t *testing.T) {
 				t.Errorf("%+v: hardly anything was scanned", got)
 			}
 		})
+	}
+}
+
+// patched is a connection on which something else is sent.
+type patched struct {
+	net.Conn
+	old, fresh string
+}
+
+func (p patched) Write(b []byte) (int, error) {
+	n, err := p.Conn.Write(bytes.ReplaceAll(b, []byte(p.old), []byte(p.fresh)))
+	return min(n, len(b)), err
+}
+
+// A number of the type that other clients write, and this library does not read, ends no connection: a classic queue delivers it as it was sent, each time.
+func TestIntegrationTypesOfOthers(t *testing.T) {
+	b := newBench(t)
+	b.declare(t)
+	if _, err := b.channel.QueueDeclare("classic", true, false, false, false, amqp.Table{"x-dead-letter-exchange": "dead"}); err != nil {
+		t.Fatal(err)
+	}
+	producer, err := amqp.DialConfig(b.broker.AMQPURL("/"), amqp.Config{Dial: func(network, address string) (net.Conn, error) {
+		connection, err := amqp.DefaultDial(10*time.Second)(network, address)
+		return patched{connection, "\x03oddl", "\x03oddL"}, err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer producer.Close()
+	channel, err := producer.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := channel.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	every := amqp.Table{
+		"odd": int64(1 << 40), "a": nil, "b": []any{int8(1), amqp.Table{"odd": int64(7), "c": amqp.Decimal{Scale: 1}}, "text"}, "d": []byte{0, 'L'}, "e": time.Unix(0, 0),
+		"f": float32(1), "g": 1.5, "h": true, "i": byte(1), "j": int16(1), "k": uint16(1), "l": int32(1), "m": uint32(1), "n": amqp.Table{}, "LL": "lL",
+	}
+	confirmation, err := channel.PublishWithDeferredConfirm("", "classic", true, false, amqp.Publishing{
+		ContentType: "text/plain", ContentEncoding: "L", Headers: every, MessageId: "one", Body: []byte("one"),
+	})
+	if err != nil || !confirmation.Wait() {
+		t.Fatal(err)
+	}
+	j := b.job("sh", "-c", "echo $EBBTIDE_HEADER_ODD $EBBTIDE_HEADER_LL $EBBTIDE_MESSAGE_ID >&2; exit 3")
+	j.queue.Queue = "classic"
+	if got, err := j.run(t.Context()); err != nil || got.DeadLettered != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	letter := b.take(t, "dead")
+	if reason := letter.Headers["ebbtide-reason"]; reason != "the command exited with 3: 1099511627776 lL one" {
+		t.Errorf("reason %q", reason)
+	}
+	for name, want := range every {
+		if got := letter.Headers[name]; fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("header %s is %v, want %v", name, got, want)
+		}
 	}
 }
 

@@ -119,10 +119,10 @@ func connect(ctx context.Context, config *Config) (*amqp.Connection, error) {
 	}
 	deadline, pause := time.Now().Add(config.ConnectTimeout), connectAttempt
 	for {
-		connection, err := amqp.DialConfig(config.URI, amqp.Config{
+		connection, err := dial(config.URI, amqp.Config{
 			Heartbeat:  10 * time.Second,
 			Properties: amqp.Table{"connection_name": config.ConsumerTag, "product": "ebbtide-worker"},
-		})
+		}, 0)
 		if err == nil {
 			return connection, nil
 		}

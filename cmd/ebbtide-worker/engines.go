@@ -40,7 +40,7 @@ func enginesCommand() *cobra.Command {
 
 func serveEngineCommand() *cobra.Command {
 	server := engines.Server{Stderr: os.Stderr}
-	var socket string
+	var socket, confine string
 	cmd := &cobra.Command{
 		Use:     "serve --socket SOCKET [flags] -- COMMAND [ARG...]",
 		Short:   "Run a scanner for the worker of the same pod",
@@ -48,8 +48,15 @@ func serveEngineCommand() *cobra.Command {
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			server.Command = args
+			server.OwnFolder = os.Getpid() == 1 // in a container
 			var err error
 			if server.Reaper, err = child.NewReaper(); err != nil {
+				return err
+			}
+			server.Confinement, err = confinement(confine, nil, nil, func(reason error) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "commands are confined in part: %v\n", reason)
+			})
+			if err != nil {
 				return err
 			}
 			var shared []string
@@ -62,6 +69,7 @@ func serveEngineCommand() *cobra.Command {
 	socketFlag(cmd, &socket)
 	cmd.Flags().DurationVar(&server.Grace, "command-grace", 4*time.Second,
 		"time between SIGTERM and SIGKILL for a scanner that is stopped; keep it below the worker's --command-grace, which includes it")
+	cmd.Flags().StringVar(&confine, "confine", "auto", confineUsage)
 	cmd.Flags().StringSliceVar(&server.Scratch, "scratch", nil,
 		"folders that belong to the scanner, emptied before and after each message: /tmp,/dev/shm in a container")
 	scratchLimitFlags(cmd.Flags(), &server.ScratchLimit)

@@ -165,8 +165,7 @@ func (o *runOptions) addFlags(cmd *cobra.Command) {
 	flags.StringSliceVar(&o.Scratch, "scratch", nil,
 		"folders of commands, emptied before and after each: /tmp,/dev/shm in a container; the first contains $TMPDIR")
 	scratchLimitFlags(flags, &o.ScratchLimit)
-	flags.StringVar(&o.confine, "confine", "auto",
-		"protect the worker from commands with Landlock: auto (if the kernel supports it), on (fail otherwise), off (for commands that mount)")
+	flags.StringVar(&o.confine, "confine", "auto", confineUsage)
 	flags.StringSliceVar(&o.writable, "writable", nil,
 		"folders that commands may write to, in addition to --scratch, $TMPDIR and devices; requires Landlock; default: all folders that permissions allow")
 	flags.StringVar(&o.user, "run-as", "",
@@ -186,8 +185,12 @@ func (o *runOptions) complete(args []string, secrets secret.Values) error {
 	o.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	o.HiddenVariables = secretVariables
 	if token, ok := secrets[sourcestore.TokenVariable]; ok {
-		// For "ebbtide-worker source get", which hides it from what it runs.
-		o.Environment = append(o.Environment, sourcestore.TokenVariable+"="+token)
+		if isThisProgram(args[0]) { // whose "source get" hides it from what it runs
+			o.Environment = append(o.Environment, sourcestore.TokenVariable+"="+token)
+		} else {
+			o.Log.Warn("the command does not get $" + sourcestore.TokenVariable + ", which the scanned code could read there: " +
+				"let ebbtide-worker source get run it")
+		}
 	}
 	if err := o.setEndings(); err != nil {
 		return err
@@ -234,6 +237,17 @@ func (o *runOptions) complete(args []string, secrets secret.Values) error {
 		return fmt.Errorf("--engines %s: --engine %q must be one of them", strings.Join(o.Engines, ","), o.Engine)
 	}
 	return nil
+}
+
+// isThisProgram reports whether a program is this one.
+func isThisProgram(name string) bool {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return false
+	}
+	program, err := os.Stat(path)
+	self, selfErr := os.Stat("/proc/self/exe")
+	return err == nil && selfErr == nil && os.SameFile(program, self)
 }
 
 // setEndings reads what becomes of messages.
@@ -284,22 +298,32 @@ func (o *runOptions) setBoundary() error {
 			return fmt.Errorf("--run-as %q: must be UID:GID, two numbers", o.user)
 		}
 	}
+	o.Confinement, err = confinement(o.confine, o.credentialFiles, o.writable, func(reason error) {
+		o.Log.Warn("commands are confined in part", "reason", reason)
+	})
+	return err
+}
+
+const confineUsage = "confine commands: no system calls for what outlives them, no capabilities to look into processes, no setuid programs, and Landlock: " +
+	"auto (Landlock if the kernel supports it), on (fail otherwise), off (for commands that mount or use sudo)"
+
+// confinement is what --confine asks for. Warn is told why it is less than it could be.
+func confinement(mode string, hidden, writable []string, warn func(error)) (*child.Confinement, error) {
 	can := child.CanConfine()
 	switch {
-	case o.confine == "off" && len(o.writable) > 0:
-		return errors.New("--writable: not with --confine=off")
-	case o.confine == "off":
-		return nil
-	case o.confine != "auto" && o.confine != "on":
-		return fmt.Errorf("--confine %q: must be auto, on or off", o.confine)
-	case can != nil && (o.confine == "on" || len(o.writable) > 0):
-		return fmt.Errorf("commands can't be confined: %w", can)
+	case mode == "off" && len(writable) > 0:
+		return nil, errors.New("--writable: not with --confine=off")
+	case mode == "off":
+		return nil, nil
+	case mode != "auto" && mode != "on":
+		return nil, fmt.Errorf("--confine %q: must be auto, on or off", mode)
+	case can != nil && (mode == "on" || len(writable) > 0):
+		return nil, fmt.Errorf("commands can't be confined: %w", can)
 	case can != nil:
-		o.Log.Warn("commands are not confined", "reason", can)
-		return nil
+		warn(can)
+		return &child.Confinement{}, nil
 	}
-	o.Confinement = &child.Confinement{Hidden: o.credentialFiles, Writable: o.writable}
-	return nil
+	return &child.Confinement{Hidden: hidden, Writable: writable}, nil
 }
 
 // run works on a queue, and says what was done.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebbtide-dev/ebbtide/internal/child"
 )
 
@@ -198,6 +200,28 @@ func TestConfinedFromTheFirstThread(t *testing.T) {
 	}
 }
 
+// systemCall is a command that tries one with which it would reach another process, or leave something, and says whether it was refused.
+func systemCall(name string) string {
+	number := map[string]int{
+		"process_vm_readv": unix.SYS_PROCESS_VM_READV, "ptrace": unix.SYS_PTRACE, "pidfd_getfd": unix.SYS_PIDFD_GETFD, "add_key": unix.SYS_ADD_KEY,
+		"keyctl": unix.SYS_KEYCTL, "mq_open": unix.SYS_MQ_OPEN, "io_uring_setup": unix.SYS_IO_URING_SETUP,
+	}
+	arguments := map[string]string{
+		// The address is that of the stack, which is in use: only the right to read it is missing.
+		"process_vm_readv": `$p, pack("QQ", unpack("Q", pack("p", $buffer)), 8), 1, pack("QQ", $address, 8), 1, 0`,
+		"ptrace":           `16, $p, 0, 0`, // attach
+		"pidfd_getfd":      `syscall(` + fmt.Sprint(unix.SYS_PIDFD_OPEN) + `, $p, 0), 0, 0`,
+		"add_key":          `$type, $left, $secret, 6, -4`,
+		"keyctl":           `0, -4, 1`,
+		"mq_open":          `$left, 0102, 0600, 0`,
+		"io_uring_setup":   `1, $buffer`,
+	}
+	program := `$p = getppid; $buffer = "\0" x 4096; ($type, $left, $secret) = ("user", "left", "secret"); ` +
+		`open my $stat, "<", "/proc/$p/stat"; $address = (split / /, (<$stat> =~ s/.*\) //r))[25]; ` + // where the stack begins, if that is told
+		fmt.Sprintf(`print syscall(%d, %s) < 0 ? "refused\n" : "done\n"`, number[name], arguments[name])
+	return "exec perl -e '" + program + "'"
+}
+
 func TestConfined(t *testing.T) {
 	if err := child.CanConfine(); err != nil {
 		t.Skip(err)
@@ -221,6 +245,17 @@ func TestConfined(t *testing.T) {
 		// The test's process is dumpable, and runs as the same user.
 		"the worker's environment": {script: "cat /proc/$PPID/environ >/dev/null 2>&1 && echo read", want: ""},
 		"its memory and files":     {script: "cat /proc/$PPID/mem /proc/$PPID/maps /proc/$PPID/fd/0 2>/dev/null | head -c 1", want: ""},
+		"its threads":              {script: "cat /proc/$PPID/task/*/environ /proc/$PPID/task/*/maps 2>/dev/null | head -c 1", want: ""},
+		"its folders":              {script: "ls /proc/$PPID/root/ /proc/$PPID/cwd/ 2>/dev/null; readlink /proc/$PPID/exe /proc/$PPID/fd/* /proc/$PPID/map_files/*", want: ""},
+		"its memory, by a call":    {script: systemCall("process_vm_readv"), want: "refused\n"},
+		"its threads, traced":      {script: systemCall("ptrace"), want: "refused\n"}, // a test that fails here is stopped
+		"its files, by a call":     {script: systemCall("pidfd_getfd"), want: "refused\n"},
+		"a namespace of its own":   {script: "unshare -Ur cat /proc/$PPID/environ 2>/dev/null | head -c 1", want: ""},
+		"keys":                     {script: systemCall("add_key"), want: "refused\n"},
+		"keyrings":                 {script: systemCall("keyctl"), want: "refused\n"},
+		"POSIX message queues":     {script: systemCall("mq_open"), want: "refused\n"},
+		"rings of requests":        {script: systemCall("io_uring_setup"), want: "refused\n"},
+		"capabilities of root":     {script: `perl -ne '/^Cap(Prm|Eff|Bnd):\s+(\w+)/ && hex($2) & (1<<9|1<<16|1<<17|1<<19|1<<21|1<<38|1<<39|1<<40) && print' /proc/self/status`, want: ""},
 		"its own":                  {script: "cat /proc/self/environ >/dev/null && echo read", want: "read\n"},
 		"the worker's life":        {script: "kill -0 $PPID 2>/dev/null && echo reached; sleep 300 & kill $! && echo own", want: "own\n"},
 		"the message's file":       {script: "cat /proc/self/fd/3; cat <&3", want: "orderorder"},

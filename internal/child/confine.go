@@ -11,14 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Confinement is what the kernel's Landlock keeps from a command and everything that it starts. All of it keeps them from tracing
-// processes outside (so /proc/PID/environ, mem and fd of the worker can't be read, whatever the user), from signalling them (Linux 6.12),
-// and from the abstract sockets of other containers in the pod. It takes no privilege, and lets the command gain none.
+// Confinement is what the kernel keeps from a command and everything that it starts. It takes no privilege, and lets the command gain none.
+//
+// All of it keeps them from what outlives them (see refuseSystemCalls), and root from the capabilities to look into processes. Where the kernel has
+// Landlock, it keeps them from tracing processes outside (so /proc/PID/environ, mem and fd of the worker can't be read, whatever the user), from
+// signalling them (Linux 6.12), and from the abstract sockets of other containers in the pod.
 type Confinement struct {
-	// Hidden files can't be read: those with credentials.
+	// Hidden files can't be read: those with credentials. It takes Landlock.
 	Hidden []string
-	// Writable are the only folders that can be written to, besides devices. Nil: wherever permissions allow.
+	// Writable are the only folders that can be written to, besides devices. Nil: wherever permissions allow. It takes Landlock.
 	Writable []string
+}
+
+// capabilities that a command of root does not have. With them it looks into every process and the kernel, mounts, or leaves files that its worker can't
+// remove.
+var capabilities = []uintptr{
+	unix.CAP_SYS_PTRACE, unix.CAP_PERFMON, unix.CAP_BPF, unix.CAP_SYS_ADMIN, unix.CAP_CHECKPOINT_RESTORE, unix.CAP_SYS_MODULE, unix.CAP_SYS_RAWIO,
+	unix.CAP_LINUX_IMMUTABLE,
 }
 
 // minimumLandlock is the first version that lets files be renamed between folders (Linux 5.19).
@@ -32,7 +41,7 @@ const (
 	landlockFile = unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE
 )
 
-// CanConfine returns nil if the kernel can confine a command.
+// CanConfine returns nil if the kernel has Landlock.
 func CanConfine() error {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if errno != 0 {
@@ -49,13 +58,33 @@ func (c *Confinement) apply() error {
 	if c == nil {
 		return nil
 	}
-	if err := c.restrict(); err != nil {
+	err := restrict()
+	if can := CanConfine(); err == nil && can == nil {
+		err = c.landlock()
+	} else if err == nil && (len(c.Hidden) > 0 || c.Writable != nil) {
+		err = can
+	}
+	if err != nil {
 		return fmt.Errorf("confine the command: %w", err)
 	}
 	return nil
 }
 
-func (c *Confinement) restrict() error {
+// restrict does what every kernel can.
+func restrict() error {
+	for _, capability := range capabilities {
+		_ = unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0) // who may not drop them has none
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if err := refuseSystemCalls(); err != nil && !errors.Is(err, unix.EINVAL) { // a kernel without seccomp
+		return fmt.Errorf("refuse system calls: %w", err)
+	}
+	return nil
+}
+
+func (c *Confinement) landlock() error {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if errno != 0 {
 		return errno
@@ -82,13 +111,6 @@ func (c *Confinement) restrict() error {
 	}
 	defer func() { _ = unix.Close(int(fd)) }()
 	if err := c.allow(int(fd), write); err != nil {
-		return err
-	}
-	// Root looks into every process with these. Who may not drop them has none.
-	for _, capability := range []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN, unix.CAP_CHECKPOINT_RESTORE} {
-		_ = unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
 	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); errno != 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -134,6 +135,18 @@ func descendants(root int) ([]process, error) {
 		}
 	}
 	return below, nil
+}
+
+// IsDescendant reports whether a process is below this one, or has ended: then it may have been. 0 is a process that this one can't see.
+func IsDescendant(pid int) bool {
+	if pid == 0 {
+		return false
+	}
+	if unix.Kill(pid, 0) == unix.ESRCH {
+		return true
+	}
+	below, err := descendants(os.Getpid())
+	return err != nil || slices.ContainsFunc(below, func(p process) bool { return p.pid == pid })
 }
 
 // parseStat reads /proc/PID/stat: PID (NAME) STATE PARENT ... The process chooses its name, parentheses and line ends included.

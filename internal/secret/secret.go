@@ -83,8 +83,18 @@ func receive(number string) (Values, error) {
 	return values, nil
 }
 
-// conceal keeps others of the same user from tracing this process, and from its files in /proc.
+// conceal keeps others of the same user from tracing this process, and from its files in /proc, and what it starts from files that it has inherited: a
+// shell or a supervisor may have left some open.
 func conceal() error {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("close what was inherited to others: %w", err)
+	}
+	for _, entry := range open {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("close /proc to others: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 		to, _ := os.Readlink("/proc/self/fd/" + d.Name())
 		fmt.Println("open:", to)
 	}
-	child := exec.Command("env")
+	child := exec.Command("sh", "-c", "env; readlink /proc/self/fd/*")
 	child.Stdout = os.Stdout
 	fmt.Println(child.Run())
 }
@@ -40,9 +41,18 @@ func TestMain(m *testing.M) {
 func TestTake(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = []string{"EBBTIDE_TEST_SECRETS=1", "A_URI=amqp://u:p=a\xff\"ss\n@h/", "PATH=" + os.Getenv("PATH"), "EMPTY=", "A_TOKEN=t0ken"}
+	inherited, err := os.Create(filepath.Join(t.TempDir(), "inherited"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inherited.Close()
+	cmd.ExtraFiles = []*os.File{nil, inherited} // as a shell may have left one open
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+	if n := strings.Count(string(out), "/inherited"); n != 1 {
+		t.Errorf("an inherited file is open %d times, want in the program and not in its command:\n%s", n, out)
 	}
 	first, rest, _ := strings.Cut(string(out), "\n")
 	if want := `map["A_TOKEN":"t0ken" "A_URI":"amqp://u:p=a\xff\"ss\n@h/" "EMPTY":""] dumpable 0 error <nil>`; first != want {

@@ -345,7 +345,7 @@ func TestGraceOfTheOtherContainer(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() {
 			said, err := call(ctx)
-			if err == nil || said != "bye\n" || !exists("over") {
+			if err == nil || !strings.HasSuffix(said, "bye\n") || !exists("over") { // the shell may say that what it waits for was ended
 				err = fmt.Errorf("error %w, said %q, and it has ended: %v", err, said, exists("over"))
 			} else {
 				err = nil
@@ -377,6 +377,83 @@ func TestGraceOfTheOtherContainer(t *testing.T) {
 		}
 	}
 	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever a command does to its server's socket, the next message reaches the server, and finds no file of the one before.
+func TestSocketIsRestored(t *testing.T) {
+	for name, attack := range map[string]string{
+		"removed":           "rm -f $SOCKET",
+		"a folder":          "rm -f $SOCKET; mkdir -p $SOCKET/a/b; chmod 000 $SOCKET/a",
+		"a file":            "rm -f $SOCKET; echo x > $SOCKET",
+		"a link":            "rm -f $SOCKET; ln -s /dev/null $SOCKET",
+		"another's":         `rm -f $SOCKET; perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Local => $ENV{SOCKET}, Listen => 9) or die'`,
+		"moved":             "mv $SOCKET $SOCKET.old",
+		"closed":            "chmod 000 $SOCKET",
+		"files beside it":   "mkdir -p $FOLDER/a/b; echo secret > $FOLDER/a/b/c; chmod 000 $FOLDER/a",
+		"a folder's rights": "chmod 700 $FOLDER; rm -f $SOCKET; chmod 000 $FOLDER",
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := filepath.Join(sockets(t), "e")
+			if err := os.MkdirAll(folder, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			socket := filepath.Join(folder, engines.Socket)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() {
+				script := fmt.Sprintf("SOCKET=%s FOLDER=%s; export SOCKET; ", socket, folder) +
+					`if [ "$(cat)" = evil ]; then ` + attack + `; fi; find $FOLDER | wc -l`
+				done <- engines.Server{Command: []string{"sh", "-c", script}, OutputMaxBytes: 1000, Stderr: io.Discard, OwnFolder: true}.Serve(ctx, socket)
+			}()
+			pod := engines.Pod{StartWithin: 20 * time.Second}
+			for range 2 {
+				if _, err := pod.Run(t.Context(), socket, []byte("evil"), nil); err != nil {
+					t.Fatal(err)
+				}
+				end, err := engines.Pod{}.Run(t.Context(), socket, []byte("next"), nil)
+				if err != nil || strings.TrimSpace(string(end.Output)) != "2" {
+					t.Errorf("the next message: %+v, %v; want the folder and its socket", end, err)
+				}
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if info, err := os.Stat(folder); err != nil || info.Mode().Perm() != 0o755 {
+				t.Errorf("the folder is %v, %v", info.Mode(), err)
+			}
+		})
+	}
+}
+
+// A command can't have its server run something, neither now nor when its own time is over.
+func TestCommandsAskForNothing(t *testing.T) {
+	folder := sockets(t)
+	socket := filepath.Join(folder, engines.Socket)
+	mark := filepath.Join(folder, "mark")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	// More than the request is sent, so that the server does not see that the connection has ended.
+	const ask = `use IO::Socket::UNIX; $s = IO::Socket::UNIX->new(Peer => $ENV{SOCKET}) or die; $b = "{\"message\":\"bWFyaw==\"}";
+		print $s "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: " . length($b) . "\r\n\r\n$b" . "POST " x 9; $s->flush; sysread($s, $a, 12); print "$a\n"`
+	go func() {
+		script := `case "$(cat)" in evil) timeout 2 perl -e "$ASK" & sleep 2.5;; mark) touch ` + mark + `;; esac`
+		done <- engines.Server{Command: []string{"env", "SOCKET=" + socket, "ASK=" + ask, "sh", "-c", script}, OutputMaxBytes: 1000, Stderr: os.Stderr}.Serve(ctx, socket)
+	}()
+	end, err := engines.Pod{StartWithin: 20 * time.Second}.Run(t.Context(), socket, []byte("evil"), nil)
+	if err != nil || strings.TrimSpace(string(end.Output)) != "HTTP/1.1 403" {
+		t.Errorf("%+v, %v", end, err)
+	}
+	if end, err := (engines.Pod{}).Run(t.Context(), socket, []byte("next"), nil); err != nil || end.ExitCode != 0 {
+		t.Errorf("the next message: %+v, %v", end, err)
+	}
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("what the command asked for was run")
+	}
+	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

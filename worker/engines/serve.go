@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -40,6 +39,8 @@ type Server struct {
 	Stderr io.Writer
 	// Reaper ends what the command leaves behind; nil ends its process group alone. Its process must do nothing else then.
 	Reaper *child.Reaper
+	// Confinement of the command; nil: none.
+	Confinement *child.Confinement
 	// Grace is the time between SIGTERM and SIGKILL of a command that is to end before it has. Whoever called may wait for it.
 	Grace time.Duration
 	// Scratch are folders that belong to the command, emptied before and after each message.
@@ -47,6 +48,11 @@ type Server struct {
 	// ScratchLimit bounds what the command may have there.
 	ScratchLimit worker.ScratchLimit
 
+	// OwnFolder says that the socket's folder belongs to the server alone: what a command leaves there is removed.
+	OwnFolder bool
+
+	// door is where the server is asked.
+	door *door
 	// left ends the server, when something of a command is left that can't be ended.
 	left context.CancelCauseFunc
 	// running is held by the one message that is scanned.
@@ -58,14 +64,11 @@ func (s Server) Serve(ctx context.Context, socket string) error {
 	s.running = &sync.Mutex{}
 	ctx, s.left = context.WithCancelCause(ctx)
 	defer s.left(nil)
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+	var err error
+	if s.door, err = openDoor(ctx, socket, s.OwnFolder); err != nil {
 		return err
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
-	if err != nil {
-		return err
-	}
-	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ConnContext: withCaller}
 	context.AfterFunc(ctx, func() {
 		// Kubernetes ends sidecars after the worker, so nobody waits for an answer any more.
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
@@ -74,7 +77,7 @@ func (s Server) Serve(ctx context.Context, socket string) error {
 			_ = server.Close()
 		}
 	})
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(s.door); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	// The next message is for a container that starts again.
@@ -88,6 +91,11 @@ func (s Server) Serve(ctx context.Context, socket string) error {
 func (s Server) ServeHTTP(response http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet {
 		response.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if pid := caller(r.Context()); child.IsDescendant(pid) {
+		// The command, which would have a scan of its own choice run when its time is over.
+		http.Error(response, "a scan can't ask for a scan", http.StatusForbidden)
 		return
 	}
 	var order request
@@ -133,10 +141,10 @@ func (s Server) run(ctx context.Context, order request) (answer, error) {
 	memory := child.OwnMemory()
 	killed := memory.Kills()
 	watched, stop := s.ScratchLimit.Watch(ctx, s.Scratch, s.Reaper)
-	end, err := child.Boundary{Reaper: s.Reaper, Grace: s.Grace}.Run(watched, cmd)
+	end, err := child.Boundary{Reaper: s.Reaper, Grace: s.Grace, Confinement: s.Confinement}.Run(watched, cmd)
 	stop()
 	got := answer{Started: end.Started, Finished: end.Finished}
-	if err := errors.Join(err, worker.EmptyScratch(s.Scratch)); err != nil {
+	if err := errors.Join(err, worker.EmptyScratch(s.Scratch), s.door.restore(context.WithoutCancel(ctx))); err != nil {
 		return got, fmt.Errorf("run %s: %w", s.Command[0], err)
 	}
 	if errors.Is(end.Stopped, worker.ErrScratch) {

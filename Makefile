@@ -13,7 +13,7 @@ TEST := $(TOOL) gotestsum --format=pkgname --hide-summary=skipped --
 RACE := ./worker/... ./scaler/backlog/... ./scaler/decision/... ./scaler/externalscaler/... ./scaler/policy/... ./scheduler-plugin/drainpack/... ./scheduler-plugin/fleet/... ./scheduler-plugin/lifetime/... ./e2e/proc/...
 
 ##@ See it
-.PHONY: demo up down status logs publish clean
+.PHONY: demo up down status logs load publish clean
 demo: ## Run a morning of 200 scans on a local cluster (DEMO_JSON=path writes the summary)
 	@$(E2E) demo $(if $(DEMO_JSON),--json $(DEMO_JSON))
 
@@ -28,6 +28,9 @@ status: ## Print the addresses of that cluster
 
 logs: ## List the logs of its components; make logs C=karpenter prints one
 	@$(E2E) logs $(C)
+
+load: ## Load an image's archive onto the nodes of make up NODES=2 (IMAGE=scanner.tar; default: bin/images/*.tar)
+	@$(E2E) load $(IMAGE)
 
 N ?= 20
 publish: ## Send it N scans (default 20)
@@ -76,7 +79,7 @@ snapshots: tools ## Update the snapshots of the charts' tests; review the change
 	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
-.PHONY: compat e2e-compat rabbitmq-releases test lint generated unit race test-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-pod-groups e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
+.PHONY: compat e2e-compat rabbitmq-releases test lint generated unit race test-release e2e-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-pod-groups e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
 test: ## Run everything: lint, unit and integration tests, scenarios; several at a time. Prints how long each part took
 	go run ./hack/testrun
 
@@ -98,6 +101,9 @@ unit: tools ## Run unit and integration tests of the other packages
 
 test-release: tools ## Create the artifacts of a release for this machine, push them to a registry in memory, pull and render them
 	$(TEST) -timeout 45m -count=1 ./hack/release -args -artifacts
+
+e2e-release: tools ## Create the artifacts of a release, and install them on real nodes: charts and images from a registry, the command with krew
+	$(TEST) -timeout 45m -count=1 -run TestInstall ./hack/release -args -install
 
 rabbitmq-releases: tools ## Test with single nodes and clusters of RabbitMQ 3.10, 4.0 and 4.3: node losses, partitions, hangs; takes minutes
 	go run ./e2e/rabbitmq/releases

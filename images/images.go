@@ -20,6 +20,8 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -27,6 +29,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -59,7 +62,7 @@ type Spec struct {
 	Version, Revision string
 }
 
-// Specs are the project's images, but for the architecture.
+// Specs are the project's images, without an architecture.
 func Specs(version, revision string) []Spec {
 	specs := make([]Spec, 0, 4)
 	for _, name := range []string{"ebbtide-scaler", "ebbtide-scheduler", "ebbtide-worker", "ebbtide"} {
@@ -85,13 +88,47 @@ type Image struct {
 	SBOM []byte
 }
 
-// BuildIndex compiles the programs of root, the project's folder, for each architecture.
-func BuildIndex(ctx context.Context, root string, spec Spec, architectures ...string) (Image, error) {
+// BuildIndexes compiles the programs of root, the project's folder, and calls use with the image of each spec, in the order of specs. All
+// programs of an architecture are one build, and the architectures are built at the same time: they have no compiled package in common.
+func BuildIndexes(ctx context.Context, root string, specs []Spec, architectures []string, use func(Image) error) error {
+	dir, err := os.MkdirTemp("", "ebbtide-image-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	var packages []string
+	for _, spec := range specs {
+		packages = append(packages, spec.Packages...)
+	}
+	slices.Sort(packages)
+	packages = slices.Compact(packages)
+	builds, buildCtx := errgroup.WithContext(ctx)
+	builds.SetLimit(runtime.GOMAXPROCS(0))
+	for _, arch := range architectures {
+		builds.Go(func() error { return compile(buildCtx, root, packages, filepath.Join(dir, arch), arch) })
+	}
+	if err := builds.Wait(); err != nil {
+		return err
+	}
+	for _, spec := range specs {
+		image, err := index(dir, spec, architectures)
+		if err != nil {
+			return err
+		}
+		if err := use(image); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// index makes an image of the programs in dir/ARCHITECTURE.
+func index(dir string, spec Spec, architectures []string) (Image, error) {
 	built := Image{Spec: spec, Platforms: map[string]v1.Image{}}
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	var programs []program
 	for _, spec.Arch = range architectures {
-		image, more, err := build(ctx, root, spec)
+		image, more, err := build(filepath.Join(dir, spec.Arch), spec)
 		if err != nil {
 			return built, err
 		}
@@ -112,7 +149,15 @@ func BuildIndex(ctx context.Context, root string, spec Spec, architectures ...st
 
 // Build compiles the programs of root, the project's folder, and puts them into an image.
 func Build(ctx context.Context, root string, spec Spec) (v1.Image, error) {
-	image, _, err := build(ctx, root, spec)
+	dir, err := os.MkdirTemp("", "ebbtide-image-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := compile(ctx, root, spec.Packages, dir, spec.Arch); err != nil {
+		return nil, err
+	}
+	image, _, err := build(dir, spec)
 	return image, err
 }
 
@@ -123,21 +168,13 @@ type program struct {
 	info         *buildinfo.BuildInfo
 }
 
-func build(ctx context.Context, root string, spec Spec) (v1.Image, []program, error) {
-	dir, err := os.MkdirTemp("", "ebbtide-image-")
-	if err != nil {
-		return nil, nil, err
-	}
-	defer os.RemoveAll(dir)
+// build makes an image of the programs in a folder.
+func build(dir string, spec Spec) (v1.Image, []program, error) {
 	var archive bytes.Buffer
 	var programs []program
 	writer := tar.NewWriter(&archive)
 	for _, pkg := range spec.Packages {
-		binary := filepath.Join(dir, path.Base(pkg))
-		if err := compile(ctx, root, pkg, binary, spec.Arch); err != nil {
-			return nil, nil, err
-		}
-		p, err := add(writer, binary, path.Join(binDir, path.Base(pkg)))
+		p, err := add(writer, filepath.Join(dir, path.Base(pkg)), path.Join(binDir, path.Base(pkg)))
 		if err != nil {
 			return nil, nil, fmt.Errorf("add %s: %w", pkg, err)
 		}
@@ -225,13 +262,18 @@ func labels(spec Spec) map[string]string {
 	return all
 }
 
-// compile makes a static binary that does not tell where it was built.
-func compile(ctx context.Context, root, pkg, binary, arch string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", binary, pkg)
+// compile makes static binaries in a folder, which do not tell where they were built.
+func compile(ctx context.Context, root string, packages []string, dir, arch string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	// A trailing separator says that it is a folder, for one package too.
+	args := append([]string{"build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", dir + string(filepath.Separator)}, packages...)
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOFLAGS=-mod=readonly -buildvcs=false")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", pkg, err, bytes.TrimSpace(out))
+		return fmt.Errorf("build %s for %s: %w\n%s", strings.Join(packages, ", "), arch, err, bytes.TrimSpace(out))
 	}
 	return nil
 }

@@ -296,11 +296,14 @@ func buildIndex(t *testing.T, spec Spec, architectures ...string) Image {
 	if testing.Short() {
 		t.Skip("compiles programs")
 	}
-	image, err := BuildIndex(t.Context(), "..", spec, architectures...)
-	if err != nil {
+	var built Image
+	if err := BuildIndexes(t.Context(), "..", []Spec{spec}, architectures, func(image Image) error {
+		built = image
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
-	return image
+	return built
 }
 
 func digestOf(t *testing.T, index v1.ImageIndex) v1.Hash {

@@ -49,6 +49,9 @@ func (c *Cluster) StartRegistry(ctx context.Context) error {
 	return nil
 }
 
+// Registry is the address of the registry on the machine, which speaks plain HTTP. Nodes pull from it what images.Registry names.
+func (c *Cluster) Registry() string { return c.registry }
+
 // PushImage gives an image to the registry, by images.Reference for the nodes.
 func (c *Cluster) PushImage(ctx context.Context, image, tag string, content v1.Image) error {
 	_, path, _ := strings.Cut(images.Reference(image, tag), "/")

@@ -21,12 +21,14 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ebbtide-dev/ebbtide/images"
 )
@@ -42,8 +44,16 @@ type release struct {
 	helm                  []string // the command
 	architectures         []string // of images
 	platforms             []string
-	plainHTTP             bool // of the registry
 	out                   io.Writer
+}
+
+// plainHTTP reports whether the registry is one of this machine, which has no certificate.
+func (r *release) plainHTTP() bool {
+	host, _, _ := strings.Cut(r.push, "/")
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return net.ParseIP(host).IsLoopback()
 }
 
 func main() {
@@ -76,14 +86,19 @@ func (r *release) main(ctx context.Context, serve bool) error {
 		server := &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0))), ReadHeaderTimeout: 10 * time.Second}
 		go func() { _ = server.Serve(listener) }() // until Close
 		defer func() { _ = server.Close() }()      // it served from memory
-		r.push, r.plainHTTP = listener.Addr().String()+"/ebbtide-dev", true
+		r.push = listener.Addr().String() + "/ebbtide-dev"
 	}
 	if err := r.run(ctx); err != nil {
 		return err
 	}
 	if serve {
-		fmt.Fprintf(r.out, "\nInstall from it until you press Ctrl+C:\n\n  helm install ebbtide oci://%s/charts/ebbtide --version %s --plain-http --set image.registry=%s\n",
-			r.push, r.version, r.push)
+		fmt.Fprintf(r.out, `
+Files are in %s. Images and charts are served from this machine until you press Ctrl+C:
+
+  helm pull oci://%s/charts/ebbtide --version %s --plain-http
+  helm install ebbtide oci://%[2]s/charts/ebbtide --version %[3]s --plain-http -n ebbtide-system --create-namespace \
+    --set image.registry=%[2]s   # if the nodes can pull from this address
+`, r.output, r.push, r.version)
 		<-ctx.Done()
 	}
 	return nil
@@ -133,35 +148,38 @@ func notesOf(file, version string) (string, error) {
 	if !found || !rest {
 		return "", fmt.Errorf("%s has no section \"## %s - DATE\"", file, version)
 	}
+	if strings.Contains(after, "\n## "+version+" - ") {
+		return "", fmt.Errorf("%s has two sections of %s: make them one", file, version)
+	}
 	notes, _, _ = strings.Cut(notes, "\n## ")
 	return strings.TrimSpace(notes) + "\n", nil
 }
 
 func (r *release) images(ctx context.Context) error {
 	var digests strings.Builder
-	for _, spec := range images.Specs(r.version, revision(ctx)) {
-		image, err := images.BuildIndex(ctx, ".", spec, r.architectures...)
-		if err != nil {
+	if err := images.BuildIndexes(ctx, ".", images.Specs(r.version, revision(ctx)), r.architectures, func(image images.Image) error {
+		name := image.Spec.Name
+		folder := filepath.Join(r.output, "images", name)
+		if err := images.WriteLayout(folder, images.Reference(name, r.version), image); err != nil {
 			return err
 		}
-		folder := filepath.Join(r.output, "images", spec.Name)
-		if err := images.WriteLayout(folder, images.Reference(spec.Name, r.version), image); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(r.output, spec.Name+".spdx.json"), image.SBOM, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(r.output, name+".spdx.json"), image.SBOM, 0o644); err != nil {
 			return err
 		}
 		digest, err := image.Index.Digest()
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&digests, "%s@%s\n", images.Registry+"/"+spec.Name, digest)
+		fmt.Fprintf(&digests, "%s@%s\n", images.Registry+"/"+name, digest)
 		if r.push == "" {
-			continue
+			return nil
 		}
-		if _, err := images.Push(ctx, folder, path.Join(r.push, spec.Name), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
-			return fmt.Errorf("push %s: %w", spec.Name, err)
+		if _, err := images.Push(ctx, folder, path.Join(r.push, name), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
+			return fmt.Errorf("push %s: %w", name, err)
 		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	return os.WriteFile(filepath.Join(r.output, "images.txt"), []byte(digests.String()), 0o644)
 }
@@ -175,7 +193,7 @@ func (r *release) charts(ctx context.Context) error {
 			continue
 		}
 		args := []string{"push", filepath.Join(r.output, chart+"-"+r.version+".tgz"), "oci://" + path.Join(r.push, "charts")}
-		if r.plainHTTP {
+		if r.plainHTTP() {
 			args = append(args, "--plain-http")
 		}
 		if err := r.runHelm(ctx, args...); err != nil {
@@ -193,24 +211,39 @@ func (r *release) runHelm(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// commands builds the command ebbtide for people's machines.
+// commands builds the command ebbtide for people's machines. Platforms have no compiled package in common, so each is a build of its own,
+// and one links while another compiles.
 func (r *release) commands(ctx context.Context) error {
+	builds, ctx := errgroup.WithContext(ctx)
+	builds.SetLimit(runtime.GOMAXPROCS(0))
 	for _, platform := range r.platforms {
-		system, arch, ok := strings.Cut(platform, "/")
-		if !ok {
-			return fmt.Errorf("platform %q: must be SYSTEM/ARCHITECTURE", platform)
-		}
-		binary := filepath.Join(r.output, "ebbtide")
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -buildid= -X main.version="+r.version, "-o", binary, "./cmd/ebbtide")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+arch, "GOFLAGS=-mod=readonly -buildvcs=false")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", platform, err, out)
-		}
-		if err := errors.Join(pack(filepath.Join(r.output, archive(r.version, system, arch)), system, binary, "LICENSE"), os.Remove(binary)); err != nil {
-			return err
-		}
+		builds.Go(func() error {
+			if err := r.command(ctx, platform); err != nil {
+				return fmt.Errorf("%s: %w", platform, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return builds.Wait()
+}
+
+func (r *release) command(ctx context.Context, platform string) error {
+	system, arch, ok := strings.Cut(platform, "/")
+	if !ok {
+		return errors.New("a platform must be SYSTEM/ARCHITECTURE")
+	}
+	dir, err := os.MkdirTemp("", "ebbtide-release-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "ebbtide")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -buildid= -X main.version="+r.version, "-o", binary, "./cmd/ebbtide")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+arch, "GOFLAGS=-mod=readonly -buildvcs=false")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return pack(filepath.Join(r.output, archive(r.version, system, arch)), system, binary, "LICENSE")
 }
 
 // archive is the file of a platform's command.

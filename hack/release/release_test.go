@@ -31,7 +31,7 @@ import (
 
 const version = "0.1.0"
 
-// artifacts lets TestRelease make a release, which compiles every program anew.
+// artifacts lets TestRelease make a release, which compiles every program again.
 var artifacts = flag.Bool("artifacts", false, "make a release and install from it")
 
 func TestNotes(t *testing.T) {
@@ -47,6 +47,22 @@ func TestNotes(t *testing.T) {
 	for _, version := range []string{"1.2.0", "1.1", "Unreleased"} {
 		if got, err := notesOf(file, version); err == nil {
 			t.Errorf("notes of %s: %q, want an error", version, got)
+		}
+	}
+	if err := os.WriteFile(file, []byte("# Changelog\n\n## 1.0.0 - 2026-01-01\n\n- one\n\n## 1.0.0 - 2026-01-01\n\n- two\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := notesOf(file, "1.0.0"); err == nil {
+		t.Errorf("notes of a version with two sections: %q, want an error", got)
+	}
+}
+
+func TestPlainHTTP(t *testing.T) {
+	for push, want := range map[string]bool{
+		"127.0.0.1:5000/ebbtide-dev": true, "[::1]:5000/x": true, "ghcr.io/ebbtide-dev": false, "registry.example:5000/x": false, "": false,
+	} {
+		if got := (&release{push: push}).plainHTTP(); got != want {
+			t.Errorf("plain HTTP to %q: %t, want %t", push, got, want)
 		}
 	}
 }
@@ -122,7 +138,7 @@ func TestRelease(t *testing.T) {
 	r := release{
 		version: version, output: filepath.Join(t.TempDir(), "release"), push: strings.TrimPrefix(server.URL, "http://") + "/ebbtide-dev",
 		helm: []string{tools.Bin("helm")}, architectures: []string{runtime.GOARCH},
-		platforms: []string{"linux/" + runtime.GOARCH, "windows/amd64"}, plainHTTP: true, out: os.Stderr,
+		platforms: []string{"linux/" + runtime.GOARCH, "windows/amd64"}, out: os.Stderr,
 	}
 	if err := r.run(t.Context()); err != nil {
 		t.Fatal(err)

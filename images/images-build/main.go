@@ -58,12 +58,8 @@ func run(ctx context.Context, o options) error {
 	}
 	architectures := strings.Split(o.arch, ",")
 	var sizes strings.Builder
-	for _, spec := range specs {
-		start := time.Now()
-		image, err := images.BuildIndex(ctx, ".", spec, architectures...)
-		if err != nil {
-			return err
-		}
+	start := time.Now()
+	if err := images.BuildIndexes(ctx, ".", specs, architectures, func(image images.Image) error {
 		if err := write(o, image); err != nil {
 			return err
 		}
@@ -71,23 +67,27 @@ func run(ctx context.Context, o options) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s  %.0f s\n  %s\n", filepath.Join(o.output, spec.Name), time.Since(start).Seconds(), digest)
+		name := image.Spec.Name
+		fmt.Printf("%s  after %.0f s\n  %s\n", filepath.Join(o.output, name), time.Since(start).Seconds(), digest)
 		for _, arch := range architectures {
 			size, err := images.SizeOf(image.Platforms[arch])
 			if err != nil {
 				return err
 			}
 			fmt.Printf("  linux/%-6s %5.1f MB, unpacked %.1f MB\n", arch, float64(size.Pulled)/1e6, float64(size.Unpacked)/1e6)
-			fmt.Fprintf(&sizes, "| %s | %s | %.1f MB | %.1f MB |\n", spec.Name, arch, float64(size.Pulled)/1e6, float64(size.Unpacked)/1e6)
+			fmt.Fprintf(&sizes, "| %s | %s | %.1f MB | %.1f MB |\n", name, arch, float64(size.Pulled)/1e6, float64(size.Unpacked)/1e6)
 		}
 		if o.push == "" {
-			continue
+			return nil
 		}
-		reference, err := images.Push(ctx, filepath.Join(o.output, spec.Name), path.Join(o.push, spec.Name), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+		reference, err := images.Push(ctx, filepath.Join(o.output, name), path.Join(o.push, name), remote.WithAuthFromKeychain(authn.DefaultKeychain))
 		if err != nil {
-			return fmt.Errorf("push %s: %w", spec.Name, err)
+			return fmt.Errorf("push %s: %w", name, err)
 		}
 		fmt.Println("  pushed", reference)
+		return nil
+	}); err != nil {
+		return err
 	}
 	if o.page == "" {
 		return nil

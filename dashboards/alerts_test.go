@@ -50,6 +50,9 @@ func TestAlerts(t *testing.T) {
 			t.Errorf("%s: %v %v", a.Alert, a.Labels, a.Annotations)
 		}
 		page := a.Alert + ".md"
+		if !strings.HasPrefix(a.Annotations["dashboard_url"], "/d/ebbtide-") {
+			t.Errorf("%s: dashboard_url %q", a.Alert, a.Annotations["dashboard_url"])
+		}
 		if !strings.HasSuffix(a.Annotations["runbook_url"], "/docs/runbooks/"+page) {
 			t.Errorf("%s: runbook_url %q", a.Alert, a.Annotations["runbook_url"])
 		}
@@ -101,15 +104,19 @@ func TestAlertsFire(t *testing.T) {
 	if err := yaml.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
-	fires := map[string]bool{}
+	fires, silent := map[string]bool{}, map[string]bool{}
 	for _, test := range file.Tests {
 		for _, rule := range test.Rules {
-			fires[rule.Alert] = fires[rule.Alert] || len(rule.Expect) > 0
+			if len(rule.Expect) > 0 {
+				fires[rule.Alert] = true
+			} else {
+				silent[rule.Alert] = true
+			}
 		}
 	}
 	for _, a := range alerts(t) {
-		if !fires[a.Alert] {
-			t.Errorf("no test makes %s fire", a.Alert)
+		if !fires[a.Alert] || !silent[a.Alert] {
+			t.Errorf("%s: a test makes it fire: %t; a test finds it silent: %t; want both", a.Alert, fires[a.Alert], silent[a.Alert])
 		}
 	}
 }

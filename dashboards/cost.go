@@ -25,7 +25,7 @@ func withinObjective(window string) string {
 		within, window, ofScaledJob)
 }
 
-// byHourOfWeek is the mean of an expression without labels over the hours of the week, by the clock of the policy's time zone.
+// byHourOfWeek is the mean of an expression without labels over the hours of the week, in the policy's time zone.
 func byHourOfWeek(expr string) string {
 	const local = "(time() + max(ebbtide_calendar_utc_offset_seconds" + ofPolicy + "))"
 	// count_values makes labels of numbers; a day before, Monday is 0.

@@ -1,5 +1,5 @@
 // Package dashboards is what Grafana shows of Ebbtide. Dashboards are made of a small model of Grafana's JSON, so that what many panels
-// share is said once; the JSON is generated into charts/ebbtide/files/dashboards and committed. Their queries know no job or instance
+// share is written once; the JSON is generated into charts/ebbtide/files/dashboards and committed. Their queries know no job or instance
 // names: series are told apart by namespace, policy and ScaledJob, however Prometheus finds its targets.
 package dashboards
 
@@ -39,7 +39,7 @@ func inCluster(expr string) string {
 }
 
 func newDashboard(uid, title, description string, variables []Variable, panels []*Panel) *Dashboard {
-	for _, p := range panels {
+	for p := range each(panels) {
 		for i := range p.Targets {
 			p.Targets[i].Expr = inCluster(p.Targets[i].Expr)
 		}

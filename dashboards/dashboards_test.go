@@ -209,10 +209,20 @@ func TestCheckExpr(t *testing.T) {
 func TestPanels(t *testing.T) {
 	for name, d := range All() {
 		taken := map[[2]int]string{}
-		for i, p := range d.Panels {
-			if p.Title == "" || !strings.HasSuffix(p.Description, ".") || len(p.Targets) == 0 || p.ID != i+1 {
-				t.Errorf("%s, panel %d %q: no title, no sentence that describes it, or no query", name, p.ID, p.Title)
+		ids := map[int]bool{}
+		for _, p := range d.Panels {
+			if p.Type == rowType {
+				if p.Title == "" || len(p.Panels) == 0 || ids[p.ID] || p.Panels[0].GridPos.Y != p.GridPos.Y+1 {
+					t.Errorf("%s, row %d %q: no title, no panels, the number of another, or its panels are not below it", name, p.ID, p.Title)
+				}
+				ids[p.ID] = true
 			}
+		}
+		for p := range each(d.Panels) {
+			if p.Title == "" || !strings.HasSuffix(p.Description, ".") || len(p.Targets) == 0 || ids[p.ID] {
+				t.Errorf("%s, panel %d %q: no title, no sentence that describes it, no query, or the number of another", name, p.ID, p.Title)
+			}
+			ids[p.ID] = true
 			if p.Type == "timeseries" && p.FieldConfig.Defaults.Unit == "" && p.FieldConfig.Defaults.Decimals == nil {
 				t.Errorf("%s, %s: no unit", name, p.Title)
 			}

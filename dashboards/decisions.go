@@ -69,34 +69,34 @@ func decisions() *Dashboard {
 				query("cap", policyMax("ebbtide_limit_max_replicas")), query("floor", policyMax("ebbtide_limit_min_replicas")),
 				fromZero, unit("short"), underTimeline, colored("target", "blue", bare, bold), colored("workers", "green"),
 				colored("cap", "red", dashed...), colored("floor", "purple", dashed...)),
-			graph("Limits in force", "Cap, floor and idle reserve of the calendar.", 12,
-				query("cap", policyMax("ebbtide_limit_max_replicas")), query("floor", policyMax("ebbtide_limit_min_replicas")),
-				query("idle reserve", policyMax("ebbtide_limit_idle_replicas")),
-				fromZero, unit("short"), underTimeline, colored("cap", "red", bare), colored("floor", "purple", bare), colored("idle reserve", "light-blue", bare)),
-
 			graph("Backlog", "Ready messages wait; messages in flight are in progress. If ready does not fall, workers are missing: compare with the target.", 12,
 				query("ready", policyMax("ebbtide_backlog_ready_messages")),
 				query("in flight", policyMax("ebbtide_backlog_in_flight_messages")),
-				stacked, fromZero, unit("short"), colored("ready", "orange"), colored("in flight", "green")),
+				stacked, fromZero, unit("short"), underTimeline, colored("ready", "orange"), colored("in flight", "green")),
 			graph("Age of the newest decision", "Time since the last poll of KEDA. It should vary between 0 and the polling interval.", 12,
 				query("age", "time() - max(ebbtide_decision_timestamp_seconds"+ofPolicy+")"), fromZero, unit("s")),
-
-			timeline("Health", "Whether every replica of the scaler could read the backlog, and whether the newest version of the policy is valid. If not, the last "+
-				"valid version is in force.", 24, 4,
-				query("backlog read", "min(ebbtide_backlog_reachable"+ofPolicy+")"),
-				query("policy valid", "min(ebbtide_policy_valid"+ofPolicy+")"), yesNo),
-
-			graph("Decision latency", "Time from a call to its decision, including the broker's answer, for all policies. It should be far below "+
-				"the scaler's --timeout of 5 s.", 8,
-				percentiles("ebbtide_decision_duration_seconds", "", 50, 95, 99), fromZero, unit("s")),
-			graph("Decisions", "Decisions per second, by policy. 0 means that KEDA does not poll.", 8,
-				query("{{policy}}", perSecond("policy", "ebbtide_decisions_total", ofNamespace)), fromZero, unit("ops")),
 			graph("KEDA: target and errors", "The value that KEDA received for each ScaledJob or ScaledObject of the "+
-				"namespace, and its errors per minute. This requires KEDA's metrics.", 8,
+				"namespace, and its errors per minute. This requires KEDA's metrics.", 12,
 				query("target of {{scaledObject}}",
 					`max by (scaledObject) (keda_scaler_metrics_value{namespace="$namespace", metric=~".*ebbtide-target-replicas"})`),
 				query("errors of {{scaledJob}}", perSecond("scaledJob", "keda_scaled_job_errors_total", ofNamespace)+" * 60"),
 				fromZero, unit("short")),
+			collapsed("What rarely changes: limits, health, latency",
+				graph("Limits in force", "Cap, floor and idle reserve of the calendar.", 12,
+					query("cap", policyMax("ebbtide_limit_max_replicas")), query("floor", policyMax("ebbtide_limit_min_replicas")),
+					query("idle reserve", policyMax("ebbtide_limit_idle_replicas")),
+					fromZero, unit("short"), underTimeline, colored("cap", "red", bare), colored("floor", "purple", bare), colored("idle reserve", "light-blue", bare)),
+				timeline("Health", "Whether every replica of the scaler could read the backlog, and whether the newest version of the policy is valid. If not, the last "+
+					"valid version is in force.", 12, 8,
+					query("backlog read", "min(ebbtide_backlog_reachable"+ofPolicy+")"),
+					query("policy valid", "min(ebbtide_policy_valid"+ofPolicy+")"), yesNo),
+
+				graph("Decision latency", "Time from a call to its decision, including the broker's answer, for all policies. It should be far below "+
+					"the scaler's --timeout of 5 s.", 12,
+					percentiles("ebbtide_decision_duration_seconds", "", 50, 95, 99), fromZero, unit("s")),
+				graph("Decisions", "Decisions per second, by policy. 0 means that KEDA does not poll.", 12,
+					query("{{policy}}", perSecond("policy", "ebbtide_decisions_total", ofNamespace)), fromZero, unit("ops")),
+			),
 		))
 	d.Annotations.List = append(d.Annotations.List, annotation{
 		Name: "Period begins", Enable: true, Color: "purple", Source: prometheus, Step: "1m", TitleFormat: "{{period}}",

@@ -1,5 +1,10 @@
 package dashboards
 
+import (
+	"bytes"
+	"encoding/json"
+)
+
 // What we use of Grafana's dashboard JSON, in its terms; a test checks what is made of it against Grafana's own schema.
 
 // Dashboard is one dashboard.
@@ -94,6 +99,30 @@ type Panel struct {
 	FieldConfig     fieldConfig      `json:"fieldConfig"`
 	Options         any              `json:"options"`
 	Transformations []transformation `json:"transformations,omitempty"`
+
+	// Panels of a row, which is of the type row and collapsed.
+	Panels []*Panel `json:"-"`
+}
+
+// MarshalJSON implements json.Marshaler: a row has other fields than a panel.
+func (p *Panel) MarshalJSON() ([]byte, error) {
+	type plain Panel
+	var fields any = (*plain)(p)
+	if p.Type == rowType {
+		fields = struct {
+			ID        int      `json:"id"`
+			Type      string   `json:"type"`
+			Title     string   `json:"title"`
+			GridPos   gridPos  `json:"gridPos"`
+			Collapsed bool     `json:"collapsed"`
+			Panels    []*Panel `json:"panels"`
+		}{p.ID, p.Type, p.Title, p.GridPos, true, p.Panels}
+	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false) // queries compare
+	err := encoder.Encode(fields)
+	return text.Bytes(), err
 }
 
 // gridPos is where a panel is, on a grid of 24 columns.

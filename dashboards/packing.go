@@ -108,13 +108,15 @@ func packing() *Dashboard {
 				query("{{result}}", perSecond("result", "ebbtide_draining_promises_total", "")+" * 60"), fromZero, unit("short"),
 				colored("connected", "blue"), colored("kept", "green"), colored("broken", "red")),
 
-			graph("Run times over expectation", "Ratio of real to expected run time: at 2, a pod ran twice as long as expected.", 8,
-				percentiles("ebbtide_drainpack_run_time_ratio", "", 10, 50, 90), fromZero, unit("suffix:×")),
-			graph("Scheduling attempts by offer", "Attempts per minute. Candidates of the index are fast (offered); other pods evaluate all nodes. Many "+
-				"refused attempts mean that another plugin refuses the offered nodes.", 8,
-				query("{{result}}", perSecond("result", "ebbtide_drainpack_candidates_total", "")+" * 60"), stacked, fromZero, unit("short"),
-				colored("offered", "green"), colored("none", "yellow"), colored("complex", "blue"), colored("refused", "red")),
-			graph("Time to place a pod", "Time from the first attempt to the binding, including waits for new nodes.", 8,
-				percentiles("scheduler_pod_scheduling_sli_duration_seconds", "", 50, 99), fromZero, unit("s")),
+			collapsed("Details of the scheduler",
+				graph("Run times over expectation", "Ratio of real to expected run time: at 2, a pod ran twice as long as expected.", 8,
+					percentiles("ebbtide_drainpack_run_time_ratio", "", 10, 50, 90), fromZero, unit("suffix:×")),
+				graph("Scheduling attempts by offer", "Attempts per minute. Candidates of the index are fast (offered); other pods evaluate all nodes. Many "+
+					"refused attempts mean that another plugin refuses the offered nodes.", 8,
+					query("{{result}}", perSecond("result", "ebbtide_drainpack_candidates_total", "")+" * 60"), stacked, fromZero, unit("short"),
+					colored("offered", "green"), colored("none", "yellow"), colored("complex", "blue"), colored("refused", "red")),
+				graph("Time to place a pod", "Time from the first attempt to the binding, including waits for new nodes.", 8,
+					percentiles("scheduler_pod_scheduling_sli_duration_seconds", "", 50, 99), fromZero, unit("s")),
+			),
 		))
 }

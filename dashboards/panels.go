@@ -1,6 +1,8 @@
 package dashboards
 
 import (
+	"iter"
+
 	"k8s.io/utils/ptr"
 )
 
@@ -176,16 +178,53 @@ var (
 	bold   = property{"custom.lineWidth", 3}
 )
 
-// arrange puts panels into rows from left to right, wrapping at the width of the grid, and numbers them.
+const rowType = "row"
+
+// collapsed is a row that hides panels until somebody opens it: what rarely changes, and details.
+func collapsed(title string, panels ...*Panel) *Panel {
+	return &Panel{Type: rowType, Title: title, GridPos: gridPos{W: gridWidth, H: 1}, Panels: panels}
+}
+
+// each yields panels, and those of rows.
+func each(panels []*Panel) iter.Seq[*Panel] {
+	return func(yield func(*Panel) bool) {
+		for _, p := range panels {
+			if p.Type != rowType && !yield(p) {
+				return
+			}
+			for _, inside := range p.Panels {
+				if !yield(inside) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// gridWidth is how many columns Grafana's grid has.
+const gridWidth = 24
+
+// arrange puts panels into rows from left to right, wrapping at the width of the grid, and numbers them. Panels of a collapsed row are below it,
+// where they are shown when it is opened.
 func arrange(panels ...*Panel) []*Panel {
-	const columns = 24
-	x, y, height := 0, 0, 0
-	for i, p := range panels {
-		if x+p.GridPos.W > columns {
+	x, y, height, id := 0, 0, 0, 0
+	place := func(p *Panel) {
+		if x+p.GridPos.W > gridWidth {
 			x, y, height = 0, y+height, 0
 		}
-		p.ID, p.GridPos.X, p.GridPos.Y = i+1, x, y
+		id++
+		p.ID, p.GridPos.X, p.GridPos.Y = id, x, y
 		x, height = x+p.GridPos.W, max(height, p.GridPos.H)
+	}
+	for _, p := range panels {
+		place(p)
+		below := y + p.GridPos.H
+		for _, inside := range p.Panels {
+			place(inside)
+		}
+		if p.Type == rowType {
+			x, y, height = 0, below, 0
+		}
 	}
 	return panels
 }

@@ -24,7 +24,7 @@ func (d *Dashboard) Queries(values map[string]string) []Query {
 		t.Expr = replace.Replace(t.Expr)
 		list = append(list, Query{d.Title, panel, t})
 	}
-	for _, p := range d.Panels {
+	for p := range each(d.Panels) {
 		for _, t := range p.Targets {
 			add(p.Title, t)
 		}

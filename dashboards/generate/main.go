@@ -48,7 +48,7 @@ func run() error {
 
 // prometheusRule is a rule file as an object for the Prometheus operator.
 func prometheusRule(file string) string {
-	rule := "# Made of charts/ebbtide/files/alerts.yaml by make generate.\n" +
+	rule := "# Generated from charts/ebbtide/files/alerts.yaml by make generate.\n" +
 		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata: {name: ebbtide, namespace: ebbtide-system}\nspec:\n"
 	for line := range strings.Lines(file) {
 		rule += strings.TrimRight("  "+line, " ")

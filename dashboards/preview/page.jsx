@@ -142,6 +142,14 @@ function Panel({panel}) {
   </div>;
 }
 
+// Row is a collapsed one, as Grafana shows it.
+function Row({panel}) {
+  const {y} = panel.gridPos;
+  return <div style={{position: 'absolute', left: gap, top: y * row + gap, lineHeight: `${row - gap}px`, color: theme.colors.text.primary}}>
+    › {panel.title} <span style={{color: theme.colors.text.secondary}}>({panel.panels.length} panels)</span>
+  </div>;
+}
+
 createRoot(document.getElementById('root')).render(<ThemeContext.Provider value={theme}>
-  <GlobalStyles/>{dashboard.panels.map(p => <Panel key={p.id} panel={p}/>)}<PortalContainer/>
+  <GlobalStyles/>{dashboard.panels.map(p => p.type === 'row' ? <Row key={p.id} panel={p}/> : <Panel key={p.id} panel={p}/>)}<PortalContainer/>
 </ThemeContext.Provider>);

@@ -23,7 +23,7 @@ const server = await preview({preview: {host: '127.0.0.1', port: 0, proxy: {'/ap
 const browser = await chromium.launch({executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-gpu']});
 for (const file of files) {
   const dashboard = JSON.parse(fs.readFileSync(file));
-  for (const target of dashboard.panels.flatMap(p => p.targets)) target.expr = replace(target.expr);
+  for (const target of dashboard.panels.flatMap(p => p.targets ?? [])) target.expr = replace(target.expr);
   fs.writeFileSync('dist/show.json', JSON.stringify({dashboard, from: start, to: start + seconds, step}));
   const bottom = Math.max(...dashboard.panels.map(p => p.gridPos.y + p.gridPos.h));
   const page = await browser.newPage({viewport: {width: 24 * 52 + 8, height: bottom * 36 + 8}});

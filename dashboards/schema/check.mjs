@@ -40,7 +40,7 @@ for (const file of process.argv.slice(2)) {
   // The type knows nothing of what an annotation's data source needs.
   for (const annotation of dashboard.annotations.list) for (const own of ['expr', 'step', 'titleFormat']) delete annotation[own];
   check(name, schemaOf('dashboard', 'dashboard', 'Dashboard'), dashboard);
-  for (const panel of dashboard.panels) {
+  for (const panel of dashboard.panels.flatMap(p => p.type === 'row' ? p.panels : [p])) {
     const where = `${name}, panel "${panel.title}"`, folder = `composable/${panel.type.replace('-', '')}/panelcfg`;
     check(`${where} options`, schemaOf(`${panel.type}-options`, folder, 'Options'), panel.options);
     const fields = schemaOf(`${panel.type}-fields`, folder, 'FieldConfig');

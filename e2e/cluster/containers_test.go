@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -20,5 +21,12 @@ func TestParseTaskEvent(t *testing.T) {
 		if ok != (want != TaskEvent{}) || ok && (got.Container != want.Container || got.Ended != want.Ended || !got.At.Equal(want.At)) {
 			t.Errorf("%s: %+v, %v, want %+v", line, got, ok, want)
 		}
+	}
+}
+
+func TestImportedNames(t *testing.T) {
+	const out = "unpacking docker.io/library/scanner:dev (sha256:6f1c)...done\nunpacking registry.example/a:1 (sha256:71aa)...done\nDONE\n"
+	if got := importedNames(out); !slices.Equal(got, []string{"docker.io/library/scanner:dev", "registry.example/a:1"}) {
+		t.Errorf("%q", got)
 	}
 }

@@ -222,7 +222,12 @@ func (n *node) ctr(ctx context.Context, args ...string) error {
 }
 
 func (n *node) ctrOutput(ctx context.Context, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, "ctr", append([]string{"--address", n.socket, "--namespace", "k8s.io"}, args...)...).CombinedOutput()
+	return ctrOutput(ctx, n.socket, args...)
+}
+
+// ctrOutput runs ctr on the containerd of a socket.
+func ctrOutput(ctx context.Context, socket string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, "ctr", append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
 	}

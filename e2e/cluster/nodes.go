@@ -181,6 +181,35 @@ func (c *Cluster) AddArchive(ctx context.Context, file string) error {
 	return all.Wait()
 }
 
+// LoadArchive gives every node of the cluster in a folder, which may run in another process, the images of an archive, and returns their names.
+func LoadArchive(ctx context.Context, dir, file string) (names []string, err error) {
+	sockets, err := filepath.Glob(filepath.Join(dir, "node-*", "containerd.sock"))
+	if err != nil {
+		return nil, err
+	}
+	if len(sockets) == 0 {
+		return nil, fmt.Errorf("the cluster in %s has no real nodes: start it with make up NODES=2", dir)
+	}
+	for _, socket := range sockets {
+		out, err := ctrOutput(ctx, socket, "images", "import", file)
+		if err != nil {
+			return nil, fmt.Errorf("load %s: %w", file, err)
+		}
+		names = importedNames(out)
+	}
+	return names, nil
+}
+
+// importedNames are the images that ctr says it imported, in lines such as "unpacking scanner:dev (sha256:6f1c...)...done".
+func importedNames(out string) (names []string) {
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "unpacking" {
+			names = append(names, fields[1])
+		}
+	}
+	return names
+}
+
 // Dial connects to an address of a node, a Service or a pod, as a node does.
 func (c *Cluster) Dial(ctx context.Context, address string) (net.Conn, error) {
 	if c.network == nil {

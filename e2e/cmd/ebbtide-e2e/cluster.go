@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -123,7 +124,8 @@ The cluster is up, with KEDA, the project's images, and the archives of bin/imag
 RabbitMQ for pods: %s
 RabbitMQ for you:  %s  (AMQP %s)
 Prometheus:        %s  (pods with the annotation prometheus.io/scrape)
-Send it 20 scans:  make publish N=20   (queue scans, exchanges scan-results and scan-dead)
+Load an image:     make load IMAGE=scanner.tar   (of docker save)
+Send 20 messages:  make publish N=20   (to the queue scans, for a policy of yours; the tutorial's queue has a sender)
 Logs:              make logs   (in %s)
 Stop it:           make down
 `, state.Kubeconfig, state.Kubectl, state.Helm, scans.ImageTag, cluster.AMQPURLInPods, state.Management, state.AMQP, state.Prometheus,
@@ -218,26 +220,62 @@ func withNodes(ctx context.Context, dir string, nodes int, f func(context.Contex
 	})
 }
 
-// addArchives gives the nodes what was built into bin/images, but for the project's own images, which they have already.
+// addArchives gives the nodes what was built into bin/images, except the project's own images, which they have already.
 func addArchives(ctx context.Context, c *cluster.Cluster) error {
-	root, err := toolchain.Root()
-	if err != nil {
-		return err
-	}
-	files, err := filepath.Glob(filepath.Join(root, "bin", "images", "*.tar"))
+	files, err := archives()
 	if err != nil {
 		return err
 	}
 	for _, file := range files {
-		if strings.HasSuffix(file, "-amd64.tar") || strings.HasSuffix(file, "-arm64.tar") {
-			continue // of make images
-		}
 		if err := c.AddArchive(ctx, file); err != nil {
 			return fmt.Errorf("load %s: %w", file, err)
 		}
 		fmt.Fprintln(os.Stderr, "loaded", file)
 	}
 	return nil
+}
+
+// archives are the files in bin/images that make images did not write: the demo scanner's, and those of people.
+func archives() ([]string, error) {
+	root, err := toolchain.Root()
+	if err != nil {
+		return nil, err
+	}
+	files, err := filepath.Glob(filepath.Join(root, "bin", "images", "*.tar"))
+	return slices.DeleteFunc(files, func(file string) bool {
+		return strings.HasSuffix(file, "-amd64.tar") || strings.HasSuffix(file, "-arm64.tar")
+	}), err
+}
+
+func loadCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "load [ARCHIVE...]",
+		Short: "Load archives of images onto the nodes of the running cluster; without a name, those of bin/images",
+	}
+	dir := dirFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, files []string) error {
+		if state, err := cluster.ReadState(*dir); err != nil || !state.Running() {
+			return fmt.Errorf("no cluster runs in %s: make up NODES=2", *dir)
+		}
+		if len(files) == 0 {
+			var err error
+			if files, err = archives(); err != nil {
+				return err
+			}
+			if len(files) == 0 {
+				return errors.New("bin/images has no archive to load: docker save -o bin/images/NAME.tar IMAGE, or name a file")
+			}
+		}
+		for _, file := range files {
+			names, err := cluster.LoadArchive(cmd.Context(), *dir, file)
+			if err != nil {
+				return err
+			}
+			fmt.Printf("loaded %s: %s\n", file, strings.Join(names, ", "))
+		}
+		return nil
+	}
+	return cmd
 }
 
 func downCommand() *cobra.Command {

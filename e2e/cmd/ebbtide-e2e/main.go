@@ -1,4 +1,4 @@
-// ebbtide-e2e builds the tools of a local cluster, runs one, and plays the demo on it. The Makefile's targets call it.
+// ebbtide-e2e builds the tools of a local cluster, runs one, and runs the demo on it. The Makefile's targets call it.
 package main
 
 import (
@@ -24,7 +24,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(toolsCommand(), upCommand(), serveCommand(), downCommand(), statusCommand(), logsCommand(),
+	root.AddCommand(toolsCommand(), upCommand(), serveCommand(), downCommand(), statusCommand(), logsCommand(), loadCommand(),
 		publishCommand(), demoCommand(), compatCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -48,7 +48,7 @@ func dirFlag(cmd *cobra.Command) *string {
 func toolsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tools",
-		Short: "Build the tools that a cluster is made of, and install Debian's packages",
+		Short: "Build the tools of a cluster, and install Debian's packages",
 		Args:  cobra.NoArgs,
 	}
 	show := cmd.Flags().Bool("show-folder", false, "print the folder of the tools' binaries")

@@ -122,7 +122,7 @@ func TestMomentsTable(t *testing.T) {
 	doctable.Check(t, "concepts/target.md", "moments", table.String())
 }
 
-// Bursts under each trigger, as the simulator plays them.
+// Bursts under each trigger, as the simulator shows them.
 func TestPictureOfBursts(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
 	var messages []simulator.Job

@@ -1,4 +1,4 @@
-// Package simulator replays a load on a fleet of nodes that comes and goes with it, in simulated time. The packer under trial
+// Package simulator replays a load on a fleet of nodes that grows and shrinks with it, in simulated time. The packer under trial
 // is the scheduler plugin's own code; its peers are models of their published rules. The same load, options and seed give
 // the same result.
 package simulator
@@ -27,7 +27,7 @@ type Job struct {
 	Stated   time.Duration
 	Requests packing.Amounts
 	// Used is how much CPU it used in the mean and how much memory at most, as far as the history says; OutOfMemory that it was ended for
-	// want of memory. A simulation does not look at either.
+	// memory. A simulation does not look at either.
 	Used        packing.Amounts
 	OutOfMemory bool
 }
@@ -36,7 +36,7 @@ type Job struct {
 type Options struct {
 	// Capacity of every node.
 	Capacity packing.Amounts
-	// Delay is how long a node stays after its last pod: the autoscaler's. A pod bound meanwhile starts it anew.
+	// Delay is how long a node stays after its last pod: the autoscaler's. A pod bound meanwhile restarts it.
 	Delay time.Duration
 	// Gather holds jobs back until the end of windows of this length, and places those of a window at once, the longest first: as the packer
 	// expects, or as they state themselves. 0: every job starts when it comes.

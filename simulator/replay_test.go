@@ -30,7 +30,7 @@ func TestReplay(t *testing.T) {
 			jobs: []Job{job(0, 60, 1000)},
 			want: Result{NodeHours: 90.0 / 3600, RatioToBound: 1, PeakNodes: 1, DrainSeconds: 90},
 		},
-		// The second comes 20 s after the first's end and starts the node's delay anew: 0 to 90 + 30 s.
+		// The second comes 20 s after the first's end and restarts the node's delay: 0 to 90 + 30 s.
 		"a node that was about to go": {
 			jobs: []Job{job(0, 60, 4000), job(80, 10, 4000)},
 			want: Result{NodeHours: 120.0 / 3600, RatioToBound: 1, PeakNodes: 1, DrainSeconds: 40, TimerResetsPerNodeHour: 30},
@@ -126,7 +126,7 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-// Two classes that differ much, and inside which run times differ more and more: what tells the classes apart must not be taken for knowledge of
+// Two classes that differ much, and inside which run times differ more and more: what tells the classes apart must not count as knowledge of
 // their pods.
 func TestTwoQueues(t *testing.T) {
 	for _, sigma := range []float64{0.3, 0.8, 1.2, 1.6} {

@@ -33,7 +33,7 @@ func ThreeRules() *Rules {
 
 // Drains are counts of a run with rules.
 type Drains struct {
-	// Begun drains; those that ended with the node; those that were taken back.
+	// Begun drains; those that ended with the node; those that were cancelled.
 	Begun    int `json:"begun"`
 	Finished int `json:"finished"`
 	Stopped  int `json:"stopped"`
@@ -47,7 +47,7 @@ type rules struct {
 	count    Drains
 	draining []*Node // in the order in which their drains began
 	open     []*Node // ready nodes that do not drain
-	stale    bool    // open is to be made anew
+	stale    bool    // open has to be recomputed
 	times    *lifetime.Estimator
 	nodes    []draining.Node // of the last look
 	pods     []draining.Pod
@@ -95,7 +95,7 @@ func (r *run) drain(n *Node) {
 	}
 }
 
-// stopDraining takes a drain back.
+// stopDraining cancels a drain.
 func (r *run) stopDraining(n *Node) {
 	r.forgetDrain(n)
 	r.rules.count.Stopped++

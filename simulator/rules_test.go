@@ -9,7 +9,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 )
 
-// withRules has workers that go on by all three rules.
+// withRules has workers that follow all three rules.
 func withRules(s *System) {
 	s.Worker.MaxMessages, s.Worker.OldestFirst, s.Rules = 0, true, ThreeRules()
 }
@@ -81,7 +81,7 @@ func TestGiveWayByHand(t *testing.T) {
 const late3 = 4.0
 
 // What the figures promise of the three rules, on a week of one queue and one of five: about the cost of a pod for each message, and much less
-// of its mean wait; with one queue less of both than KEDA at its best, and than workers that go on without rules.
+// of its mean wait; with one queue less of both than KEDA at its best, and than workers that take several messages without rules.
 func TestThreeRulesPay(t *testing.T) {
 	accurate, err := keda.NewStrategy("accurate")
 	if err != nil {
@@ -109,7 +109,7 @@ func TestThreeRulesPay(t *testing.T) {
 			"KEDA, go on": play(func(s *System) {
 				s.Scaler, s.Strategy, s.Packer, s.Worker.MaxMessages, s.Worker.OldestFirst = RabbitMQ(false), accurate, "most-allocated", 0, true
 			}),
-			"go on as today": play(func(s *System) {
+			"as today": play(func(s *System) {
 				s.Worker.MaxMessages, s.Worker.OldestFirst, s.Worker.IdleTimeout = 0, true, 30*time.Second
 			}),
 		}

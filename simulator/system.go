@@ -35,7 +35,7 @@ type System struct {
 	// Pod is what a pod requests; zero: the most that any message of its queue does.
 	Pod packing.Amounts
 	// Statements is one of Predictions, how a pod states the run time of the message that it will find, if messages are taken in their order;
-	// empty: not at all. Workers that go on state nothing, as nobody knows what they will find.
+	// empty: not at all. Workers that take several messages state nothing, as nobody knows what they will find.
 	Statements string
 	// QueueAdvance is the maxAdvance of the queue sort DrainPackQueue; 0: pods are placed in the order in which they came.
 	QueueAdvance time.Duration
@@ -66,14 +66,14 @@ type Worker struct {
 	OldestFirst bool
 }
 
-// Nodes is how nodes come and go: as Karpenter does it, or else as cluster-autoscaler does.
+// Nodes is how nodes are created and removed: as Karpenter does it, or else as cluster-autoscaler does.
 type Nodes struct {
 	Shapes []Shape
 	// Limits of a NodePool: no node is made that would bring the sizes of all nodes above them. Resources of which they say 0 have none.
 	Limits packing.Amounts
 	// Boot is from the decision to make a node until it takes pods.
 	Boot Distribution
-	// Delay is from a node's last pod until it is removed; any pod starts it anew.
+	// Delay is from a node's last pod until it is removed; any pod restarts it.
 	Delay Distribution
 	// Consolidation is Karpenter's policy, one of Consolidations; empty: WhenEmpty, as for pods that must not be disrupted.
 	Consolidation string
@@ -122,14 +122,14 @@ func Defaults() System {
 	}
 }
 
-// settleFor is how long after the last message a run goes on at least, so that what is drained late counts; starved is when
+// settleFor is how long after the last message a run continues at least, so that what is drained late counts; starved is when
 // messages that still wait are given up.
 const (
 	settleFor = time.Hour
 	starved   = 7 * 24 * time.Hour
 )
 
-// Run plays messages through a system. It returns an error for a system or messages that make no sense, naming the field.
+// Run simulates messages on a system. It returns an error for a system or messages that make no sense, naming the field.
 func (s System) Run(messages []Job) (Outcome, error) {
 	if err := s.check(messages); err != nil {
 		return Outcome{}, err
@@ -162,7 +162,7 @@ func (s System) Run(messages []Job) (Outcome, error) {
 func (s System) check(messages []Job) error {
 	switch {
 	case len(messages) == 0:
-		return errors.New("no messages to play")
+		return errors.New("no messages to simulate")
 	case s.Scaler == nil:
 		return errors.New("scaler: there is none")
 	case s.PollEvery <= 0:
@@ -252,7 +252,7 @@ type worker struct {
 	id      int
 	queue   *messageQueue
 	job     Job           // what its pod is
-	came    time.Duration // when its pod came, or is taken to have come
+	came    time.Duration // when its pod came, or came in the order of the queue
 	node    *Node
 	bound   time.Duration
 	message int // the last one
@@ -353,7 +353,7 @@ func (r *run) makeQueues() {
 	}
 }
 
-// play handles arrivals, polls and what happens, in the order of time.
+// play handles arrivals, polls and events, in the order of time.
 func (r *run) play() {
 	next, last := 0, r.messages[len(r.messages)-1].Start
 	poll, tick := time.Duration(0), time.Second // statistics are rarely as new as a poll

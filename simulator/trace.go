@@ -60,7 +60,7 @@ func ReadCSV(from io.Reader) (Trace, error) { return ReadCSVIn(from, time.UTC) }
 
 // ReadCSVIn reads a trace of start,seconds,class[,milliCPU,memoryMiB]. A header may name more columns: arrival is when the message came, where that
 // is known beside the start of its work; usedMilliCPU in the mean and usedMemoryMiB at most are what the job used, and outOfMemory is true for one
-// that was ended for want of memory. Start is an instant in RFC 3339, a number of seconds, or a date with
+// that ran out of memory. Start is an instant in RFC 3339, a number of seconds, or a date with
 // a time as spreadsheets write them, in the zone. With a header, whose names may be in any case, columns may come in any order. Spreadsheets'
 // byte order marks, semicolons or tabs between fields, decimal commas and empty rows are read too. An error names the line, the field and
 // what was wanted.
@@ -235,7 +235,7 @@ const (
 // layouts of dates without a zone of which the order of day and month is sure. time.Parse takes fractions of seconds with any of them.
 var layouts = []string{"2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006/1/2 15:04:05", "2006/1/2 15:04", "2.1.2006 15:04:05", "2.1.2006 15:04"}
 
-// start of a job. Dates with slashes are settled when all are seen.
+// start of a job. Dates with slashes are read when all are seen.
 func (p *csvParser) start(text string) (time.Duration, error) {
 	if s, err := strconv.ParseFloat(text, 64); err == nil {
 		if !(math.Abs(s) < 9e9) {
@@ -283,7 +283,7 @@ func (d *dates) add(readings *[2]time.Time) {
 	d.doubtful = d.doubtful || readings != nil
 }
 
-// settle sets the starts of the jobs that were in doubt.
+// settle sets the starts of the jobs whose dates were in doubt.
 func (d *dates) settle(jobs []Job) error {
 	if !d.doubtful {
 		return nil

@@ -30,7 +30,7 @@ var errTimeout = errors.New("the scan ran for too long")
 
 // execute runs the command on a message. When ctx ends the command is ended. An error means that the message is to be left to another
 // worker: the command could not run at all, or was ended for a reason that is not the message's. What it wrote is in out. With an outcome
-// and an error that wraps child.ErrLeft the message is settled, and it is the last.
+// and an error that wraps child.ErrLeft the message ends as that says, and it is the last.
 func execute(ctx context.Context, config *Config, queued *Message, out *output) (outcome, error) {
 	message, err := child.MemoryFile("message", queued.Body)
 	if err != nil {

@@ -14,7 +14,7 @@ const endingVariable = "EBBTIDE_ENDING_FILE"
 
 // Ending is how a command ended that runs in another container.
 type Ending struct {
-	// Memory says that it was killed for want of memory, for a person; empty: it was not.
+	// Memory says, for people, that it was killed because it ran out of memory; empty: it was not.
 	Memory string `json:"memory,omitempty"`
 	// Scratch says that it was ended for what it had in its temporary folders, for a person; empty: it was not.
 	Scratch string `json:"scratch,omitempty"`

@@ -17,7 +17,7 @@ type Metrics struct {
 	currentFrom time.Time // when work on the current message began; zero: there is none
 }
 
-// What became of a message, in metrics.
+// What happened to a message, in metrics.
 const (
 	outcomeSucceeded    = "succeeded"
 	outcomeRetried      = "retried"
@@ -34,7 +34,7 @@ const (
 	causeExit     cause = "exit"     // the command's exit code
 	causeSignal   cause = "signal"   // a signal that the worker did not send
 	causeTimeout  cause = "timeout"  // the scan timeout
-	causeMemory   cause = "memory"   // the kernel, for want of memory
+	causeMemory   cause = "memory"   // killed by the kernel, out of memory
 	causeScratch  cause = "scratch"  // too much in its temporary folders
 	causeStart    cause = "start"    // the command could not be started
 	causeMessage  cause = "message"  // the message's headers ask for what can't be

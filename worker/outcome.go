@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// Verdict is what becomes of a message.
+// Verdict is what happens to a message.
 type Verdict int
 
 const (
@@ -29,10 +29,10 @@ var verdictNames = []string{"succeed", "retry", "fail", "larger"}
 // String is its name in --on.
 func (v Verdict) String() string { return verdictNames[v] }
 
-// Endings say what becomes of a message by how its command ended. An exit code that is not named fails the message, 0 succeeds.
+// Endings say what happens to a message by how its command ended. An exit code that is not named fails the message, 0 succeeds.
 type Endings struct {
 	Codes map[int]Verdict
-	// Signal: a signal that the worker did not send. Timeout: the scan timeout. Memory: the kernel's, for want of memory.
+	// Signal: a signal that the worker did not send. Timeout: the scan timeout. Memory: killed by the kernel, out of memory.
 	Signal, Timeout, Memory Verdict
 }
 

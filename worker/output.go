@@ -30,7 +30,7 @@ type output struct {
 	failure error
 }
 
-// Write implements io.Writer. Past the limit it fails, which ends a command that goes on writing.
+// Write implements io.Writer. Past the limit it fails, which ends a command that keeps writing.
 func (o *output) Write(p []byte) (int, error) {
 	if o.failure == nil {
 		o.failure = o.write(p)

@@ -56,9 +56,9 @@ type Attempt struct {
 // ErrNoLarger is the error of a message that nobody with more memory takes.
 var ErrNoLarger = errors.New("no workers with more memory are set")
 
-// Queue delivers messages, one at a time, and settles them. Each of the packages under this one knows one kind of broker.
+// Queue delivers messages, one at a time, and acks, retries or dead-letters them. Each of the packages under this one knows one kind of broker.
 //
-// A message that Next returned is settled by one of Ack, Retry, DeadLetter and GiveBack before Next is called again. Next and
+// One of Ack, Retry, DeadLetter and GiveBack is called for a message that Next returned before Next is called again. Next and
 // these are called by one goroutine at a time. Each error tells a person what to do, and holds no credentials.
 type Queue interface {
 	// Name of the queue or topic, for people.
@@ -73,12 +73,12 @@ type Queue interface {
 	Ack(ctx context.Context, message *Message) error
 	// Retry asks for another attempt, and is done with this one.
 	Retry(ctx context.Context, message *Message, again Attempt) error
-	// Forward hands the message to workers with more memory, with its attempts counted anew. ErrNoLarger is the error where there are none,
-	// or where these are those: then the message is not settled.
+	// Forward hands the message to workers with more memory, with its attempts counted from 0. ErrNoLarger is the error where there are none,
+	// or where these are those: then nothing has happened to the message.
 	Forward(ctx context.Context, message *Message, why Attempt) error
 	// DeadLetter puts the message, as it was, where failed ones are kept, and is done with it. What it adds is cut so that it fits.
 	DeadLetter(ctx context.Context, message *Message, letter DeadLetter) error
-	// GiveBack leaves the message to another worker, as far as the broker has not taken it back by itself.
+	// GiveBack leaves the message to another worker, unless the broker has requeued it by itself.
 	GiveBack(message *Message)
 	// Close ends the connection.
 	Close() error

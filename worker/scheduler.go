@@ -32,7 +32,7 @@ type Word struct {
 
 // Scheduler says who had better leave. Its methods do not block.
 type Scheduler interface {
-	// Say what the worker does. Busy is said for each message.
+	// Say what the worker does. Busy is sent for each message.
 	Say(state State)
 	// Word is the newest one, and a channel that is closed when there is another.
 	Word() (word Word, changed <-chan struct{})

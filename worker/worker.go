@@ -25,7 +25,7 @@ type Config struct {
 	HiddenVariables []string
 	// Environment is what commands get besides the worker's own: NAME=value.
 	Environment []string
-	// Endings of the command, and what becomes of the message.
+	// Endings of the command, and what happens to the message.
 	Endings Endings
 	// RetryDelays before the second attempt, the third and so on; the last one repeats. None: at once.
 	RetryDelays []time.Duration
@@ -54,9 +54,9 @@ type Config struct {
 	// message for as long as its node works, but not longer than Stay, and else for IdleTimeout after the last work on its node.
 	Scheduler Scheduler
 	Stay      time.Duration
-	// GracePeriod is how long a command may go on after the worker was asked to stop, CommandGrace included.
+	// GracePeriod is how long a command may keep running after the worker was asked to stop, CommandGrace included.
 	GracePeriod time.Duration
-	// CommandGrace is how long a command may go on after SIGTERM.
+	// CommandGrace is how long a command may keep running after SIGTERM.
 	CommandGrace time.Duration
 	// ScanTimeout bounds a command; 0: nothing does. A message's header may lower it.
 	ScanTimeout time.Duration
@@ -79,7 +79,7 @@ type Config struct {
 // Summary is what a worker did.
 type Summary = summary.Summary
 
-// ErrGivenBack is wrapped by errors of a worker that left a message unsettled: the broker delivers it again.
+// ErrGivenBack is wrapped by errors of a worker that left a message to another: the broker delivers it again.
 var ErrGivenBack = errors.New("the message goes back to the queue")
 
 // Why a command is ended that is not at fault.
@@ -88,7 +88,7 @@ var (
 	errStopped = errors.New("the worker stops")
 )
 
-// settleWithin bounds what is said to the broker about a message.
+// settleWithin bounds how long it may take to ack, retry or dead-letter a message.
 const settleWithin = 30 * time.Second
 
 // session is a worker's time with a queue.
@@ -169,7 +169,7 @@ func (s *session) next(ctx context.Context) (message *Message, why string, err e
 	return message, why, err
 }
 
-// handle runs the command on a message and settles it. Last is not empty when the worker is to leave, and says why.
+// handle runs the command on a message and acks, retries or dead-letters it. Last is not empty when the worker is to leave, and says why.
 func (s *session) handle(ctx context.Context, message *Message) (last string, err error) {
 	log := s.config.Log.With("message", message.Key, "attempt", message.Attempt)
 	log.Info("scan starts")
@@ -206,7 +206,7 @@ func (s *session) handle(ctx context.Context, message *Message) (last string, er
 	}
 	o = o.exhausted(message.Attempt, s.config.MaxAttempts)
 	if err := s.settle(message, order, o); err != nil {
-		log.Error("message is not settled", "error", err)
+		log.Error("the message was not acked, retried or dead-lettered", "error", err)
 		return "error", s.giveBack(message, errors.Join(err, left))
 	}
 	log.Info("scan ended", "exitCode", exitCode(o), "verdict", o.verdict.String(), "reason", o.reason, "seconds", o.seconds())
@@ -217,7 +217,7 @@ func (s *session) handle(ctx context.Context, message *Message) (last string, er
 func (s *session) run(ctx context.Context, message *Message, order order, out *output) (outcome, error) {
 	if s.config.MaxAttempts > 0 && message.Attempt > s.config.MaxAttempts {
 		o := outcome{verdict: Fail, cause: causeAttempts, finished: time.Now(), reason: fmt.Sprintf("attempt %d of %d ended without an answer: its worker was killed, "+
-			"perhaps for want of memory, or lost the broker", s.config.MaxAttempts, s.config.MaxAttempts)}
+			"perhaps because memory ran out, or lost the broker", s.config.MaxAttempts, s.config.MaxAttempts)}
 		if message.Claimed >= s.config.MaxAttempts { // as no worker with this limit sends one again
 			o.reason = fmt.Sprintf("the message says of itself that it has had %d attempts, of %d", message.Claimed, s.config.MaxAttempts)
 		}
@@ -292,7 +292,7 @@ func (s *session) isLast(ctx context.Context) string {
 	}
 }
 
-// settle does with the message what the outcome asks for. A result is with the broker before its message is gone from there.
+// settle acks, retries or dead-letters the message, as the outcome asks. A result is with the broker before its message is gone from there.
 func (s *session) settle(message *Message, order order, o outcome) error {
 	ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
 	defer cancel()
@@ -363,7 +363,7 @@ func (s *session) giveBack(message *Message, cause error) error {
 		why = causeLost
 	}
 	s.config.Metrics.ended(outcomeReturned, why)
-	_ = s.leave() // without a connection the broker has taken the message back by itself
+	_ = s.leave() // without a connection the broker has requeued the message by itself
 	s.queue.GiveBack(message)
 	return fmt.Errorf("%w: %w", ErrGivenBack, cause)
 }

@@ -143,7 +143,7 @@ func TestEnding(t *testing.T) {
 	}
 }
 
-// The kernel ends a command for want of memory, in a cgroup with a limit, and the message says so.
+// The kernel ends a command that runs out of memory, in a cgroup with a limit, and the message says so.
 func TestMemoryKill(t *testing.T) {
 	const variable = "EBBTIDE_TEST_MEMORY"
 	if group := os.Getenv(variable); group != "" {

@@ -234,7 +234,7 @@ const (
 
 // PrometheusBacklog is the value of an instant query.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.bearerToken) || !has(self.headers) || !self.headers.exists(h, h.name.lowerAscii() == 'authorization')",message="headers: Authorization is made of bearerToken"
+// +kubebuilder:validation:XValidation:rule="!has(self.bearerToken) || !has(self.headers) || !self.headers.exists(h, h.name.lowerAscii() == 'authorization')",message="headers: Authorization comes from bearerToken"
 // +kubebuilder:validation:XValidation:rule="!has(self.headers) || self.headers.all(h, self.headers.exists_one(other, other.name.lowerAscii() == h.name.lowerAscii()))",message="headers: the case of a name does not make another header of it"
 type PrometheusBacklog struct {
 	// URL of the server, as for a data source: https://prometheus.example:9090. Credentials in it are used as basic

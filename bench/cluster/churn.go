@@ -129,7 +129,7 @@ func (k *killer) fault() (time.Duration, bool) {
 	return time.Duration(k.random.Int64N(int64(8 * time.Second))), true
 }
 
-// runChurns plays the load once with each of the named scalers, one after the other, on a cluster that runs nothing else. Beside KEDA,
+// runChurns runs the workload once with each of the named scalers, one after the other, on a cluster that runs nothing else. Beside KEDA,
 // so many pollers ask Ebbtide's scaler for the same policy.
 func runChurns(ctx context.Context, c *cluster.Cluster, scalers []string, messages, pollers int, out io.Writer) ([]churnResult, error) {
 	if err := scans.DeclareTopology(c.Broker.AMQPURL("/")); err != nil {

@@ -75,7 +75,7 @@ func ebb(messages int, seed uint64) []scans.Arrival {
 	return arrivals
 }
 
-// runDrain plays the same load once with each of the named kinds of workers, one after the other, on nodes of Karpenter's.
+// runDrain runs the same workload once with each of the named kinds of workers, one after the other, on nodes of Karpenter's.
 func runDrain(
 	ctx context.Context, c *cluster.Cluster, kinds []string, messages int, seed uint64, out io.Writer,
 ) (results []drainResult, err error) {

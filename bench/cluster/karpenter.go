@@ -29,7 +29,7 @@ type packingResult struct {
 	// Scheduler is default, most-allocated or drainpack; Run is which of several runs, from 1 on.
 	Scheduler string `json:"scheduler"`
 	Run       int    `json:"run"`
-	// Pods that came and went, and how many of them were ended before their time.
+	// Pods that ran, and how many of them were ended before their time.
 	Pods    int `json:"pods"`
 	Evicted int `json:"evicted"`
 	// NodeSeconds from the first pod until the last node without lasting pods was gone from all, and their lower bound.
@@ -55,7 +55,7 @@ func packingSchedulers(run int) []packingScheduler {
 	return schedulers
 }
 
-// runPackings plays one load after the other.
+// runPackings runs one workload after the other.
 func runPackings(ctx context.Context, c *cluster.Cluster, loads [][]scans.Pod, out io.Writer) (results []packingResult, err error) {
 	for i, load := range loads {
 		result, err := runPacking(ctx, c, i+1, load, out)

@@ -1,4 +1,4 @@
-// Cluster holds the benchmarks that need a real cluster: it starts one on this machine, plays a load, and writes what it
+// Cluster holds the benchmarks that need a real cluster: it starts one on this machine, runs a workload, and writes what it
 // measured. The Makefile's targets bench-churn, bench-karpenter, bench-drain and bench-startup call it.
 package main
 

@@ -12,7 +12,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
-// slice says which part of a recorded load is played.
+// slice says which part of a recorded load is run.
 type slice struct {
 	file, statements string
 	pods             int

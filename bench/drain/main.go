@@ -1,4 +1,4 @@
-// drain plays loads in the simulator with pods of one message, with workers that go on, with the rules of package draining and with KEDA at its
+// drain simulates workloads with pods of one message, with workers that take several, with the rules of package draining and with KEDA at its
 // best, and writes bench/out/drain-simulated.json. It says what the figures of make bench-drain come to with the times of an ordinary
 // installation.
 package main
@@ -32,7 +32,7 @@ type kind struct {
 	change func(*simulator.System)
 }
 
-// load is what is played, by seed.
+// load is what is simulated, by seed.
 type load struct {
 	name          string
 	queuePerClass bool
@@ -62,7 +62,7 @@ func main() {
 	out := flag.String("out", "bench/out/drain-simulated.json", "where the figures go")
 	seeds := flag.Uint64("seeds", 5, "how many seeds of each load")
 	poll := flag.Duration("poll", 5*time.Second, "KEDA's pollingInterval")
-	only := flag.String("loads", "", "play only loads with one of these names, parted by commas")
+	only := flag.String("loads", "", "run only workloads with one of these names, separated by commas")
 	var traces []string
 	flag.Func("trace", "NAME=FILE: a recorded load too, with a queue for each class; repeat for several", func(text string) error {
 		traces = append(traces, text)
@@ -105,8 +105,8 @@ func kinds(poll time.Duration) ([]kind, error) {
 	return []kind{
 		{"one message a pod", base},
 		{"KEDA accurate, MostAllocated", peer},
-		{"the same, go on", func(s *simulator.System) { peer(s); goOn(5 * time.Second)(s) }},
-		{"go on, idle 30s", goOn(30 * time.Second)},
+		{"the same, several messages", func(s *simulator.System) { peer(s); goOn(5 * time.Second)(s) }},
+		{"several messages, idle 30s", goOn(30 * time.Second)},
 		{"the three rules", with(func(*simulator.Rules) {})},
 		{"without staying", with(func(r *simulator.Rules) { r.Stay.Longest = r.Stay.AfterWork })},
 		{"without giving way", with(func(r *simulator.Rules) { r.GiveWay = false })},

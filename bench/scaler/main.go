@@ -84,7 +84,7 @@ func main() {
 	flag.StringVar(&o.calls, "calls", "", "used by the benchmark itself: which calls make a poll")
 	flag.IntVar(&o.perQueue, "per-queue", 1, "used by the benchmark itself: how many poll each queue")
 	flag.BoolVar(&o.spread, "spread", false, "used by the benchmark itself: those of a queue poll one after the other")
-	flag.BoolVar(&o.own, "own", false, "used by the benchmark itself: each of them has a policy of its own")
+	flag.BoolVar(&o.own, "own", false, "used by the benchmark itself: each of them has a separate policy")
 	flag.Parse()
 	for text := range strings.SplitSeq(*pollers, ",") {
 		n, err := strconv.Atoi(text)

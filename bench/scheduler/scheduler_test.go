@@ -33,7 +33,7 @@ var (
 // schedulers are run in turn for every workload, so that a slow spell of the machine does not fall on one of them.
 var schedulers = []string{"default", "most-allocated", "drainpack"}
 
-// workload: pods is how many are measured, after some that are there already; churn adds pods that come and go meanwhile. Of
+// workload: pods is how many are measured, after some that are there already; churn adds pods that start and end meanwhile. Of
 // several repeats, by all but the slow MostAllocated, the median counts.
 type workload struct {
 	name, pod   string
@@ -70,7 +70,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// BenchmarkScheduler does every run in a process of its own: the harness's histograms go on from one run to the next.
+// BenchmarkScheduler does every run in a process of its own: the harness's histograms continue from one run to the next.
 func BenchmarkScheduler(b *testing.B) {
 	var figures []figure
 	for _, w := range workloads {

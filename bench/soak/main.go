@@ -454,7 +454,7 @@ func (s *soak) edit(ctx context.Context) {
 	})
 }
 
-// delete deletes policies and creates them anew at once.
+// delete deletes policies and creates them again at once.
 func (s *soak) delete(ctx context.Context) {
 	created := 0
 	s.often(ctx, 200*time.Millisecond, func(i int) {

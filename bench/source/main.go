@@ -158,7 +158,7 @@ func push(repository string) error {
 	return err
 }
 
-// measure plays a load.
+// measure runs a workload.
 func measure(l load, way string, origin *gitserver.Server, get getter) (figures, error) {
 	random := rand.New(rand.NewPCG(3, 3))
 	fetches, bytes := origin.Fetches(), origin.Bytes()

@@ -38,7 +38,7 @@ const (
 	sampleMaxAge = 900 * time.Millisecond
 	// ledgerSize is how many decisions of each policy are kept; repeated ones count once.
 	ledgerSize = 64
-	// stopWithin is how long calls may go on after SIGTERM.
+	// stopWithin is how long calls may keep running after SIGTERM.
 	stopWithin = 5 * time.Second
 )
 

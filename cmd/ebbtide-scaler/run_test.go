@@ -155,7 +155,7 @@ spec:
 		}
 	}
 
-	// Streams that are open do not keep the program: KEDA's end as if all was said, ours with the reason.
+	// Streams that are open do not keep the program: KEDA's end as if they were complete, ours with the reason.
 	scaler := pb.NewExternalScalerClient(connection)
 	active, err := scaler.StreamIsActive(t.Context(), ref)
 	if err != nil {

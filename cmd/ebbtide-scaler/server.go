@@ -40,7 +40,7 @@ func newServer(serving context.Context, credentials credentials.TransportCredent
 		grpc.Creds(noting{credentials}),
 		grpc.UnaryInterceptor(recoverUnary(recorder)),
 		grpc.ChainStreamInterceptor(recoverStream(recorder), endWith(serving)),
-		// Goroutines that go on answering keep their stacks; when all wait for a broker, more are made.
+		// Goroutines that keep answering keep their stacks; when all wait for a broker, more are made.
 		grpc.NumStreamWorkers(uint32(2*runtime.GOMAXPROCS(0))),
 		// Requests are small: with windows that follow the bandwidth each would be answered by a ping that measures it, too.
 		grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10),
@@ -56,7 +56,7 @@ func newServer(serving context.Context, credentials credentials.TransportCredent
 	)
 }
 
-// errPanic is what the caller of a call gets that panicked. Other calls go on.
+// errPanic is what the caller of a call gets that panicked. Other calls are not affected.
 var errPanic = status.Error(codes.Internal, "this is a bug of the scaler: its log has the stack")
 
 func recoverUnary(recorder *decision.Recorder) grpc.UnaryServerInterceptor {

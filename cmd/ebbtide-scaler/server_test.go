@@ -31,7 +31,7 @@ func (panicking) Watch(*healthpb.HealthCheckRequest, grpc.ServerStreamingServer[
 	panic("a bug")
 }
 
-// A panic ends the call that it happens in and nothing else.
+// A panic ends only the call that it happens in.
 func TestPanic(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	server := newServer(t.Context(), insecure.NewCredentials(), decision.NewRecorder(decision.NewLedger(1), registry, slog.New(slog.DiscardHandler)))

@@ -65,7 +65,7 @@ func TestCalendarImportErrors(t *testing.T) {
 		"a format": {[]string{"-o", "table"}, `--output "table": must be one of yaml, json`},
 		"a date":   {[]string{"--from", "soon"}, `--from "soon" must be a date`},
 		"no file":  {[]string{"-f", "none.yaml"}, "--filename: open none.yaml"},
-		"nothing":  {[]string{"-f", fileOf(t, "b.yaml", "kind: Pod\napiVersion: v1\n")}, "nothing here scales by the clock"},
+		"nothing":  {[]string{"-f", fileOf(t, "b.yaml", "kind: Pod\napiVersion: v1\n")}, "nothing here scales on a schedule"},
 	} {
 		out, _, err := run(t, append([]string{"calendar", "import"}, c.args...)...)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -20,7 +20,7 @@ import (
 type explanation struct {
 	Policy string    `json:"policy"`
 	At     time.Time `json:"at"`
-	// Note says what a time was taken for that clocks skip or show twice.
+	// Note says how a time was interpreted that clocks skip or show twice.
 	Note   string `json:"note,omitempty"`
 	Limits limits `json:"limits"`
 	Target int32  `json:"target"`

@@ -127,7 +127,7 @@ func TestExplainHolidays(t *testing.T) {
 	}
 }
 
-// A local time that clocks skip, or show twice, is taken for an instant, and explain says for which.
+// A local time that clocks skip, or show twice, means one instant, and explain says which.
 func TestExplainAt(t *testing.T) {
 	path := fileOf(t, "p.yaml", testPolicy)
 	for at, want := range map[string][2]string{

@@ -177,7 +177,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// On loads of other sizes and other luck DrainPack is on the front, and nothing needs 2% fewer node-hours than the cheapest of ours.
+// On loads of other sizes and with other seeds DrainPack is on the front, and nothing needs 2% fewer node-hours than the cheapest of ours.
 func TestOursOnTheFront(t *testing.T) {
 	path := fileOf(t, "p.yaml", testPolicy)
 	for seed, perDay := range map[string]string{"2": "600", "3": "3000", "4": "9000"} {
@@ -474,7 +474,7 @@ func TestFront(t *testing.T) {
 	}
 }
 
-// A shorter wait by luck beats nobody; one with every seed does.
+// A wait that is shorter by chance beats nobody; one that is shorter with every seed does.
 func TestFrontByLuck(t *testing.T) {
 	trialOf := func(name string, waits ...float64) trial {
 		r := trial{Name: name}
@@ -499,7 +499,7 @@ func TestFrontByLuck(t *testing.T) {
 	}
 }
 
-// Of few messages nothing is marked, and it is said why.
+// With few messages nothing is marked, and the output says why.
 func TestCompareFewMessages(t *testing.T) {
 	trace := fileOf(t, "t.csv", "start,seconds,class\n"+strings.Repeat("2026-03-02T09:00:00Z,30,scan\n", 5))
 	text := must(t, "compare", "--trace", trace, "--runs", "1")
@@ -582,7 +582,7 @@ func TestCronTriggersAgreeWithTheCalendar(t *testing.T) {
 	}
 }
 
-// A fixed pool is shared out among queues, whole and one at least, and its size is what was said.
+// A fixed pool is shared out among queues, whole and one at least, and its size is the given one.
 func TestStaticPools(t *testing.T) {
 	var trace simulator.Trace
 	for i, class := range []string{"a", "a", "a", "a", "a", "a", "b", "b", "c"} {

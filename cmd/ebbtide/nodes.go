@@ -60,7 +60,7 @@ to the scheduler by itself; its profile must set explainAddress, as the one in m
 	return cmd
 }
 
-// stateOfNode says in words what becomes of a node.
+// stateOfNode says in words what happens to a node.
 func stateOfNode(v fleet.View, now time.Time) string {
 	rest := ""
 	switch {

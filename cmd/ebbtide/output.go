@@ -115,7 +115,7 @@ type progress struct {
 	mu    sync.Mutex
 	text  string
 	shown bool
-	stop  chan struct{} // nil until something is said
+	stop  chan struct{} // nil until there is a message
 }
 
 func newProgress(w io.Writer) *progress { return &progress{w: w, begin: time.Now()} }
@@ -132,7 +132,7 @@ func (p *progress) say(format string, args ...any) {
 	}
 }
 
-// run shows what was said last, and for how long it has been going on.
+// run shows the last message, and for how long it has been shown.
 func (p *progress) run(stop <-chan struct{}) {
 	for {
 		select {

@@ -13,7 +13,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/e2e/proc"
 )
 
-// A load that a real Prometheus recorded is played, and a calendar is learned from it.
+// A workload that a real Prometheus recorded is simulated, and a calendar is learned from it.
 func TestPrometheus(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a real Prometheus")

@@ -222,7 +222,7 @@ func (f *recommendFlags) objective() (recommend.Objective, error) {
 	return o, nil
 }
 
-// candidates reads the price list, which is made of --node where these are all that is said.
+// candidates reads the price list, or makes one from --node if nothing else is given.
 func (f *recommendFlags) candidates(cmd *cobra.Command, o *recommend.Options) (*recommend.PriceList, error) {
 	if f.capacity != "on-demand" && f.capacity != "spot" {
 		return nil, fmt.Errorf("--capacity is %q, want on-demand or spot", f.capacity)

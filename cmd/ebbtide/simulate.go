@@ -48,7 +48,7 @@ type trialFlags struct {
 	runs     uint
 }
 
-// add the flags; runs is how often each trial is played unless the user says otherwise.
+// add the flags; runs is how often each trial is simulated unless the user says otherwise.
 func (f *trialFlags) add(cmd *cobra.Command, runs uint) {
 	f.load.add(cmd)
 	f.system.add(cmd)
@@ -93,12 +93,12 @@ packing are the code that runs in the cluster.`,
 	return cmd
 }
 
-// followRules makes workers go on by the rules of package draining.
+// followRules makes workers follow the rules of package draining.
 func followRules(s *simulator.System) {
 	s.Worker.MaxMessages, s.Worker.OldestFirst, s.Rules = 0, true, simulator.ThreeRules()
 }
 
-// run makes trials of the flags, plays them and prints what came of them.
+// run makes trials from the flags, simulates them and prints the results.
 func (f *trialFlags) run(
 	cmd *cobra.Command, plan func(simulator.System, simulator.Trace, []*policy.Policy) ([]trial, error),
 ) error {
@@ -151,13 +151,13 @@ func (f *trialFlags) run(
 	return f.out.print(cmd, trials, func(t *table) { printTrials(t, trials) })
 }
 
-// play runs every trial with so many seeds, as many at once as there are processors.
+// play simulates every trial with that many seeds, as many at once as there are processors.
 func play(trials []trial, trace simulator.Trace, runs uint, shown *progress) error {
 	var work errgroup.Group
 	work.SetLimit(runtime.GOMAXPROCS(0))
 	var done atomic.Int64
 	total := uint(len(trials)) * runs
-	shown.say("0 of %d played", total)
+	shown.say("0 of %d simulated", total)
 	defer shown.done()
 	for i := range trials {
 		t := &trials[i]
@@ -174,7 +174,7 @@ func play(trials []trial, trace simulator.Trace, runs uint, shown *progress) err
 					out.Series = simulator.Series{} // only the first is shown
 				}
 				t.runs[run] = out
-				shown.say("%d of %d played", done.Add(1), total)
+				shown.say("%d of %d simulated", done.Add(1), total)
 				return nil
 			})
 		}
@@ -191,7 +191,7 @@ func play(trials []trial, trace simulator.Trace, runs uint, shown *progress) err
 // tie is how much less, as a share, still counts as the same: waits are of whole polls.
 const tie = 0.01
 
-// less reports whether a has less of something than b: by more than a tie, and by more than luck. Luck is two standard errors of the
+// less reports whether a has less of something than b: by more than a tie, and by more than chance. Chance is two standard errors of the
 // difference between runs of the same seed.
 func less(a, b *trial, of func(*simulator.Outcome) float64) bool {
 	if of(&a.Outcome) >= of(&b.Outcome)*(1-tie) {

@@ -25,7 +25,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
-// systemFlags say what a load is played on.
+// systemFlags say what a workload is simulated on.
 type systemFlags struct {
 	simulator.System
 	shapes           []string
@@ -38,7 +38,7 @@ type systemFlags struct {
 	idleTimeoutGiven func() bool
 }
 
-// warmFor is how long workers of a trial wait for a message: a floor's would else leave and be started anew at every poll.
+// warmFor is how long workers of a trial wait for a message: a floor's would else leave and be started again at every poll.
 const warmFor = 15 * time.Minute
 
 func (s *systemFlags) add(cmd *cobra.Command) {

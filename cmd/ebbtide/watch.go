@@ -15,13 +15,13 @@ import (
 const (
 	// sameFor is how close together replicas take the same decision, as KEDA asks more than one of them in a poll.
 	sameFor = time.Second
-	// lookAgainAfter is how often replicas are looked up anew: those that came since are asked too.
+	// lookAgainAfter is how often replicas are looked up again: those that came since are asked too.
 	lookAgainAfter = 30 * time.Second
 	// rememberFor is how long decisions are known as shown. The scaler keeps none longer that was not shown.
 	rememberFor = time.Hour
 )
 
-// follower follows the decisions of all replicas of a scaler, which come and go.
+// follower follows the decisions of all replicas of a scaler, which may be replaced meanwhile.
 type follower struct {
 	reach func(context.Context) ([]string, error)
 	list  func(ctx context.Context, addresses []string) ([]decision.View, error)
@@ -43,7 +43,7 @@ type decisionKey struct {
 }
 
 // next returns the decisions that were not returned before, each once, whichever replicas took it. Replicas that do not answer are looked
-// up anew; until one is there it returns none. It fails if there never was one.
+// up again; until there is one it returns none. It fails if there never was one.
 func (f *follower) next(ctx context.Context) ([]decision.View, error) {
 	if f.addresses == nil || f.now().Sub(f.reachedAt) > lookAgainAfter {
 		if err := f.connect(ctx); err != nil {

@@ -28,7 +28,7 @@ func (c *Cluster) auditLog() string { return c.path("logs", "audit.log") }
 // Request is a request that the API server noted.
 type Request struct{ User, Verb, URI string }
 
-// Requests are those of the project's components that the API server answered or began to, and those of them that it refused for want of a right.
+// Requests are those of the project's components that the API server answered or began to, and those of them that it refused because a right is missing.
 // The cluster must have been started with Options.Audit.
 func (c *Cluster) Requests() (all int, refused []Request, err error) {
 	file, err := os.Open(c.auditLog())

@@ -348,7 +348,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 			Name: Scaler, Path: c.Bin("ebbtide-scaler"),
 			Args: []string{
 				"--kubeconfig=" + c.Kubeconfig("scaler"), "--listen=" + c.ScalerAddress(),
-				// There is one, and no kubelet to start it again should it lose its lease for want of a processor.
+				// There is one, and no kubelet to start it again should it lose its lease because no processor is free.
 				"--leader-elect=false",
 				"--metrics-listen=" + loopback(c.ports.ScalerMetrics),
 				"--tls-cert=" + c.pki("scaler-serving.crt"), "--tls-key=" + c.pki("scaler-serving.key"),

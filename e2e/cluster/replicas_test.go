@@ -30,7 +30,7 @@ import (
 )
 
 // checkReplicas runs two scalers, and checks that both answer, that one of them alone writes the policy's status and events, and that
-// the other one goes on with that when it stops.
+// the other one continues with that when it stops.
 func checkReplicas(t *testing.T, c *cluster.Cluster) {
 	root, _ := toolsOf(t)
 	bin := t.TempDir()

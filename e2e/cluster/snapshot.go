@@ -25,7 +25,7 @@ func (c *Cluster) SaveEtcd(ctx context.Context, file string) error {
 	return err
 }
 
-// RestoreEtcd gives an etcd that does not run the data of a snapshot. Revisions go on far above those of the snapshot, so that clients
+// RestoreEtcd gives an etcd that does not run the data of a snapshot. Revisions continue far above those of the snapshot, so that clients
 // which have seen later ones notice.
 func (c *Cluster) RestoreEtcd(ctx context.Context, file string) error {
 	if err := os.RemoveAll(c.path("etcd")); err != nil {

@@ -33,7 +33,7 @@ func (noSource) Observe(context.Context, time.Duration) (sizing.Observation, err
 }
 func (noSource) Close() error { return nil }
 
-// nobody is told what becomes of policies.
+// nobody is told what happens to policies.
 type nobody struct{}
 
 func (nobody) Validated(types.NamespacedName, error) {}

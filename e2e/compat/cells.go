@@ -1,5 +1,5 @@
 // Package compat tries the project with other releases of what it runs on: Kubernetes, KEDA and Karpenter. A cell is a cluster of certain releases
-// and the steps that are played on it; each release is tried once with the others' defaults, and the oldest together.
+// and the steps that are run on it; each release is tried once with the others' defaults, and the oldest together.
 package compat
 
 import (
@@ -36,7 +36,7 @@ func Cells() []Cell {
 	return append(cells, Cell{Name: "oldest", Releases: oldest})
 }
 
-// Quick is the cell of the oldest Kubernetes, which make test plays.
+// Quick is the cell of the oldest Kubernetes, which make test runs.
 func Quick() Cell {
 	oldest := toolchain.Releases["kubernetes"][0]
 	return Cell{Name: "kubernetes-" + minor(oldest.Version), Releases: []toolchain.Release{oldest}}

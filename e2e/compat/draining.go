@@ -21,7 +21,7 @@ const (
 	idleTimeout    = 8 * time.Second
 )
 
-// draining plays the three rules on two nodes. Who has no message leaves after idleTimeout, unless the scheduler says that the node works; so that
+// draining runs the three rules on two nodes. Who has no message leaves after idleTimeout, unless the scheduler says that the node works; so that
 // all stay shows that it hears them.
 func (s *stage) draining(ctx context.Context) error {
 	connection, err := amqp.Dial(s.c.Broker.AMQPURL("/"))

@@ -27,7 +27,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
 )
 
-// Step is a part of what is played in a cell.
+// Step is a part of what is run in a cell.
 type Step struct {
 	Name string
 	// Says what the step shows, for the page.
@@ -48,7 +48,7 @@ var Steps = []Step{
 	{"charts", "helm installs the three charts with the CRD, upgrades them and removes them", (*stage).charts},
 }
 
-// stage is a cluster on which steps are played.
+// stage is a cluster on which steps are run.
 type stage struct {
 	c        *cluster.Cluster
 	client   kubernetes.Interface
@@ -57,7 +57,7 @@ type stage struct {
 	progress io.Writer
 }
 
-// Play starts a cell's cluster in a folder and plays steps on it: those with the names, or all. It returns at the first that fails.
+// Play starts a cell's cluster in a folder and runs steps on it: those with the names, or all. It returns at the first that fails.
 func Play(ctx context.Context, cell Cell, root string, tools toolchain.Toolchain, dir string, progress io.Writer, names ...string) error {
 	tools, err := tools.With(ctx, progress, cell.Releases...)
 	if err != nil {

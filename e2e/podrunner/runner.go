@@ -1,6 +1,6 @@
 // Package podrunner is the kubelet's stand-in for nodes that KWOK keeps. KWOK reports a pod there as running but runs
 // nothing; the runner starts the program that the pod's container names as a process, and finishes the pod with that
-// process's exit code and termination message. So a worker on a simulated node truly consumes and settles messages.
+// process's exit code and termination message. So a worker on a simulated node really consumes and acks messages.
 //
 // It does what a kubelet does as far as a worker can tell: environment from values, Secrets and the pod's own fields,
 // SIGTERM and then SIGKILL after the grace period when the pod is deleted. It knows one container a pod, runs only

@@ -123,7 +123,7 @@ func (g *Group) launch(spec Spec) (*Process, error) {
 	return p, nil
 }
 
-// Restart starts a child anew, as it was started before, once it has ended.
+// Restart starts a child again, as it was started before, once it has ended.
 func (g *Group) Restart(ctx context.Context, p *Process) (*Process, error) {
 	return g.Start(ctx, p.spec)
 }

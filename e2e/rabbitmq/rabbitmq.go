@@ -172,7 +172,7 @@ func (b *Broker) Crash() {
 	<-b.process.Done()
 }
 
-// Resume lets a node go on that Pause stopped.
+// Resume continues a node that Pause stopped.
 func (b *Broker) Resume() error { return b.process.Signal(syscall.SIGCONT) }
 
 // Pause stops the node as it is: its connections stay open, and nothing is answered any more. Crash ends it all the same.

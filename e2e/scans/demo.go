@@ -1,5 +1,5 @@
 // Package scans is a scan service on a local cluster: its queues, its load, its ScaledJob and policy, and an observer of what
-// becomes of messages, jobs, pods and nodes. Messages in RabbitMQ become Jobs through KEDA and Ebbtide's scaler, Ebbtide's
+// happens to messages, jobs, pods and nodes. Messages in RabbitMQ become Jobs through KEDA and Ebbtide's scaler, Ebbtide's
 // scheduler packs their pods onto few nodes, and Karpenter removes the nodes that fall idle. The demo (Run) is a morning of
 // scans; the scenarios of e2e/scenario and the benchmarks of bench/cluster are made of the same parts.
 package scans
@@ -168,7 +168,7 @@ func NewRunner(c *cluster.Cluster, fault podrunner.Fault) (*podrunner.Runner, er
 	return podrunner.New(client, programs, filepath.Join(c.Dir, "pods"), log, fault), nil
 }
 
-// Publish sends n scans at once, for a person who plays with a running cluster.
+// Publish sends n scans at once, for people who try a running cluster.
 func Publish(ctx context.Context, amqpURL string, n int) error {
 	connection, err := amqp.Dial(amqpURL)
 	if err != nil {
@@ -190,14 +190,14 @@ func Publish(ctx context.Context, amqpURL string, n int) error {
 	return nil
 }
 
-// Run plays the morning on a cluster on which Install and RunPods are done, and measures it until the last node is
+// Run runs the morning on a cluster on which Install and RunPods are done, and measures it until the last node is
 // gone. Begin is when the whole run began. The live view goes to out.
 func Run(ctx context.Context, c *cluster.Cluster, begin time.Time, out io.Writer) (Summary, error) {
 	summary, _, err := PlayOn(ctx, c, morning(rand.New(rand.NewPCG(20260302, 0))), begin, out)
 	return summary, err
 }
 
-// PlayOn plays any arrivals.
+// PlayOn runs any arrivals.
 func PlayOn(ctx context.Context, c *cluster.Cluster, arrivals []Arrival, begin time.Time, out io.Writer) (Summary, *Observer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -234,7 +234,7 @@ func PlayOn(ctx context.Context, c *cluster.Cluster, arrivals []Arrival, begin t
 	return summarize(observed, settled, begin), observed, waitErr
 }
 
-// untilQuiet waits until every message is settled, every job has finished and every node is gone.
+// untilQuiet waits until every message has ended, every job has finished and every node is gone.
 func untilQuiet(ctx context.Context, c *cluster.Cluster, observed *Observer, settled *Settlements) error {
 	deadline := time.Now().Add(settleWithin)
 	for {
@@ -247,7 +247,7 @@ func untilQuiet(ctx context.Context, c *cluster.Cluster, observed *Observer, set
 			return fmt.Errorf("%s ended by itself: see %s", name, filepath.Join(c.Dir, "logs", name+".log"))
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("not quiet %s after the last message: %d messages unsettled, %d jobs unfinished, %d nodes left",
+			return fmt.Errorf("not quiet %s after the last message: %d messages open, %d jobs unfinished, %d nodes left",
 				settleWithin, open, s.UnfinishedJobs, len(s.PodsOnNode))
 		}
 		select {

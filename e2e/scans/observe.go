@@ -17,7 +17,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/lowerbound"
 )
 
-// Observer records what happens to jobs, pods and nodes, by the clock of the moment it is seen.
+// Observer records what happens to jobs, pods and nodes, at the time when it is seen.
 type Observer struct {
 	namespace, nodeLabel, nodeValue string
 

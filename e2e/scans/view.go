@@ -114,7 +114,7 @@ func (v *view) decision(ctx context.Context) decision.View {
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return decision.View{} // the view goes on without it
+		return decision.View{} // the view works without it
 	}
 	defer response.Body.Close()
 	var list decision.Views

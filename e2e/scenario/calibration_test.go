@@ -135,7 +135,7 @@ func mean(times []time.Duration) time.Duration {
 	return sum / time.Duration(len(times))
 }
 
-// startTimes are how long the steps take in which workers and nodes come and go, as a run showed them.
+// startTimes are how long the steps take in which workers and nodes start and end, as a run showed them.
 type startTimes struct {
 	// Boot from a pod's binding until its worker runs; NodeBoot from a node's creation to its first pod; Linger from a node's last pod to
 	// its removal; Finish from a pod's end until its Job is finished.
@@ -163,7 +163,7 @@ func startTimesOf(o *scans.Observer, arrivals []scans.Arrival) startTimes {
 	}
 }
 
-// predict plays the load in the simulator with the cluster's settings, and with how long workers and nodes take to come and go: the
+// predict simulates the load with the cluster's settings, and with how long workers and nodes take to start and end: the
 // simulator is to find out what these make together.
 func predict(times startTimes, arrivals []scans.Arrival) (simulator.Outcome, error) {
 	limits, errs := calendar.New(nil, scans.MaxReplicas, nil)

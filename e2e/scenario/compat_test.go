@@ -11,7 +11,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 )
 
-// The oldest API server that the scheduler runs with. make compat plays the rest.
+// The oldest API server that the scheduler runs with. make compat runs the rest.
 func TestCompat(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster")

@@ -1,3 +1,3 @@
-// Package scenario proves the product on a real cluster: each test plays a scenario of package scans on parts that run in
+// Package scenario proves the product on a real cluster: each test runs a scenario of package scans on parts that run in
 // production, and checks what users care about.
 package scenario

@@ -67,7 +67,7 @@ func (s *scanQueue) hostile() {
 	s.attack("victim", map[string]attack{
 		"the other tenant's source is as it was": {body: "read", repository: repository, result: "token = 0123456789"},
 	})
-	// A branch becomes a folder of branches, and the mirror goes on.
+	// A branch becomes a folder of branches, and the mirror still works.
 	s.attack("victim", map[string]attack{"a branch": {body: "read", repository: repository, revision: "feature", result: "token"}})
 	bare := filepath.Join(folder, "hidden.git")
 	s.must(owned(folder, os.Getuid()))

@@ -30,7 +30,7 @@ import (
 
 const (
 	system = "ebbtide-system"
-	// workerGrace is how long a worker lets its scan go on after SIGTERM.
+	// workerGrace is how long a worker lets its scan run after SIGTERM.
 	workerGrace = 3 * time.Second
 	burstScans  = 20
 	// ordinaryScans are those beside the failing ones that nothing happens to.
@@ -291,7 +291,7 @@ func (r *release) publish(s scans.Scan) {
 	}
 }
 
-// quiet waits until every message is settled and every job has finished.
+// quiet waits until every message has ended and every job has finished.
 func (r *release) quiet() {
 	r.Helper()
 	r.eventually("quiet", func() (string, bool) {
@@ -417,7 +417,7 @@ func (r *release) scansGoWrong() {
 	if r.settled.Done() != r.settled.Sent() {
 		r.Errorf("%d scans ended, want %d", r.settled.Done(), r.settled.Sent())
 	}
-	// The crashed worker's pod, and that of the one that gave its message back.
+	// The crashed worker's pod, and that of the one that requeued its message.
 	if failed := r.failedPods(); len(failed)-before != 2 {
 		r.Errorf("failed pods: %v; want 2 more than %d", failed, before)
 	}
@@ -440,7 +440,7 @@ func (r *release) uninstall() {
 	}
 }
 
-// nothingLeft waits until no object of any kind has a word in its name, in any namespace; but for those that are named.
+// nothingLeft waits until no object of any kind has a word in its name, in any namespace, except those that are named.
 func (r *release) nothingLeft(word string, but ...string) {
 	r.Helper()
 	kinds := slices.DeleteFunc(strings.Fields(r.exec("kubectl", "api-resources", "--verbs=list", "-o", "name")), func(kind string) bool {

@@ -144,7 +144,7 @@ func (r *recovery) publish(n int) {
 	}
 }
 
-// play sends a burst, lets something fail while some scans run and others wait, sends more, and waits for all results.
+// drill sends a burst, lets something fail while some scans run and others wait, sends more, and waits for all results.
 func (r *recovery) play(name string, fail func() int) drill {
 	r.Helper()
 	d := drill{Name: name}
@@ -220,7 +220,7 @@ func (r *recovery) gone(components ...string) func() int {
 		r.publish(20)
 		time.Sleep(time.Until(back)) // the failure's length, which is what is drilled
 		r.must(r.c.Restart(r.ctx, components...))
-		return 0 // they stand beside the scans: no worker notices
+		return 0 // they are next to the scans: no worker notices
 	}
 }
 
@@ -314,7 +314,7 @@ func (r *recovery) etcdRestored() int {
 	r.must(r.c.Crash(cluster.APIServer, cluster.Etcd))
 	r.must(r.c.RestoreEtcd(r.ctx, file))
 	r.must(r.c.Restart(r.ctx, cluster.Etcd, cluster.APIServer))
-	// Components end for want of an API server, and the scheduler because pods are not where it knows them to be.
+	// Components end because they have no API server, and the scheduler because pods are not where it knows them to be.
 	r.kubelet = true
 	return running
 }

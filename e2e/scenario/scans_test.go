@@ -26,7 +26,7 @@ import (
 
 // TestScans installs charts/scan-jobs as its README says, on real nodes with KEDA and Ebbtide: gitleaks scans real repositories, results
 // arrive complete and once, an upgrade ends no scan, and engines run in one pod, in pods that are put on one node, and over a source store.
-// Then hostile scans are played on the same cluster.
+// Then hostile scans are run on the same cluster.
 func TestScans(t *testing.T) {
 	needNodes(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 18*time.Minute)

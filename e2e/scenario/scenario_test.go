@@ -83,7 +83,7 @@ func startWith(
 	return c, root
 }
 
-// The demo, as make demo plays it, and what the dashboards show of it.
+// The demo, as make demo runs it, and what the dashboards show of it.
 func TestDemo(t *testing.T) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)

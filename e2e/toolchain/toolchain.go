@@ -75,7 +75,7 @@ func (t Toolchain) Asset(name string) string { return filepath.Join(t.dir, "asse
 
 // Ensure builds what is missing and returns the complete set. Module is the folder of the module that pins the tools.
 // A line for each tool that has to be built goes to progress. Two calls at once, in any processes, build once: the
-// second waits for the first. A tool is built anew only when the pins of its own module change.
+// second waits for the first. A tool is built again only when the pins of its module change.
 func Ensure(ctx context.Context, module string, progress io.Writer) (Toolchain, error) {
 	keys, key, err := pins(module)
 	if err != nil {
@@ -189,7 +189,7 @@ func copyAsset(ctx context.Context, module, from, folder, to string) error {
 	return os.Rename(partial, to)
 }
 
-// lock takes an exclusive lock that the kernel gives back when this process ends.
+// lock takes an exclusive lock that the kernel releases when this process ends.
 func lock(ctx context.Context, path string, progress io.Writer) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -216,7 +216,7 @@ func lock(ctx context.Context, path string, progress io.Writer) (unlock func(), 
 	}
 }
 
-// ticking says every half a minute that a long step still goes on.
+// ticking says every half a minute that a long step still runs.
 func ticking(progress io.Writer, what string, start time.Time) (stop func()) {
 	ticker, done := time.NewTicker(30*time.Second), make(chan struct{})
 	finished := make(chan struct{})

@@ -81,7 +81,7 @@ func TestPins(t *testing.T) {
 	}
 }
 
-// A second holder waits until the first gives the lock back.
+// A second holder waits until the first releases the lock.
 func TestLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	unlock, err := lock(t.Context(), path, io.Discard)

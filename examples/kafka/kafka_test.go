@@ -1,4 +1,4 @@
-// Package kafka_test plays the example.
+// Package kafka_test runs the example.
 package kafka_test
 
 import (

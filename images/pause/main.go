@@ -1,4 +1,4 @@
-// pause holds a pod's namespaces while its containers come and go.
+// pause holds a pod's namespaces while its containers start and end.
 package main
 
 import (

@@ -30,7 +30,7 @@ type UnfitError struct {
 
 func (e *UnfitError) Error() string { return e.Sentence }
 
-// withoutScheduler is the way out where the scheduler can't run.
+// withoutScheduler says what to do where the scheduler can't run.
 const withoutScheduler = "install Ebbtide with scheduler.enabled=false"
 
 // needs are the resources of API groups that kube-scheduler watches or writes with its default feature gates.

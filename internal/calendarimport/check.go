@@ -143,7 +143,7 @@ type Reason string
 const (
 	// ClockChange is what the original makes of clocks that change.
 	ClockChange Reason = "clock change"
-	// OnPurpose is what the original does for want of an end, say, and nobody means.
+	// OnPurpose is false for what the original does by accident, for example because it has no end.
 	OnPurpose Reason = "on purpose"
 )
 

@@ -158,7 +158,7 @@ func onOff(target string, jobs []scaling, h horizon) (*original, error) {
 		parts: []*part{p},
 	}
 	if first.noZone {
-		made.notes = append(made.notes, "the CronJobs have no timeZone: they run by the clock of kube-controller-manager, which is taken for UTC")
+		made.notes = append(made.notes, "the CronJobs have no timeZone: they run in the time zone of kube-controller-manager, assumed to be UTC")
 	}
 	made.notes = append(made.notes, fmt.Sprintf("the CronJobs scale %s; delete them when its ScaledJob or ScaledObject asks this policy", object))
 	return made, nil

@@ -1,7 +1,7 @@
-// Package calendarimport makes calendars of what scales by the clock today: KEDA's cron triggers, CronJobs that scale, and Zalando's
+// Package calendarimport makes calendars from what scales on a schedule today: KEDA's cron triggers, CronJobs that scale, and Zalando's
 // ScalingSchedules. It reads objects that others fetched.
 //
-// A calendar has what the author meant: hours on days. What the original did besides is told: what becomes of it when clocks change, and
+// A calendar has what the author meant: hours on days. What the original did besides is told: what happens to it when clocks change, and
 // that a cron trigger stays on where no end comes. Three readings of a schedule are compared for a year, in every minute of it: what it does
 // in its zone, by the cron library that KEDA and Kubernetes use; what it would do if clocks never changed; and what was meant. The calendar
 // must agree with the last of them wherever clocks are not changing, and may differ from the first only where one of those two reasons holds.
@@ -52,14 +52,14 @@ type Imported struct {
 	zone                 *time.Location
 }
 
-// original is what scales one workload by the clock.
+// original is what scales one workload on a schedule.
 type original struct {
 	object               doctor.Object
 	source               string // of several objects; empty: the object's
 	name, namespace      string
 	floor, limit         int32
 	floorNote, limitNote string
-	// together is what becomes of parts that are on at the same time; idle that they are added to what work asks for.
+	// together is what happens to parts that are on at the same time; idle that they are added to what work asks for.
 	together func(a, b int32) int32
 	idle     bool
 	additive bool     // the floor is added too
@@ -77,7 +77,7 @@ type part struct {
 	replicas    int32 // the most of them
 	base        int32 // outside of its windows
 	windows     []window
-	// ran is what it does between two instants; plain what it would do by a clock that never changes, which is taken for UTC.
+	// ran is what it does between two instants; plain what it would do by a clock that never changes, here UTC.
 	ran, plain func(from, to time.Time) steps
 	who        string // does it
 	purpose    string // why it does something that is not meant
@@ -87,7 +87,7 @@ type part struct {
 	daysOverMidnight bool // an end counts on days on which it does not fire
 }
 
-// Import makes a calendar of each workload that objects scale by the clock. Its check is of the year from an instant on. An original that no
+// Import makes a calendar for each workload that objects scale on a schedule. Its check is of the year from an instant on. An original that no
 // calendar can say is an error that names the object, the trigger and the field; the others are imported all the same.
 func Import(objects []doctor.Object, from time.Time) ([]Imported, error) {
 	h := horizonFrom(from)
@@ -122,7 +122,7 @@ func Import(objects []doctor.Object, from time.Time) ([]Imported, error) {
 		imported = append(imported, made)
 	}
 	if len(imported)+len(errs) == 0 {
-		errs = append(errs, errors.New("nothing here scales by the clock: no ScaledObject or ScaledJob with a cron trigger, no CronJob that scales, no ScalingSchedule"))
+		errs = append(errs, errors.New("nothing here scales on a schedule: no ScaledObject or ScaledJob with a cron trigger, no CronJob that scales, no ScalingSchedule"))
 	}
 	return imported, errors.Join(errs...)
 }
@@ -202,7 +202,7 @@ func (o *original) build(h horizon, from time.Time) (Imported, error) {
 		by, ok := shift(zone, p.zone, from)
 		if !ok {
 			return made, fault(o.object, p.where, "timezone", fmt.Sprintf("a calendar has one time zone, here %s as the first schedule, and %s is not always as far from "+
-				"it: write the hours of this one in %s by hand, or give it a policy of its own", zone, p.zone, zone))
+				"it: write the hours of this one in %s by hand, or give it a separate policy", zone, p.zone, zone))
 		}
 		if zone.String() != p.zone.String() {
 			p.notes = append(p.notes, fmt.Sprintf("its times of %s are written as those of %s", p.zone, zone))

@@ -85,7 +85,7 @@ func periodsOf(i Imported) string {
 	return strings.Join(rows, "; ")
 }
 
-// What becomes of schedules, what is said of them, and in how many minutes of the year both are the same: of 525,600.
+// What happens to schedules, what the import reports about them, and in how many minutes of the year both are the same: of 525,600.
 func TestImport(t *testing.T) {
 	const all = 365 * 24 * 60
 	const weekends = 52 * 48 * 60 // from Saturday 06:00 until Monday 06:00
@@ -165,7 +165,7 @@ func TestImport(t *testing.T) {
 		"off at the weekend, by patches, in no zone": {
 			cronJob("sleep", "0 20 * * 5", "", `args: [patch, scaledobject, web, --type=merge, -p, '{"spec":{"minReplicaCount":0}}']`) +
 				cronJob("wake", "0 6 * * 1", "", `args: [patch, so/web, --type=json, -p, '[{"op":"replace","path":"/spec/minReplicaCount","value":4}]']`),
-			"Mon 06:00-Fri 20:00 4", all, []string{"taken for UTC"},
+			"Mon 06:00-Fri 20:00 4", all, []string{"assumed to be UTC"},
 		},
 		"three steps": {
 			cronJob("a", "0 6 * * *", "UTC", "args: [scale, sts/web, --replicas=3]") + cronJob("b", "0 9 * * *", "UTC", "args: [scale, sts/web, --replicas=8]") +
@@ -178,7 +178,7 @@ func TestImport(t *testing.T) {
 		},
 		"a schedule that nobody follows": {
 			schedules("  - {type: Repeating, value: 12, durationMinutes: 90, period: {startTime: \"15:45\", timezone: Europe/Berlin, days: [Mon, Wed, Fri]}}\n"),
-			"Mon,Wed,Fri 15:45-17:15 12", all, []string{"a value of 1 is taken for a replica"},
+			"Mon,Wed,Fri 15:45-17:15 12", all, []string{"a value of 1 counts as a replica"},
 		},
 		"a schedule over midnight, followed": { // what is after midnight is lost
 			schedules("  - {type: Repeating, value: 115, durationMinutes: 120, period: {startTime: \"23:00\", timezone: Europe/Berlin, days: [Mon]}}\n") + follower("{type: AverageValue, averageValue: 10}"),
@@ -314,7 +314,7 @@ func TestImportErrors(t *testing.T) {
 		"backwards":        {schedules("  - {type: Repeating, value: 1, period: {startTime: \"22:00\", endTime: \"06:00\", timezone: UTC, days: [Mon]}}\n"), "period.endTime: 06:00 is before startTime"},
 		"all over":         {schedules("  - {type: OneTime, value: 1, date: \"2020-01-01T00:00:00Z\", durationMinutes: 5}\n"), "all of them are over"},
 		"a ratio":          {schedules("  - {type: Repeating, value: 1, durationMinutes: 5, "+hours+"}\n") + follower("{type: Value, value: 10}"), "spec.metrics[1].object.target: only averageValue"},
-		"nothing":          {"kind: Deployment\napiVersion: apps/v1\nmetadata: {name: web}\n", "nothing here scales by the clock"},
+		"nothing":          {"kind: Deployment\napiVersion: apps/v1\nmetadata: {name: web}\n", "nothing here scales on a schedule"},
 	} {
 		_, err := Import(parse(t, c.text), begin)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

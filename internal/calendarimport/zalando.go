@@ -35,7 +35,7 @@ type schedule struct {
 }
 
 const (
-	// zalandoZone, rampMinutes and rampSteps are what kube-metrics-adapter takes when nothing else is said.
+	// zalandoZone, rampMinutes and rampSteps are the defaults of kube-metrics-adapter.
 	zalandoZone            = "Europe/Berlin"
 	rampMinutes, rampSteps = 10, 10
 )
@@ -121,7 +121,7 @@ func readSchedules(objects []doctor.Object, h horizon) ([]*original, []error) {
 		}
 		made := &original{
 			object: o, name: o.GetName(), namespace: o.GetNamespace(), together: larger, parts: parts, limitNote: "the highest value: write what you allow",
-			notes: append(notes, "no HorizontalPodAutoscaler here follows it, so a value of 1 is taken for a replica: import it with the HorizontalPodAutoscaler for others"),
+			notes: append(notes, "no HorizontalPodAutoscaler here follows it, so a value of 1 counts as a replica: import it with the HorizontalPodAutoscaler for others"),
 		}
 		for _, p := range parts {
 			made.limit = max(made.limit, p.replicas)
@@ -295,7 +295,7 @@ func (z zalando) once(start, end time.Time) steps {
 	return list
 }
 
-// at is the value at an instant, by the clock of a zone.
+// at is the value at an instant, in a time zone.
 func (z zalando) at(t time.Time, zone *time.Location) int64 {
 	local := t.In(zone)
 	if !z.days[local.Weekday()] {

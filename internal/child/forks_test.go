@@ -17,7 +17,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/internal/child"
 )
 
-// survives tells this program, started anew, that it is to outlive the bomb of TestForksWithoutEnd.
+// survives tells this program, started again, that it is to outlive the bomb of TestForksWithoutEnd.
 const survives = "EBBTIDE_TEST_SURVIVES"
 
 // bomb starts processes as fast as it can, for ever, also when there can be no more. A shell would end then.

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Memory is a memory cgroup. The kernel counts there whom it killed for want of memory.
+// Memory is a memory cgroup. The kernel counts there which processes it killed when memory ran out.
 type Memory struct {
 	// events has a line "oom_kill N", limit is the number of bytes.
 	events, limit string
@@ -45,7 +45,7 @@ func ownMemory(root, self string) Memory {
 	return Memory{}
 }
 
-// Kills is how many processes were killed for want of memory; -1 when nobody counts.
+// Kills is how many processes were killed because memory ran out; -1 when nobody counts.
 func (m Memory) Kills() int {
 	text, err := os.ReadFile(m.events)
 	if err != nil {

@@ -77,7 +77,7 @@ func reapAll() (childless bool) {
 	}
 }
 
-// reapOrphans reaps children that have ended, but for the command, whose end is somebody else's.
+// reapOrphans reaps children that have ended, except the command, which is reaped elsewhere.
 func (r *Reaper) reapOrphans(command int) {
 	left, err := descendants(os.Getpid())
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // the default of a flag whose usage states it, as one that the environment gives does, is not shown.
 func Page(root *cobra.Command) string {
 	var page strings.Builder
-	fmt.Fprintf(&page, "<!-- Made of the program: go test ./cmd/%s -run Reference -update -->\n\n", root.Name())
+	fmt.Fprintf(&page, "<!-- Generated from the program: go test ./cmd/%s -run Reference -update -->\n\n", root.Name())
 	section(&page, root, "#")
 	return page.String()
 }

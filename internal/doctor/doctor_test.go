@@ -221,7 +221,7 @@ metadata: {name: ebbtide, namespace: scan}
 spec: {secretTargetRef: [{parameter: caCert, name: x, key: x}, {parameter: tlsClientCert, name: x, key: x}, {parameter: tlsClientKey, name: x, key: x}]}
 `
 
-// Of a cluster it is said, too, what is not there.
+// For a cluster, the report also names what is missing.
 func TestCluster(t *testing.T) {
 	without := func(kind, name string) func(Object) bool {
 		return func(o Object) bool { return o.GetKind() == kind && (name == "" || o.GetName() == name) }

@@ -16,7 +16,7 @@ func number(s string) int64 {
 	return n
 }
 
-// jobChecks are of Jobs, and of what becomes of pods.
+// jobChecks are of Jobs, and of what happens to pods.
 func jobChecks() []Check {
 	jobs := func(find func(job Object, spec map[string]any, found func(Object, string, ...any))) func(*objects, func(Object, string, ...any)) {
 		return func(o *objects, found func(Object, string, ...any)) {

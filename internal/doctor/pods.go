@@ -189,7 +189,7 @@ func (o *objects) spot(t template) string {
 	return ""
 }
 
-// prefetch that a container is told by its arguments or environment; 0 when it is not.
+// prefetch that a container's arguments or environment set; 0 when they do not.
 func prefetch(container map[string]any) int {
 	words := append(texts(container, "command"), texts(container, "args")...)
 	for i, word := range words {

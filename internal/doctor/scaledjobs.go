@@ -81,7 +81,7 @@ func scaledJobChecks() []Check {
 					}
 					for _, t := range all {
 						if text(t, "type") == "cron" {
-							found(job, "a cron trigger stands beside Ebbtide's")
+							found(job, "a cron trigger next to Ebbtide's")
 						}
 						for _, key := range []string{"start", "end", "timezone", "desiredReplicas", "minReplicas", "maxReplicas"} {
 							if text(t, "type") != "cron" && text(t, "metadata", key) != "" {

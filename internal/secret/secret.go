@@ -22,7 +22,7 @@ type Values map[string]string
 
 // Take returns the environment variables of these names, which are in the environment no more afterwards, and makes the process one that
 // others of its user can't look into. Changing the environment would leave them in the block that the kernel shows, so the program
-// replaces itself with one that gets them by a file in memory. Call it before anything else: it starts the program anew.
+// replaces itself with one that gets them by a file in memory. Call it before anything else: it starts the program again.
 func Take(names ...string) (Values, error) {
 	if number := os.Getenv(descriptorVariable); number != "" {
 		if err := os.Unsetenv(descriptorVariable); err != nil {
@@ -45,7 +45,7 @@ func Take(names ...string) (Values, error) {
 	if len(secrets) == 0 {
 		return Values{}, conceal()
 	}
-	return nil, fmt.Errorf("start anew without credentials in the environment: %w", again(secrets, rest))
+	return nil, fmt.Errorf("restart without credentials in the environment: %w", again(secrets, rest))
 }
 
 // again replaces the program by itself with another environment. It returns only if it can't.

@@ -1,4 +1,4 @@
-// Package tlsfiles makes mutual TLS of PEM files, which are read anew for every connection: a rotation needs no restart.
+// Package tlsfiles makes mutual TLS from PEM files, which are read again for every connection: a rotation needs no restart.
 package tlsfiles
 
 import (

@@ -17,7 +17,7 @@ type Source interface {
 	// Observe returns the backlog as it is now, or as it was less than maxAge ago. It honours ctx. Its errors tell a person
 	// what to do; they hold no credentials.
 	Observe(ctx context.Context, maxAge time.Duration) (sizing.Observation, error)
-	// Close gives back what the source holds.
+	// Close releases what the source holds.
 	Close() error
 }
 

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Cached is a value that is read again only when it is older than who asks can do with, and by one reader at a time however
+// Cached is a value that is read again only when it is older than the caller accepts, and by one reader at a time however
 // many ask. It is safe for concurrent use.
 type Cached[T any] struct {
 	bounds SampleBounds

@@ -139,7 +139,7 @@ func (c *Calendar) Timeline(from, to time.Time) []Span {
 // Reading is what a wall-clock time of a zone means.
 type Reading struct {
 	Time time.Time
-	// Note says what became of a time that clocks skip or show twice; empty for all others.
+	// Note says how a time is interpreted that clocks skip or show twice; empty for all others.
 	Note string
 }
 

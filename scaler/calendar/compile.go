@@ -366,7 +366,7 @@ type dayBits []uint64
 
 func (b dayBits) set(n int) { b[n/64] |= 1 << (n % 64) }
 
-// meets reports whether some day of b is so many days before one of other.
+// meets reports whether some day of b is that many days before one of other.
 func (b dayBits) meets(other dayBits, later int) bool {
 	words, shift := later/64, later%64
 	if shift < 0 {

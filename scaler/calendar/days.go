@@ -191,7 +191,7 @@ func parseDays(p *Period) (days, error) {
 func (d *days) parse(text, written string) error {
 	unknown := fmt.Errorf("%q must be a day (Mon, Tue, Wed, Thu, Fri, Sat, Sun), a range of days (Mon-Fri), days of the month "+
 		"(day 15, day 1-5), first, second, third, fourth, fifth or last followed by a day (first Mon), by day (last day) or by "+
-		"business day (last business day), so many before the last (last day -2), business day for all of them, "+
+		"business day (last business day), a number of days before the last (last day -2), business day for all of them, "+
 		"or a date (2026-12-24, 12-24, 2026-12-24 to 2026-12-31)", written)
 	if text != "" && text[0] >= '0' && text[0] <= '9' {
 		from, to, _ := strings.Cut(text, " to ")

@@ -44,7 +44,7 @@ func TestParseHolidays(t *testing.T) {
 		zone    string // default: Europe/Prague
 		from    string // and a year on
 		want    string
-		skipped string // part of what is said of an event that was not understood
+		skipped string // part of the report on an event that was not understood
 	}{
 		// Found by make fuzz-calendar.
 		"an end that clocks skip":   {"DTSTART;TZID=America/Scoresbysund:20160326T233000\nDURATION:PT1H", "America/Scoresbysund", "2016-01-01", "2016-03-26 2016-03-27", ""},

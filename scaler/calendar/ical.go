@@ -80,7 +80,7 @@ func parseICS(text string) ([]*component, error) {
 	var roots, open []*component
 	line := 0
 	for n, rest := 1, text; rest != ""; {
-		// A line goes on where the next begins with a space.
+		// A line continues where the next begins with a space.
 		raw, number := "", n
 		raw, rest = cutLine(rest)
 		n++

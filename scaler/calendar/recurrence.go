@@ -35,7 +35,7 @@ const (
 	yearly
 )
 
-// skip says what becomes of a day of the month that a month does not have.
+// skip says what happens to a day of the month that a month does not have.
 type skip int
 
 const (
@@ -201,7 +201,7 @@ func parseByDay(text string) ([]nthWeekdayOf, error) {
 	return slices.Compact(list), nil
 }
 
-// budget is how many steps may still be taken for a file: a user chooses what is in it, not how long it takes.
+// budget is how many steps are left for a file: a user chooses what is in it, not how long it takes.
 type budget struct {
 	steps int
 	taken int // since others had the processor

@@ -19,7 +19,7 @@ var walkZones = []string{
 	"Asia/Kathmandu", "America/St_Johns", "Africa/Casablanca", "America/Sao_Paulo", "Asia/Tehran", "Asia/Beirut", "America/Santiago",
 }
 
-// walk is a clock on the wall of a zone, read once a minute.
+// walk is a wall clock of a zone, read once a minute.
 type walk struct {
 	start time.Time
 	shown []int64 // what the clock shows at start + i minutes, as seconds of a zone without changes
@@ -121,7 +121,7 @@ func (m model) businessDay(d day) bool {
 	return !slices.Contains(weekend, d.weekday().String()[:3])
 }
 
-// starts says what the days of a period mean, for a day that is taken for a weekday where as is not empty.
+// starts says what the days of a period mean, for a day that counts as a weekday where as is not empty.
 func (m model) starts(p *Period, d day, as string) bool {
 	year, mon, _ := d.civil()
 	if len(p.Months) > 0 && !slices.Contains(p.Months, mon.String()[:3]) {
@@ -204,7 +204,7 @@ func hoursOf(h Hours) (from, to int64) {
 	return from, to
 }
 
-// check compares everything that a calendar says with a clock on the wall that is read every minute.
+// check compares everything that a calendar says with a wall clock that is read every minute.
 func checkAgainstWalk(t *testing.T, seed uint64, weeks int) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 7))

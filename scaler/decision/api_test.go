@@ -247,7 +247,7 @@ func TestLedgerMemory(t *testing.T) {
 	runtime.KeepAlive(ledger)
 }
 
-// A page holds policies in order, and says how to go on; deleting some meanwhile loses no others.
+// A page holds policies in order, and says how to get the next; deleting some meanwhile loses no others.
 func TestLedgerPages(t *testing.T) {
 	ledger := NewLedger(3)
 	for _, name := range []string{"b/x", "a/y", "a/x", "c/x", "b/y"} {

@@ -163,7 +163,7 @@ func (d *Decider) Decide(ctx context.Context, name types.NamespacedName) (sizing
 	return d.DecideBy(ctx, name, d.config.MaxAge)
 }
 
-// edits is how often one decision begins anew because the policy got another backlog meanwhile.
+// edits is how often one decision starts over because the policy got another backlog meanwhile.
 const edits = 3
 
 // DecideBy is Decide by a sample that is no older than maxAge.

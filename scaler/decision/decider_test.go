@@ -308,7 +308,7 @@ func seats(weight, limit int32) v1alpha1.Target {
 func TestGroup(t *testing.T) {
 	b := newDeciderBundle(t, nil)
 	a, other := b.set(t, "a", "q", seats(1, 12)), b.set(t, "b", "q", seats(2, 12))
-	// settled asks until background decisions about the others are in, and counts what Jobs there may be: all that were asked for in two minutes.
+	// settled queries until background decisions about the others are in, and counts what Jobs there may be: all that were asked for in two minutes.
 	answers := map[string][]int64{}
 	settled := func(name string, want int64) {
 		t.Helper()

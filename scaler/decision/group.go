@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// shareEvery is how often the cap of a group is shared out anew at most: a group of thousands costs others no more for being polled often.
+	// shareEvery is how often the cap of a group is shared out at most: a group of thousands costs others no more for being polled often.
 	shareEvery = time.Second
-	// memberAge is how old the decision of another policy of a group may be before it is taken anew.
+	// memberAge is how old the decision of another policy of a group may be before it is taken again.
 	memberAge = 5 * time.Second
 	// refreshes bounds how many policies of a group are asked in the background at once.
 	refreshes = 16
@@ -82,7 +82,7 @@ func (d *Decider) withinGroup(decided sizing.Decision, p *policy.Policy, publish
 	return decided.Within(p.Group.Name, share, limit)
 }
 
-// shareOut shares a group's cap out anew, if it is time to. P is one of its policies. The group is locked.
+// shareOut shares a group's cap out again, if it is time to. P is one of its policies. The group is locked.
 func (d *Decider) shareOut(g *group, p *policy.Policy) {
 	now := d.config.Now()
 	if !g.sharedAt.IsZero() && now.Sub(g.sharedAt).Abs() < shareEvery {

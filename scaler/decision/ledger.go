@@ -154,7 +154,7 @@ func (l *Ledger) page(namespace, policy string, n, policies int, from string) (p
 	return page, next
 }
 
-// entryBytes is about what a decision has in an answer, but for its reason.
+// entryBytes is about what a decision has in an answer, without its reason.
 const entryBytes = 400
 
 // Forget drops a deleted policy's decisions.

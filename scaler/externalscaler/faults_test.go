@@ -66,7 +66,7 @@ func (f *forgetting) Forget(name types.NamespacedName) {
 	f.recorder.Forget(name)
 }
 
-// What is wrong with one policy, its broker or its trigger is told to the one who asks for it, and neither delays nor
+// What is wrong with one policy, its broker or its trigger is told to the caller that asked for it, and neither delays nor
 // changes what others are told. The rows are those of docs/reference/faults.md.
 func TestIntegrationFaults(t *testing.T) {
 	const timeout = 4 * time.Second // a broker takes its time to refuse a password

@@ -1,5 +1,5 @@
-// Package externalscaler answers KEDA: it is the gRPC service that a trigger of type external names. It translates between KEDA's calls and
-// package decision, and nothing else.
+// Package externalscaler answers KEDA: it is the gRPC service that a trigger of type external names. It only translates between KEDA's calls
+// and package decision.
 //
 // KEDA asks GetMetricSpec, GetMetrics and IsActive one after the other, without a deadline, and takes an error of the
 // first for nothing at all. So GetMetricSpec is static and can't fail, the other two answer from one decision, and every
@@ -121,7 +121,7 @@ func (s *Service) GetMetricSpec(context.Context, *pb.ScaledObjectRef) (*pb.GetMe
 	}}, nil
 }
 
-// StreamMetricSpec implements ExternalScaler for triggers of type external-push: the specification is said once, as it never
+// StreamMetricSpec implements ExternalScaler for triggers of type external-push: the specification is sent once, as it never
 // changes.
 func (s *Service) StreamMetricSpec(ref *pb.ScaledObjectRef, stream pb.ExternalScaler_StreamMetricSpecServer) error {
 	spec, err := s.GetMetricSpec(stream.Context(), ref)

@@ -55,7 +55,7 @@ func (s *source) Observe(ctx context.Context, _ time.Duration) (sizing.Observati
 
 func (*source) Close() error { return nil }
 
-// nobody is told what becomes of policies.
+// nobody is told what happens to policies.
 type nobody struct{}
 
 func (nobody) Validated(types.NamespacedName, error) {}

@@ -28,7 +28,7 @@ import (
 const (
 	// rescanEvery catches what a watch can miss: changes on network file systems, say.
 	rescanEvery = 10 * time.Second
-	// settle is how long a burst of file events is gathered: an editor's save, a ConfigMap's swap of links.
+	// settle is how long file events are gathered: an editor's save, a ConfigMap's swap of links.
 	settle = 100 * time.Millisecond
 	// quiet is how long a file that is written in place must be left alone before it is read: half of a file can be a valid policy. A
 	// file that is moved into place is whole, and read at once.
@@ -210,7 +210,7 @@ func (d *Directory) read(path string, bound int) (cut error) {
 	if age := d.now().Sub(info.ModTime()); inPlace && age >= 0 && age < wait {
 		d.waiting = true
 		if wait == quietCut && age > quiet {
-			return errors.New("it ends in the middle of a line, or where its last version went on")
+			return errors.New("it ends in the middle of a line, or where its last version continued")
 		}
 		return nil
 	}
@@ -223,7 +223,7 @@ func (d *Directory) read(path string, bound int) (cut error) {
 	return nil
 }
 
-// looksCut is true for text that ends in the middle of a line, or where the last version of the file went on.
+// looksCut is true for text that ends in the middle of a line, or where the last version of the file continued.
 func looksCut(text, last []byte) bool {
 	return !bytes.HasSuffix(text, []byte("\n")) || len(text) < len(last) && bytes.HasPrefix(last, text)
 }

@@ -39,7 +39,7 @@ func Follow(ctx context.Context, informers cache.Cache, reader client.Reader, st
 			f.changed(client.ObjectKeyFromObject(p), p)
 		},
 		UpdateFunc: func(before, after any) {
-			// A new status is no new policy. One that was deleted and made anew begins at the first generation again.
+			// A new status is no new policy. One that was deleted and created again begins at the first generation.
 			old, p := before.(*v1alpha1.ScalingPolicy), after.(*v1alpha1.ScalingPolicy)
 			if old.Generation != p.Generation || old.UID != p.UID {
 				f.changed(client.ObjectKeyFromObject(p), p)

@@ -14,7 +14,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 )
 
-// A policy that is deleted and made anew while the watch is broken comes as one update, of the same generation. Nothing of the old one
+// A policy that is deleted and created again while the watch is broken comes as one update, of the same generation. Nothing of the old one
 // is kept.
 func TestFollowRecreated(t *testing.T) {
 	b := newBundle(t)

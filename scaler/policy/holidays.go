@@ -129,7 +129,7 @@ type parsedFile struct {
 	err  error
 }
 
-// maxParsed bounds what is kept; past it everything is read anew.
+// maxParsed bounds what is kept; past it everything is read again.
 const maxParsed = 64
 
 func (f *parsedFiles) holidays(text, zoneName string) (*calendar.Holidays, error) {

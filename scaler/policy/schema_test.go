@@ -20,7 +20,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/manifests/crd"
 )
 
-// wholePolicies have, together, every field of the API, but for those that only files may use.
+// wholePolicies have, together, every field of the API, except those that only files may use.
 var wholePolicies = []string{`
 apiVersion: ebbtide.dev/v1alpha1
 kind: ScalingPolicy

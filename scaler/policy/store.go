@@ -50,7 +50,7 @@ func (t turns) do(work func()) {
 	work()
 }
 
-// Observer is told what becomes of policies. Calls for one policy come one after the other.
+// Observer is told what happens to policies. Calls for one policy come one after the other.
 type Observer interface {
 	// Validated tells whether a policy's newest version is valid.
 	Validated(name types.NamespacedName, err error)

@@ -21,7 +21,7 @@ import (
 // metric is what a trigger reports for a queue.
 type metric func(q *queue) int64
 
-// metrics are those that can be had for a RabbitMQ queue.
+// metrics are those that exist for a RabbitMQ queue.
 var metrics = map[string]metric{
 	// KEDA's rabbitmq trigger over AMQP
 	"rabbitmq, AMQP": func(q *queue) int64 { return q.ready },

@@ -107,7 +107,7 @@ func waterLevel(vessels []vessel, water float64) float64 {
 	return level
 }
 
-// rest gives one replica more to as many vessels as there are replicas left, or takes one each back where rounding gave too many, and
+// rest gives one replica more to as many vessels as there are replicas left, or removes one each where rounding gave too many, and
 // returns how many it gave. Those that are lowest for their weight, and first by name, come first.
 func rest(vessels []vessel, share map[string]int64, left int64) int64 {
 	step := int64(1)
@@ -132,7 +132,7 @@ func rest(vessels []vessel, share map[string]int64, left int64) int64 {
 }
 
 // SharedCap shares a cap out among members over time, so that the group never has more replicas than the cap, whatever answers are still on
-// their way: the highest share that a member had within a settling time counts as running, as replicas may just be being created for it. A
+// their way: the highest share that a member had within a time counts as running, as replicas may just be being created for it. A
 // member that wants more than its share gets more once others have given up theirs and their replicas have ended. While each has what it
 // wants nothing changes. What nobody wants is shared out as well, so that new work need not wait for its share.
 //
@@ -141,9 +141,9 @@ type SharedCap struct {
 	shares map[string]*highest // by member
 }
 
-// Share returns what each member's share should be from now on, and the cap. Settle is how long after a share was lowered replicas may still
-// be created for it that Running does not count yet. There must be a member.
-func (c *SharedCap) Share(now time.Time, settle time.Duration, members []Member) (shares map[string]int64, limit int64) {
+// Share returns what each member's share should be from now on, and the cap. For a grace period after a share was lowered, replicas may still be
+// created for it that Running does not count yet. There must be a member.
+func (c *SharedCap) Share(now time.Time, grace time.Duration, members []Member) (shares map[string]int64, limit int64) {
 	limit = slices.MinFunc(members, func(a, b Member) int { return cmp.Compare(a.Limit, b.Limit) }).Limit
 	gone := c.shares
 	c.shares = make(map[string]*highest, len(members))
@@ -157,14 +157,14 @@ func (c *SharedCap) Share(now time.Time, settle time.Duration, members []Member)
 			past = &highest{}
 		}
 		c.shares[m.Name] = past
-		m.Running = max(m.Running, past.add(now, m.Share, settle))
+		m.Running = max(m.Running, past.add(now, m.Share, grace))
 		reserved = append(reserved, m)
 		content, sum = content && m.Wanted <= m.Share, sum+m.Share
 		shares[m.Name] = m.Share
 	}
 	left := limit
 	for name, past := range gone {
-		if still := past.add(now, 0, settle); still > 0 {
+		if still := past.add(now, 0, grace); still > 0 {
 			c.shares[name], left = past, left-still
 		}
 	}

@@ -90,7 +90,7 @@ const (
 	ScaleIn Constraint = "scale-in"
 	// Hold means that the backlog can't be read and the last observation stays in force.
 	Hold Constraint = "hold"
-	// Outage means that it can't be read for longer than holdFor and the calendar speaks alone.
+	// Outage means that it can't be read for longer than holdFor and only the calendar applies.
 	Outage Constraint = "outage"
 )
 
@@ -131,10 +131,10 @@ type Decision struct {
 // A source that counts what is worked on among what waits has demand = waiting, at most its parallelism.
 //
 // Where nothing waits and unacknowledged is not known, some of the consumers may be the idle reserve already, and
-// adding the reserve to them would start it anew with every decision: it only fills demand up to idleReplicas then.
+// adding the reserve to them would start it again with every decision: it only fills demand up to idleReplicas then.
 //
 // Failure is why there is no newer observation, or nil. It holds the last observation for parameters.HoldFor; after that,
-// or when there never was one (observation.Time is zero), the calendar speaks alone. ServiceTime is what was observed, 0
+// or when there never was one (observation.Time is zero), only the calendar applies. ServiceTime is what was observed, 0
 // when it is not known yet; parameters.ServiceTime comes before it.
 func Decide(
 	now time.Time, observation Observation, failure error, limits calendar.Limits, parameters Parameters, serviceTime time.Duration,
@@ -249,7 +249,7 @@ func (d *Decision) measure(parameters Parameters, serviceTime time.Duration) {
 		if o.ReadyHoldsInFlight {
 			d.working += fmt.Sprintf(", on %d partitions,", o.Parallelism)
 		} else {
-			d.working += fmt.Sprintf(", of which queues with a single active consumer let %d be worked on at once,", o.Parallelism)
+			d.working += fmt.Sprintf(", but queues with a single active consumer allow only %d at once,", o.Parallelism)
 		}
 	}
 	d.reserve = int64(d.Limits.IdleReplicas)

@@ -72,7 +72,7 @@ func TestDecide(t *testing.T) {
 		// Of two queues with a single active consumer one has three standing by.
 		"single active consumers": {
 			Observation{Time: now, Ready: 100, Consumers: 4, Parallelism: 2}, nil, open, 1, 2, Backlog,
-			"100 ready and 4 in flight, of which queues with a single active consumer let 2 be worked on at once, ask for 2",
+			"100 ready and 4 in flight, but queues with a single active consumer allow only 2 at once, ask for 2",
 		},
 		// The management API fails: consumers count as busy for as long as a backlog is held, and then for idle.
 		"idle for all that is seen": {
@@ -133,7 +133,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// Quiet begins anew when a message waits, when it is told again how many consumers work, and when the clock is put back; a policy without a
+// Quiet begins again when a message waits, when it is told again how many consumers work, and when the clock is put back; a policy without a
 // management API is never quiet.
 func TestQuiet(t *testing.T) {
 	failing := Observation{Consumers: 10, ManagementFailure: "x"}

@@ -261,7 +261,7 @@ func TestServiceTime(t *testing.T) {
 		t.Errorf("mean %s, want 1m", got)
 	}
 	before := little.Mean()
-	little.Observe(Observation{Time: now.Add(time.Hour), Consumers: 1, Finished: known(true, 0)}) // the broker counts anew
+	little.Observe(Observation{Time: now.Add(time.Hour), Consumers: 1, Finished: known(true, 0)}) // the broker counts from 0
 	if little.Mean() != before {
 		t.Errorf("a count that starts anew changed the mean from %s to %s", before, little.Mean())
 	}

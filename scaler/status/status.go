@@ -270,7 +270,7 @@ func (r *Reconciler) renderLimits(status *v1alpha1.ScalingPolicyStatus, inForce 
 // toldSkipped is how many events that are not understood a condition names.
 const toldSkipped = 5
 
-// renderHolidays says what became of the policy's iCalendar files: a holiday does not vanish without a word.
+// renderHolidays says how the policy's iCalendar files were read: a holiday does not vanish without a word.
 func renderHolidays(status *v1alpha1.ScalingPolicyStatus, p *policy.Policy, now time.Time, set func(kind string, verdict metav1.ConditionStatus, reason, message string)) {
 	files := p.HolidayFiles()
 	if len(files) == 0 {

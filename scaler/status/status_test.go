@@ -215,7 +215,7 @@ func holidaysOf(strict bool, events ...string) *v1alpha1.ScalingPolicy {
 	return p
 }
 
-// An event that is skipped, and a file that is over, are said of the policy, and of it alone who reads its conditions; doctor names them. (Now is 2026.)
+// An event that is skipped, and a file that is over, are reported in the policy's conditions, and only there; doctor names them. (Now is 2026.)
 func TestHolidaysRead(t *testing.T) {
 	const christmas = "SUMMARY:Christmas\nDTSTART;VALUE=DATE:20201224\nRRULE:FREQ=YEARLY"
 	const read = "Ready=True Ready, Accepted=True Accepted, BacklogReachable=True Reachable, CredentialsResolved=True Resolved"
@@ -323,7 +323,7 @@ func TestNextLeader(t *testing.T) {
 	}
 }
 
-// Of a version that is not compiled yet nothing is said, and one that is not valid was looked at: who waits for its verdict gets it.
+// A version that is not compiled yet has no condition, and one that is not valid was looked at: who waits for its verdict gets it.
 func TestGenerations(t *testing.T) {
 	b := newBundle(t, scansPolicy("scans", "one"))
 	b.decided(name, sizing.Observation{Ready: 3}, nil)
@@ -351,7 +351,7 @@ func TestGenerations(t *testing.T) {
 		t.Errorf("Ready says %q, want the field, and what is in force", c.Message)
 	}
 
-	// One that was deleted and created anew is another one, whatever its generation.
+	// One that was deleted and created again is another one, whatever its generation.
 	if err := b.api.Delete(t.Context(), &object); err != nil {
 		t.Fatal(err)
 	}

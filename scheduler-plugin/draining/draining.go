@@ -9,12 +9,12 @@
 //   - Drain: nodes whose pods would fit on the others get no more work, so that they empty and can be removed.
 //
 // The package is pure: it reads no clock, knows no Kubernetes types, and changes nothing. The scheduler's controller carries out what it
-// says, and the simulator plays the same code. What it promises:
+// says, and the simulator runs the same code. What it promises:
 //
 //   - Nothing is ended. A worker that works is never told to leave, and a pod that is no worker never is.
 //   - A drain takes no room that is needed: none begins while a pod waits or a node starts, all end when a pod finds no room.
 //   - Everything is bounded: a drain by Options.Longest, what begins at a look by Options.AtOnce, who gives way by what the pod lacks.
-//   - It needs no memory but the fleet's: who drains since when is written on the nodes, so the next leader goes on from there.
+//   - It keeps no state but the fleet's: the nodes themselves say since when they drain, so the next leader continues from there.
 package draining
 
 import (
@@ -76,7 +76,7 @@ type Fleet struct {
 // Options of drains. The zero value is not useful: see Defaults.
 type Options struct {
 	// Spare is how many more pods of the largest kind must fit on the others beside those of the nodes that drain. More of them halve
-	// the drains that are taken back, fewer empty nodes sooner.
+	// the drains that are cancelled, fewer empty nodes sooner.
 	Spare int
 	// Longest that a node may drain at a stretch; at least a look's period.
 	Longest time.Duration

@@ -343,14 +343,14 @@ func (d *DrainPack) Unreserve(_ context.Context, state fwk.CycleState, pod *v1.P
 	}
 	if d.reserved.remove(pod.UID) {
 		d.fleet.RemovePod(string(pod.UID))
-		// A group's pod that is taken back has not failed: it was a trial of core's, or another pod of the group found no node.
+		// A group's pod whose reservation is cancelled has not failed: it was a trial of core's, or another pod of the group found no node.
 		if !gang && (state == nil || !state.IsPodGroupSchedulingCycle()) {
 			d.offered.add(pod.UID)
 		}
 	}
 }
 
-// PostBind implements fwk.PostBindPlugin: a placement counts once the pod is bound. A pod may be reserved, and that taken back, more than once
+// PostBind implements fwk.PostBindPlugin: a placement counts once the pod is bound. A pod may be reserved and unreserved more than once
 // before.
 func (d *DrainPack) PostBind(_ context.Context, state fwk.CycleState, _ *v1.Pod, _ string) {
 	if c, err := cycleOf(state); err == nil && c.placed != nil {

@@ -34,7 +34,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/streams"
 )
 
-// DrainingTaint is on a node that drains. Its value says since when, so that whoever leads next goes on from there, and no drain outlasts
+// DrainingTaint is on a node that drains. Its value says since when, so that the next leader continues from there, and no drain outlasts
 // DrainingArgs.Longest.
 const DrainingTaint = "ebbtide.dev/draining"
 
@@ -49,7 +49,7 @@ const (
 	waitsFor = 5 * time.Minute
 	// startsWithin is how long a node that is not ready counts as one that starts.
 	startsWithin = 10 * time.Minute
-	// obeysWithin is how soon an idle worker that was told to leave does so, or is taken to have got a message.
+	// obeysWithin is how soon an idle worker leaves after it was told to; one that has not left by then has got a message.
 	obeysWithin = 10 * time.Second
 	// leadPoll is how often a scheduler that stands by looks whether it leads.
 	leadPoll = time.Second
@@ -161,7 +161,7 @@ func (x *drains) run(ctx context.Context) {
 			x.look(ctx)
 		case <-x.wake:
 			x.tell()
-			// What changes while workers come and go is told together.
+			// Changes within this time are sent together, as workers start and end often.
 			select {
 			case <-ctx.Done():
 				return
@@ -568,7 +568,7 @@ func (x *drains) got(n draining.Node) bool {
 }
 
 // taint puts the taint on a node or takes it off, and reports whether that was done. What else changed on the node meanwhile is not undone: then it
-// is not done, and the next look decides anew.
+// is not done, and the next look decides again.
 func (x *drains) taint(ctx context.Context, node *v1.Node, on bool) bool {
 	taints := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t v1.Taint) bool { return t.Key == DrainingTaint })
 	if on {

@@ -117,7 +117,7 @@ func TestDecide(t *testing.T) {
 			n.Status.Conditions[0].Status, n.CreationTimestamp = v1.ConditionFalse, metav1.NewTime(now.Add(-30*time.Second))
 		})}},
 		"a node has been broken for long": {more: []*v1.Node{readyNode("c", func(n *v1.Node) { n.Status.Conditions[0].Status = v1.ConditionFalse })}, begin: []string{"b"}},
-		"it goes on with another's drain": {b: tainted("20260302T175000Z")},
+		"it continues another's drain":    {b: tainted("20260302T175000Z")},
 		"a drain that took too long":      {b: tainted("20260302T170000Z"), end: map[string]draining.Reason{"b": draining.TooLong}},
 		"a time that can't be read":       {b: tainted("yesterday"), end: map[string]draining.Reason{"b": draining.TooLong}},
 		"a time that is to come":          {b: tainted("29990101T000000Z"), end: map[string]draining.Reason{"b": draining.TooLong}},

@@ -24,7 +24,7 @@ import (
 //	            room each is nominated for its node, so that others leave it free, and with too little all are unschedulable: nothing is held,
 //	            and nobody waits for the group
 //	Permit      holds them until all that are needed have a node
-//	Unreserve   of one takes back the others that wait
+//	Unreserve   of one unreserves the others that wait
 //
 // Groups that core's scheduler places by cycles of their own (spec.schedulingGroup) are left to it.
 
@@ -284,7 +284,7 @@ func (d *DrainPack) Permit(_ context.Context, state fwk.CycleState, pod *v1.Pod,
 	return nil, 0
 }
 
-// disband drops the plan of a pod's group and takes back those of its pods that wait for others.
+// disband drops the plan of a pod's group and unreserves those of its pods that wait for others.
 func (d *DrainPack) disband(pod *v1.Pod, group podGroup) {
 	var planned, reserved map[types.UID]string
 	d.groups.change(group.name, func(group *podGroup) {

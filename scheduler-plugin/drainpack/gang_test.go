@@ -157,7 +157,7 @@ func (c *gangCluster) await(prefix string, count int) map[string]int {
 	}
 }
 
-// awaitCondition waits until a pod is said to be unschedulable, in these words.
+// awaitCondition waits until a pod's condition says that it is unschedulable, in these words.
 func (c *gangCluster) awaitCondition(pod, want string) {
 	c.t.Helper()
 	deadline := time.After(30 * time.Second)

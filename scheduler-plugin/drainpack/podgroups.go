@@ -30,7 +30,7 @@ const defaultGroupTimeout = time.Minute
 // byGroup is the index of the scheduler's pods by their group.
 const byGroup = "ebbtide.dev/group"
 
-// podGroups are the PodGroup objects of sigs.k8s.io/scheduler-plugins, and what is going on with each: its pods start together or not at all.
+// podGroups are the PodGroup objects of sigs.k8s.io/scheduler-plugins, and the state of each: its pods start together or not at all.
 // It is safe for concurrent use.
 type podGroups struct {
 	label, scheduler string
@@ -249,7 +249,7 @@ func (g *podGroups) reserve(pod *v1.Pod, node string) {
 	})
 }
 
-// settle is for a pod that is bound, gone or not reserved any more.
+// settle is called for a pod that is bound, deleted or no longer reserved.
 func (g *podGroups) settle(pod *v1.Pod) {
 	if pod.Labels[g.label] != "" {
 		g.change(pod.Namespace+"/"+pod.Labels[g.label], func(group *podGroup) { delete(group.reserved, pod.UID) })
@@ -277,7 +277,7 @@ func (g *podGroups) setObject(object any) {
 	}
 }
 
-// set a group as its object says, and let its pods try anew.
+// set a group as its object says, and let its pods try again.
 func (g *podGroups) set(object *podgroupv1.PodGroup) {
 	name := object.Namespace + "/" + object.Name
 	least, timeout := max(1, int(object.Spec.MinMember)), defaultGroupTimeout

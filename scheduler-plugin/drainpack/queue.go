@@ -19,9 +19,9 @@ import (
 const QueueName = "DrainPackQueue"
 
 // LongestFirst is a queue sort: the higher priority, then the pod that came first, where one that is expected to run for long, or that asks for
-// many CPUs, is taken to have come earlier. The small ones then fill what the large ones leave, and the long ones start on nodes together. What is
-// expected is what the plugin DrainPack of the same scheduler learned, or else what the pod states itself. How much earlier a pod is taken
-// to have come is settled when it is first looked at, so the order does not change while pods wait, and a pod ages by standing still.
+// many CPUs, counts as having come earlier. The small ones then fill what the large ones leave, and the long ones start on nodes together. What is
+// expected is what the plugin DrainPack of the same scheduler learned, or else what the pod states itself. How much earlier a pod counts as
+// having come is decided when it is first looked at, so the order does not change while pods wait, and a pod ages by standing still.
 type LongestFirst struct {
 	maxAdvance time.Duration
 	// learner is the scheduler's plugin DrainPack, nil while there is none.
@@ -30,7 +30,7 @@ type LongestFirst struct {
 	advances *lru.Cache
 }
 
-// rememberedAdvances is how many pods may wait before the order of those that were looked at longest ago is settled anew.
+// rememberedAdvances is how many pods may wait before the order of those that were looked at longest ago is decided again.
 const rememberedAdvances = 20_000
 
 var _ fwk.QueueSortPlugin = &LongestFirst{}
@@ -67,7 +67,7 @@ func (l *LongestFirst) Less(a, b fwk.QueuedPodInfo) bool {
 	return a.GetTimestamp().Add(-l.advance(podA)).Before(b.GetTimestamp().Add(-l.advance(podB)))
 }
 
-// advance is how much earlier than it came a pod is taken to have come.
+// advance is how much is subtracted from the time at which a pod came.
 func (l *LongestFirst) advance(pod *v1.Pod) time.Duration {
 	if known, ok := l.advances.Get(pod.UID); ok {
 		return known.(time.Duration)

@@ -37,7 +37,7 @@ func reserve(t *testing.T, d *DrainPack, pod *v1.Pod) fwk.CycleState {
 	return state
 }
 
-// Whenever a pod is deleted, while it is offered nodes, bound or taken back, nothing of it is kept.
+// Whenever a pod is deleted, while it is offered nodes, bound or unreserved, nothing of it is kept.
 func TestDeletedOnTheWay(t *testing.T) {
 	for name, play := range map[string]func(d *DrainPack, pod *v1.Pod){
 		"while it is bound": func(d *DrainPack, pod *v1.Pod) {
@@ -97,7 +97,7 @@ func TestBoundThoughBindingFailed(t *testing.T) {
 	}
 }
 
-// A group's pods are reserved, taken back and reserved again before they are bound; or never bound.
+// A group's pods are reserved, unreserved and reserved again before they are bound; or never bound.
 func TestPlacementsCountOnceBound(t *testing.T) {
 	d, pod := onCluster(t, twoNodes(), nil), scanPod("p")
 	state := reserve(t, d, pod)

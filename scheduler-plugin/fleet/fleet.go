@@ -114,7 +114,7 @@ type placed struct {
 	started time.Time
 	expects *lifetime.Distribution // nil for endless pods and followers
 	ends    time.Time              // expected
-	renew   time.Time              // when to expect anew
+	renew   time.Time              // when to update the expected run time
 	place   int                    // in due, -1 when not there
 }
 
@@ -265,7 +265,7 @@ func (f *Fleet) follow(p *placed) {
 	}
 }
 
-// Expect is how long a pod that starts now is taken to run for the order of nodes: as a distribution, unless it is known exactly; or unless
+// Expect is the run time of a pod that starts now, for the order of nodes: as a distribution, unless it is known exactly; or unless
 // little is known of it and most of that from history, as the median alone is better then: see docs/design/packing.md.
 func (f *Fleet) Expect(p Pod, now time.Time) packing.Pod {
 	expected := packing.Pod{Remaining: packing.Unknown, Grouped: p.Group != ""}
@@ -687,7 +687,7 @@ func (f *Fleet) expect(p *placed, now time.Time) {
 	}
 }
 
-// refresh expects anew of the pods of which it is time to, by what is known by then.
+// refresh updates the expected run times of the pods that are due, by what is known by then.
 func (f *Fleet) refresh(now time.Time) {
 	for len(f.due) > 0 && !f.due[0].renew.After(now) {
 		p := f.due[0]
@@ -710,7 +710,7 @@ func (f *Fleet) refresh(now time.Time) {
 	}
 }
 
-// duePods is a heap of pods by when to expect anew.
+// duePods is a heap of pods by when to update their expected run time.
 type duePods []*placed
 
 func (d duePods) Len() int           { return len(d) }

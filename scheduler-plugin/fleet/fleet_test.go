@@ -266,7 +266,7 @@ func TestHorizon(t *testing.T) {
 	}
 }
 
-// A dear node is kept from living longer before a cheap one is.
+// An expensive node is kept from living longer before a cheap one is.
 func TestPrice(t *testing.T) {
 	f := trusting(newFleet())
 	add := func(name string, price int, exit time.Duration) {
@@ -278,7 +278,7 @@ func TestPrice(t *testing.T) {
 	add("dear", 5, 9*time.Minute)
 	add("cheap", 0, 8*time.Minute)
 	add("empty", 0, 0)
-	// Ten minutes are one more for the dear node, at 32 times the price; two for the cheap one, and ten for the empty one.
+	// Ten minutes are one more for the expensive node, at 32 times the price; two for the cheap one, and ten for the empty one.
 	for remaining, want := range map[time.Duration]string{
 		10 * time.Minute: "cheap empty dear", 7 * time.Minute: "cheap dear empty",
 	} {

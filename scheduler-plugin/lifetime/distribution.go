@@ -61,7 +61,7 @@ func (d *Distribution) reach(seconds float64) float64 {
 }
 
 // Lasting writes, for each of some times in seconds, the probability that a pod that has run for age will run for longer than that. One
-// that has outlived what was expected of it is taken to run as long again: P(rest > t) = age / (age + t), the posterior for a lifetime of
+// that has outlived what was expected of it is expected to run as long again: P(rest > t) = age / (age + t), the posterior for a lifetime of
 // unknown scale that is seen at a random age (Gott, Nature 363, 1993).
 func (d *Distribution) Lasting(age time.Duration, times, probability []float64) {
 	seconds := age.Seconds()

@@ -82,7 +82,7 @@ func survivalOf(hazards *[bins]float64) (survival [bins + 1]float64) {
 	return survival
 }
 
-// ignorance is the hazard of a pod of which nothing is known: its median is about as given, and beyond that the probability to run for t
+// ignorance is the hazard of a pod about which nothing is known: its median is about as given, and beyond that the probability to run for t
 // falls as t^-0.7, as run times of batch jobs do over many octaves (Downey, Predicting queue times on space-sharing parallel computers, 1997,
 // has them uniform in the logarithm).
 func ignorance(median float64) (hazards [bins]float64) {
@@ -111,7 +111,7 @@ type ratios struct {
 }
 
 const (
-	// certain is how close a statement is that counts as exact, and almostAll how many must be for statements to be taken at their word.
+	// certain is how close a statement is that counts as exact, and almostAll how many must be for statements to be trusted.
 	certain   = 0.01
 	almostAll = 0.95
 	// rememberedRatios is how many of the last pods that stated a run time count.

@@ -304,7 +304,7 @@ func (e *Estimator) believed() bool {
 	return e.stated.pairs >= coldStart && e.stated.correlation() >= e.options.MinCorrelation
 }
 
-// settled is after how many ends a class's own scores count in full.
+// settled is the number of ends after which a class's own scores count in full.
 const settled = 100
 
 // weights of the experts are their predictive likelihoods: Bayesian model averaging, with forgetting (Raftery, Karny and Ettler,

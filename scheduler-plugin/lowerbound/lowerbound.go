@@ -47,7 +47,7 @@ type Window struct {
 
 	// A step's height counts from its start until Linger after its end: the highest of those that count is a maximum over a
 	// window that slides. They wait in the order of time, which is that of falling height: one that is lower than a later one
-	// never counts again. The last is that of the moment, and has no end yet.
+	// never counts again. The last is the current one, and has no end yet.
 	waiting []plateau
 	now     time.Time
 }

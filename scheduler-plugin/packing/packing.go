@@ -60,7 +60,7 @@ type Key struct {
 const dearest = 30
 
 // PriceClass is the class of a price: a node of the next class costs twice as much. Prices may be of any unit of which the cheapest
-// node costs at least 1; cheaper ones, and those past 2^30, are taken for that.
+// node costs at least 1; cheaper ones, and those past 2^30, count as that.
 func PriceClass(price float64) int {
 	if !(price > 1) {
 		return 0

@@ -2,7 +2,7 @@ package packing
 
 import "time"
 
-// Advance is how much earlier than it came a pod is taken to have come, in a queue that lets long and large pods go before: up to most, half of it
+// Advance is how much is subtracted from the time at which a pod came, in a queue that lets long and large pods go before: up to most, half of it
 // for how long the pod is expected to run, Never included, and half for its CPUs. It does not depend on the time, so that pods age by standing still.
 func Advance(runs time.Duration, milliCPU int64, most time.Duration) time.Duration {
 	const middleRun, middleCPUs = 5 * time.Minute, 2000 // those that get half of a half; millicores

@@ -95,7 +95,7 @@ type Requests struct {
 	Of map[string]packing.Amounts `json:"-"`
 }
 
-// Workers say how workers go on.
+// Workers say how long workers stay and what they do next.
 type Workers struct {
 	// MaxMessages is 1, or 0 for as long as there are any.
 	MaxMessages int `json:"maxMessages"`
@@ -164,7 +164,7 @@ type world struct {
 	zone  *time.Location
 }
 
-// system is the configuration as one that the simulator plays, and the jobs as it sees them.
+// system is the configuration as one that the simulator runs, and the jobs as it sees them.
 func (w *world) system(c *Configuration) (simulator.System, []simulator.Job, error) {
 	s := w.base
 	s.Origin, s.Packer, s.QueuePerClass, s.PollEvery = w.trace.Origin, c.Stack.Packer, len(c.Queues.Names()) > 1, time.Duration(c.Poll)
@@ -339,7 +339,7 @@ type Result struct {
 // month is the mean month's hours.
 const month = 730
 
-// play plays a load with so many seeds; the result is their mean.
+// play simulates a load with that many seeds; the result is their mean.
 func (w *world) play(c *Configuration, o *Objective, seeds int) (Result, error) {
 	r := Result{Configuration: *c}
 	s, jobs, err := w.system(c)

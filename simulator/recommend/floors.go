@@ -1,4 +1,4 @@
-// Package recommend finds a whole configuration for a load: node shapes, queues, requests, how workers go on, polling, consolidation, and a
+// Package recommend finds a whole configuration for a load: node shapes, queues, requests, worker settings, polling, consolidation, and a
 // calendar of floors. It searches by simulation on one part of the load, is judged on the other, beside what runs today and beside the
 // strongest alternative, and fits what is learned from data again on everything.
 package recommend
@@ -175,7 +175,7 @@ func mean(values []float64) float64 {
 	return sum / float64(max(1, len(values)))
 }
 
-// correlation between the profile's means and those of other samples, by the hour: in a quarter of one luck has most of the say.
+// correlation between the profile's means and those of other samples, by the hour: in a quarter of one chance decides most.
 func (p *profile) correlation(samples []sample, holiday func(time.Time) bool) float64 {
 	var n, x, y, xx, yy, xy float64
 	for hour := range slices.Chunk(samples, 4) {

@@ -61,7 +61,7 @@ type Recommendation struct {
 	Reasons map[string]map[string]string `json:"-"`
 	// Notes say what had to be assumed, and why less was recommended than could be.
 	Notes []string `json:"notes"`
-	// Played is how many configurations were tried.
+	// Played is how many configurations were simulated.
 	Played int `json:"configurationsTried"`
 }
 
@@ -89,7 +89,7 @@ var errTooLarge = fmt.Errorf("%w: no node of the list is large enough for the po
 // leastMessages of each part of the load.
 const leastMessages = 100
 
-// judgeSeeds is with how many seeds the part that was not learned from is played.
+// judgeSeeds is with how many seeds the part that was not learned from is simulated.
 const judgeSeeds = 2
 
 // tighter are shares of the wait with which the search is tried, one after the other, until something holds.
@@ -162,7 +162,7 @@ func Recommend(ctx context.Context, trace simulator.Trace, o Options) (Recommend
 	if r.Today, err = s.judge(judge, "today", &o.Today); err != nil {
 		return r, err
 	}
-	// What is best on the part that was learned from may miss on the other: then the search goes on with a shorter wait in mind.
+	// What is best on the part that was learned from may miss on the other: then the search continues with a shorter wait as its goal.
 	wait, held := s.wait, false
 	for try, share := range tighter {
 		s.wait = wait * share
@@ -258,7 +258,7 @@ func keep(c *Configuration, o *Options) {
 	}
 }
 
-// planned is about how many jobs will be played.
+// planned is about how many jobs will be simulated.
 func (s *search) planned(later int) float64 {
 	jobs := func(rung int) float64 { return float64(len(s.worlds[rung].trace.Jobs)) }
 	total, arms := 0.0, float64(len(s.queues)*len(s.o.Candidates))
@@ -272,7 +272,7 @@ func (s *search) planned(later int) float64 {
 	return total + float64(later)*judgeSeeds*float64(2+len(levers)+4)
 }
 
-// judge plays a configuration on the part that was not learned from.
+// judge simulates a configuration on the part that was not learned from.
 func (s *search) judge(w *world, name string, c *Configuration) (Result, error) {
 	if err := s.ctx.Err(); err != nil {
 		return Result{}, err
@@ -293,7 +293,7 @@ func (s *search) holds(found, today *Result) bool {
 }
 
 // alternative is the strongest that KEDA with MostAllocated does on the recommended shapes, queues and requests: as the part that was learned from
-// says, played on the other.
+// says, simulated on the other.
 func (s *search) alternative(judge *world, c *Configuration) (Result, error) {
 	var peers []Configuration
 	for _, after := range []Duration{c.ConsolidateAfter, Duration(30 * time.Second)} {

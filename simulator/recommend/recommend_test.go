@@ -96,7 +96,7 @@ func TestRecommend(t *testing.T) {
 	}
 }
 
-// What is not worth it is not recommended, and the reason is said.
+// What is not worth it is not recommended, and the report says why.
 func TestRecommendNothing(t *testing.T) {
 	o := options(t)
 	o.Candidates = o.Candidates[:2]
@@ -162,7 +162,7 @@ func TestPartitions(t *testing.T) {
 	}
 }
 
-// CPU by a quantile, memory by the maximum with a margin; a pod that was ended for want of memory needed more than it had.
+// CPU by a quantile, memory by the maximum with a margin; a pod that ran out of memory needed more than it had.
 func TestUsed(t *testing.T) {
 	jobs := make([]simulator.Job, 0, 12)
 	for i := range 10 { // 100m to 1000m; 100 to 1000 MiB
@@ -234,7 +234,7 @@ func TestPriceLists(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"shapes: []": "shapes is empty", "shapes: [{name: a, cpu: 1, memory: 1Gi}]": "at least one above 0", "kubelet: x\nshapes: [{name: a}]": "kubelet is",
-		"shapes: [{name: a, cpu: 1, memory: 1Gi, price: 1}, {name: a, cpu: 1, memory: 1Gi, price: 1}]": "a name of its own", "shape: []": "unknown field",
+		"shapes: [{name: a, cpu: 1, memory: 1Gi, price: 1}, {name: a, cpu: 1, memory: 1Gi, price: 1}]": "a name that no other shape has", "shape: []": "unknown field",
 		"shapes: [{name: a, memory: 1Gi, price: 1}]": "cpu and memory above 0",
 	} {
 		path := filepath.Join(t.TempDir(), "list.yaml")

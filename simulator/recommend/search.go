@@ -15,12 +15,12 @@ import (
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
-// The search has two stages. Shapes and queues depend on each other, and there are too many pairs to play each on the whole load: successive
-// halving plays all on a short part of it, the better quarter on a longer one, and so on. Then coordinate descent changes one lever at a time. All
-// configurations are played with the same seeds, and what is drawn depends on the worker's and the node's number alone, so two that are alike
+// The search has two stages. Shapes and queues depend on each other, and there are too many pairs to simulate each on the whole load: successive
+// halving simulates all on a short part of it, the better quarter on a longer one, and so on. Then coordinate descent changes one lever at a time. All
+// configurations are simulated with the same seeds, and what is drawn depends on the worker's and the node's number alone, so two that are alike
 // draw alike and small differences show. docs/design/recommend.md says what was tried in their place.
 
-// rungs are how many jobs the parts of the load have on which configurations are played, from the first look on.
+// rungs are how many jobs the parts of the load have on which configurations are simulated, from the first look on.
 var rungs = []int{800, 3000, 10000}
 
 const (
@@ -29,7 +29,7 @@ const (
 	// passes over all levers at most; a pass that gains less than leastGain is the last.
 	passes    = 3
 	leastGain = 0.003
-	// finalists are played on the whole part that is learned from, with so many seeds.
+	// finalists are simulated on the whole part that is learned from, with that many seeds.
 	finalists, finalSeeds = 6, 2
 )
 
@@ -81,7 +81,7 @@ type search struct {
 	cache map[string]Result
 }
 
-// progress counts the jobs that were played, of all that will be.
+// progress counts the jobs that were simulated, and all that will be.
 type progress struct {
 	mu          sync.Mutex
 	done, total float64
@@ -150,7 +150,7 @@ func typical(t simulator.Trace, share float64) simulator.Trace {
 	return best
 }
 
-// play plays configurations on a part of the load, as many at once as there are processors. Those that are not possible have a score without end.
+// play simulates configurations on a part of the load, as many at once as there are processors. Those that are not possible have a score without end.
 func (s *search) play(rung int, cs []Configuration, seeds int) ([]Result, error) {
 	results := make([]Result, len(cs))
 	w := s.worlds[rung]
@@ -348,7 +348,7 @@ func (s *search) descend(start Configuration) (Result, error) {
 	return best, nil
 }
 
-// finish plays the best of what was seen on all that is learned from, and returns them, the best first.
+// finish simulates the best of what was seen on all that is learned from, and returns them, the best first.
 func (s *search) finish(best Result) ([]Result, error) {
 	rung := s.main()
 	seen := []Result{best}

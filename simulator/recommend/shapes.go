@@ -83,7 +83,7 @@ func (l *PriceList) check(name string) error {
 		finite := func(v float64) bool { return v >= 0 && v < math.Inf(1) }
 		switch {
 		case s.Name == "" || seen[s.Name]:
-			return fmt.Errorf("%s: shapes[%d].name is %q, want a name of its own", name, i, s.Name)
+			return fmt.Errorf("%s: shapes[%d].name is %q, want a name that no other shape has", name, i, s.Name)
 		case s.CPU.Sign() <= 0 || s.Memory.Sign() <= 0 || s.Pods < 0:
 			return fmt.Errorf("%s: shape %s: want cpu and memory above 0, and pods not below", name, s.Name)
 		case !finite(s.Price) || !finite(s.Spot) || s.Price == 0 && s.Spot == 0:

@@ -161,7 +161,7 @@ func stated(jobs []simulator.Job) Requests {
 	return r
 }
 
-// used are requests by class of what was used: CPU at a quantile, memory at most with a margin. A job that was ended for want of memory needed more
+// used are requests by class of what was used: CPU at a quantile, memory at most with a margin. A job that ran out of memory needed more
 // than it requested. Classes of whose use nothing is known keep what they state. False when nothing is known of any.
 func used(jobs []simulator.Job, keep Requests) (Requests, bool) {
 	byClass := map[string]*usage{}

@@ -21,7 +21,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/simulator/report"
 )
 
-// browser starts a browser that ends with the test. Without one the test is skipped; in CI, where it can be had, that is a failure.
+// browser starts a browser that ends with the test. Without one the test is skipped; in CI, where it is installed, that is a failure.
 func browser(t *testing.T) context.Context {
 	t.Helper()
 	if testing.Short() {

@@ -54,7 +54,7 @@ type Stream struct {
 
 	mu      sync.Mutex
 	state   worker.State
-	said    uint64        // counts what was said
+	said    uint64        // counts messages
 	news    chan struct{} // there is something to say
 	word    worker.Word
 	changed chan struct{}

@@ -48,7 +48,7 @@ type request struct {
 type answer struct {
 	ExitCode int `json:"exitCode"` // -1 when a signal ended it
 	Signal   int `json:"signal"`   // 0 when none did
-	// Memory says that the kernel killed it, or what it started, for want of memory; empty when it did not.
+	// Memory says that the kernel killed it, or what it started, because it ran out of memory; empty when it did not.
 	Memory string `json:"memory,omitempty"`
 	// Scratch says that it was ended for what it had in its temporary folders; empty when it was not.
 	Scratch string `json:"scratch,omitempty"`
@@ -66,7 +66,7 @@ const exitRetry = 75
 // ErrRetry is wrapped by errors of Call after which the same message may succeed.
 var ErrRetry = errors.New("another attempt may succeed")
 
-// OutOfMemory is the error of a command that was killed for want of memory: itself, which its server tells, or with its server.
+// OutOfMemory is the error of a command that was killed because it ran out of memory: alone, which its server reports, or with its server.
 type OutOfMemory string
 
 func (e OutOfMemory) Error() string { return string(e) }
@@ -155,7 +155,7 @@ type Ended struct {
 	// ExitCode is -1 when a signal ended it, which is Signal then.
 	ExitCode, Signal int
 	Output           []byte
-	// Memory is why the kernel killed it, where that was for want of memory.
+	// Memory is why the kernel killed it, if it ran out of memory.
 	Memory string
 	// Scratch is why it was ended, where that was for what it had in its temporary folders.
 	Scratch string
@@ -248,8 +248,8 @@ func (p Pod) dial(ctx context.Context, socket string) (*net.UnixConn, error) {
 	}
 }
 
-// ask sends a request to the server at a socket. When ctx ends it is the server that ends what it was asked for, and says when that is done: it
-// is told by a connection on which nothing more comes. So no command runs on when this returns, unless this process is killed.
+// ask sends a request to the server at a socket. When ctx ends it is the server that ends what it was asked for, and says when that is done. It
+// notices by a connection on which nothing more comes. So no command runs on when this returns, unless this process is killed.
 func (p Pod) ask(ctx context.Context, socket, method string, body []byte) (*http.Response, error) {
 	connection, err := p.dial(ctx, socket)
 	if err != nil {

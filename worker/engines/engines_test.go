@@ -219,7 +219,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A server that is gone in the middle of a scan was killed with its container, as the kernel does for want of memory: the same happens again.
+// A server that is gone in the middle of a scan was killed with its container, as the kernel does when it runs out of memory: the same happens again.
 func TestContainerIsKilled(t *testing.T) {
 	dir := sockets(t)
 	if err := os.Mkdir(filepath.Join(dir, "one"), 0o700); err != nil {

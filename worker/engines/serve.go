@@ -25,7 +25,7 @@ const (
 	messageFile = "/proc/self/fd/0"
 	// saidBytes is how much of the end of standard error is kept.
 	saidBytes = 2 << 10
-	// closeWithin is how long commands may go on when the server has to end.
+	// closeWithin is how long commands may keep running when the server has to end.
 	closeWithin = 5 * time.Second
 )
 
@@ -168,7 +168,7 @@ type bounded struct {
 	full  bool
 }
 
-// Write implements io.Writer. Past the limit it fails, which ends a command that goes on writing.
+// Write implements io.Writer. Past the limit it fails, which ends a command that keeps writing.
 func (b *bounded) Write(p []byte) (int, error) {
 	if len(b.text)+len(p) > b.limit {
 		b.full = true

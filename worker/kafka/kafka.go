@@ -6,16 +6,16 @@
 //	its worker is killed  nothing is committed: the next member that gets the partition begins with it
 //
 // A record that is sent again says when it is due. All records of a retry topic wait equally long, so none waits behind another that is due
-// later: its partition is paused until its first record is, and the worker goes on with others. Without retry topics a record that is not
+// later: its partition is paused until its first record is, and the worker continues with others. Without retry topics a record that is not
 // due is passed on to the end of its topic, at most one a second, because a pause would hold up what is behind it.
 //
 // Kafka does not count deliveries, so the worker does: before a command starts, the offset of its record is committed as it is,
 // with the attempt in the commit's metadata. A record that kills its worker reaches its limit too.
 //
 // The client sends heartbeats while a command runs, however long that takes, and there is no max.poll.interval. When a rebalance
-// takes the partition of the record that is being worked on, the member holds on to it until the record is settled, for at most
+// takes the partition of the record that is being worked on, the member holds on to it until the record is done, for at most
 // nine tenths of the rebalance timeout; then the command is killed and the record is another's. Balancing is cooperative: members
-// whose partitions stay go on. But a group of the classic protocol begins no further rebalance until then, and nobody commits while one
+// whose partitions stay keep consuming. But a group of the classic protocol begins no further rebalance until then, and nobody commits while one
 // waits to begin: commits, and those who want to leave, wait too. Groups of the newer protocol, which the brokers balance, do not.
 package kafka
 
@@ -50,7 +50,7 @@ type Config struct {
 	ClientID string
 
 	// ResultTopic takes the results; without one they are dropped. DeadLetterTopic takes records that failed; without one they are
-	// passed over. LargerTopic takes records whose command was killed for want of memory.
+	// passed over. LargerTopic takes records whose command ran out of memory.
 	ResultTopic, DeadLetterTopic, LargerTopic string
 	// RetryTopics take records that get another attempt, one topic for each delay; what has no topic of its own goes to the last one. Without
 	// any they go to the end of the topic that they came from.
@@ -131,7 +131,7 @@ func Open(ctx context.Context, config Config) (worker.Queue, error) {
 		kgo.FetchMaxBytes(1 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1),
 		// A partition that is assigned during a fetch waits for its end.
 		kgo.FetchMaxWait(500 * time.Millisecond),
-		// What a producer's transaction has taken back is no message.
+		// What a producer's transaction has aborted is no message.
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// A topic's max.message.bytes is what bounds a record, and its broker says so.
 		kgo.ProducerBatchMaxBytes(produceMaxBytes),

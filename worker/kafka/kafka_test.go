@@ -328,7 +328,7 @@ func (b *bench) awaitMembers(t *testing.T, members, partitions int) {
 	t.Fatalf("group is %s; want %d members, one with %d partitions", last, members, partitions)
 }
 
-// Members come and go while records do, and each record has its result.
+// Members join and leave while records arrive, and each record has its result.
 func TestMembersComeAndGo(t *testing.T) {
 	t.Run("classic", func(t *testing.T) { membersComeAndGo(t, false) })
 	t.Run("consumer", func(t *testing.T) { membersComeAndGo(t, true) })

@@ -36,7 +36,7 @@ func counted(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	return counts
 }
 
-// Each message counts once, by what became of it and why; and there are no other series, whatever is in messages.
+// Each message counts once, by what happened to it and why; and there are no other series, whatever is in messages.
 func TestMetrics(t *testing.T) {
 	b := newBench(t, 1)
 	registry := prometheus.NewRegistry()

@@ -27,7 +27,7 @@ const (
 	notBeforeHeader = "ebbtide-not-before"
 	reasonHeader    = "ebbtide-reason"
 	resultHeader    = "ebbtide-result"
-	forwardedHeader = "ebbtide-forwarded" // the topic that it was handed on to, for want of memory
+	forwardedHeader = "ebbtide-forwarded" // the topic that it was forwarded to, because it ran out of memory
 	droppedHeader   = "ebbtide-dropped"   // what did not fit beside these: names of headers, or the body
 )
 

@@ -127,7 +127,7 @@ func (q *queue) Forward(ctx context.Context, message *worker.Message, why worker
 	return q.Ack(ctx, message)
 }
 
-// DeadLetter implements worker.Queue. Whoever sends the record again begins anew.
+// DeadLetter implements worker.Queue. If the record is sent again, its attempts begin at 0.
 func (q *queue) DeadLetter(ctx context.Context, message *worker.Message, letter worker.DeadLetter) error {
 	if q.config.DeadLetterTopic != "" {
 		headers := q.sentAgain(message, worker.Attempt{Reason: letter.Reason})

@@ -17,7 +17,7 @@ const (
 	resultHeader     = "ebbtide-result"
 	attemptHeader    = "ebbtide-attempt"     // attempts before this one
 	routingKeyHeader = "ebbtide-routing-key" // the producer's, which a retry queue replaces
-	forwardedHeader  = "ebbtide-forwarded"   // the queue that it was handed on to, for want of memory
+	forwardedHeader  = "ebbtide-forwarded"   // the queue that it was forwarded to, because it ran out of memory
 	droppedHeader    = "ebbtide-dropped"     // names of headers that did not fit beside these
 )
 
@@ -79,7 +79,7 @@ func workersHeader(name string) bool {
 // encodable reports whether the client can send a value that it has received.
 func encodable(value any) bool { return amqp.Table{"": value}.Validate() == nil }
 
-// propertyBytes is how long the properties of a message are, but for its headers.
+// propertyBytes is how long the properties of a message are, without its headers.
 func propertyBytes(p *amqp.Publishing) int {
 	n := 2 + 1 + 1 + 8 // which there are, delivery mode, priority, timestamp
 	for _, text := range []string{p.ContentType, p.ContentEncoding, p.CorrelationId, p.ReplyTo, p.MessageId, p.Type, p.AppId} {

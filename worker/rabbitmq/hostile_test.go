@@ -16,7 +16,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 )
 
-// hostile are messages that a producer may send, each of which once kept itself from being settled.
+// hostile are messages that a producer may send, each of which once could not be acked, retried or dead-lettered.
 func hostile() map[string]amqp.Publishing {
 	long := func(n int) string { return strings.Repeat("a", n) }
 	random := rand.New(rand.NewPCG(1, 2))

@@ -137,7 +137,7 @@ func (q *queue) Publish(ctx context.Context, result worker.Publication) error {
 }
 
 // DeadLetter implements worker.Queue: the message as it was, with the reason in its headers. The count of attempts is not in it: whoever
-// sends it again begins anew.
+// sends it again begins at 0.
 func (q *queue) DeadLetter(ctx context.Context, _ *worker.Message, letter worker.DeadLetter) error {
 	if q.config.DeadLetterExchange == "" {
 		return q.settle(func(d *amqp.Delivery) error { return d.Reject(false) })

@@ -1,8 +1,8 @@
 // Package rabbitmq is a worker's queue on RabbitMQ.
 //
 // The worker is a consumer with prefetch 1 for exactly as long as it holds or wants a message, because the scaler counts
-// consumers: it stops being one just before it settles its last message, so that none is delivered to it that it would have to
-// give back.
+// consumers: it stops being one just before it acks its last message, so that none is delivered to it that it would have to
+// requeue.
 package rabbitmq
 
 import (
@@ -41,7 +41,7 @@ type Config struct {
 	// DeadLetterExchange takes messages that failed, with the reason in their headers. Without it they are rejected, and
 	// the queue's own dead-letter exchange takes them without a reason.
 	DeadLetterExchange string
-	// LargerQueue takes messages whose command was killed for want of memory, where they are to be tried with more.
+	// LargerQueue takes messages whose command ran out of memory, to be tried with more.
 	LargerQueue string
 
 	// TenantLimit bounds how many messages of a tenant, which a header names, are worked on at a time; 0: nothing does. One that is held back
@@ -285,7 +285,7 @@ func headerBytes(headers amqp.Table) int {
 	return n
 }
 
-// hash stands for the id of a message that has none. Two messages that agree in all of this are taken for one.
+// hash stands for the id of a message that has none. Two messages that agree in all of this count as one.
 func hash(queue string, delivery *amqp.Delivery) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %q %d\n", queue, routingKey(delivery), delivery.CorrelationId, delivery.Timestamp.Unix())
@@ -338,11 +338,11 @@ func (q *queue) putBack() error {
 // GiveBack implements worker.Queue. If it fails the channel is closed, and the message goes back with it.
 func (q *queue) GiveBack(*worker.Message) { _ = q.putBack() }
 
-// settle tells the broker what becomes of the current message.
+// settle acks, requeues or rejects the current message at the broker.
 func (q *queue) settle(how func(*amqp.Delivery) error) error {
 	return q.onChannel(func() error {
 		if q.left {
-			// No answer is waited for: nothing is delivered before the message is settled, and nothing after this.
+			// No answer is waited for: nothing is delivered before this, and nothing after it.
 			if err := q.channel.Cancel(q.config.ConsumerTag, true); err != nil {
 				return err
 			}

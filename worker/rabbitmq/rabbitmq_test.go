@@ -288,7 +288,7 @@ func TestIntegrationRun(t *testing.T) {
 			if r := b.result(t); r.GetAttempt() != 2 || !strings.HasSuffix(r.GetReason(), "it was attempt 2 of 2") {
 				t.Errorf("result %v", r)
 			}
-			// Whoever sends a dead letter again begins anew.
+			// A dead letter that is sent again begins at 0 attempts.
 			if dead := b.take(t, "dead"); string(dead.Body) != "one" || dead.Headers["x-delivery-count"] != nil {
 				t.Errorf("dead letter %q with %v", dead.Body, dead.Headers)
 			}

@@ -14,7 +14,7 @@ import (
 
 // Tenants are held back without a coordinator: the broker counts. A worker that has a message of a tenant first consumes from the tenant's
 // queue, which never has a message, and then asks how many consumers that queue has. A worker that sees no more than the limit runs the scan, and
-// stays a consumer until the message is settled. The last of those to begin saw all the others, so they are never more than the limit; two that
+// stays a consumer until the message is acked. The last of those to begin saw all the others, so they are never more than the limit; two that
 // begin at once may both step back. A worker that dies is no longer a consumer. Scans run uncounted only if the broker loses the queue with its node.
 //
 // A message that is held back waits in a retry queue and comes again behind what waits; it is no attempt, and no message of a worker's.
@@ -46,7 +46,7 @@ func tenant(delivery *amqp.Delivery) string {
 }
 
 // tenantArguments are those of a tenant's queue. It is a classic one, which is there as soon as it is declared: a quorum queue has no leader for a
-// moment, and the broker ends the connection of who asks it meanwhile.
+// moment, and the broker ends the connection of a client that asks meanwhile.
 func tenantArguments() amqp.Table {
 	return amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic, amqp.QueueTTLArg: tenantQueueExpires.Milliseconds()}
 }

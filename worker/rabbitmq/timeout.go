@@ -13,7 +13,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A broker closes the channel of a consumer that has not settled a message for its consumer_timeout, 30 minutes unless it is told
+// A broker closes the channel of a consumer that has not acked a message within its consumer_timeout, 30 minutes unless it is told
 // otherwise, and gives the message to another. It can't know that the worker is alive and bounds its command itself.
 //
 // From 3.11.15 on a consumer can say how long it takes. Before that the worker consumes again at once: the broker puts the message back to
@@ -23,7 +23,7 @@ import (
 // consumerTimeout is longer than any scan. The broker's timers hold 49 days.
 const consumerTimeout = 30 * 24 * time.Hour
 
-// reclaimWithin is how long a message may take to come back.
+// reclaimWithin is how long it may take until a message is delivered again.
 const reclaimWithin = 5 * time.Second
 
 // knowsConsumerTimeout reports whether a broker's consumers can say how long they take.
@@ -88,7 +88,7 @@ func (q *queue) reclaim() error {
 	if err := q.consume(); err != nil {
 		return err
 	}
-	// A message that is not worked on was settled just then. If the broker did not hear of that, the message comes once more.
+	// A message that is not worked on was acked just then. If the broker did not hear of that, the message comes once more.
 	if q.working {
 		if err := q.takeAgain(); err != nil {
 			return err

@@ -10,7 +10,7 @@ import (
 	e2e "github.com/ebbtide-dev/ebbtide/e2e/rabbitmq"
 )
 
-// The consumer_timeout may be over at any moment, also while the worker tells the broker what becomes of its message. Nothing is told
+// The consumer_timeout may be over at any moment, also while the worker acks its message. Nothing is told
 // to the channel that was closed.
 func TestIntegrationConsumerTimeoutWhileSettling(t *testing.T) {
 	broker := e2e.StartForTest(t, "consumer_timeout = 1000")

@@ -23,7 +23,7 @@ type partial struct {
 }
 
 // Add takes a result and returns its scan if that makes it complete, or nil. A result that came before changes nothing; one that
-// comes after its scan was complete begins it anew, so handle scans by their name, once.
+// comes after its scan was complete begins it again, so handle scans by their name, once.
 func (j *Join) Add(now time.Time, result *resultsv1alpha1.Result) *resultsv1alpha1.ScanResult {
 	name := result.GetScan()
 	scan := j.scans[name]

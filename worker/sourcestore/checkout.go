@@ -75,7 +75,7 @@ func (s *Store) room(size int64) error {
 	return nil
 }
 
-// Lease lets the checkout be in use for a time, whoever lives: for one that other processes than this one use. A collector removes it
+// Lease keeps the checkout in use for a time, even if this process ends: for one that other processes than this one use. A collector removes it
 // when the time is over.
 func (c *Checkout) Lease(ctx context.Context, until time.Time) error {
 	defer c.close()

@@ -249,7 +249,7 @@ func (s *Store) candidate(ctx context.Context, folder string) (*candidate, error
 	return &candidate{m, u, state.Bytes}, err
 }
 
-// What became of a mirror.
+// What happened to a mirror.
 const (
 	kept = iota
 	inUse

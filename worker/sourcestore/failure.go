@@ -9,7 +9,7 @@ import (
 )
 
 // ErrUnavailable is wrapped by errors after which the same request may succeed: nothing is wrong with what was asked for.
-var ErrUnavailable = errors.New("the source can't be had now")
+var ErrUnavailable = errors.New("the source is not available now")
 
 // ErrFull is wrapped, beside ErrUnavailable, by errors of a volume or a disk that is full.
 var ErrFull = errors.New("the disk is full")
@@ -34,7 +34,7 @@ func classify(err error) error {
 		"Read-only file system", "Permission denied", "Cannot allocate memory", "out of memory", "Too many open files", "unable to write file"):
 		return fmt.Errorf("%w: this machine or the store's volume failed: %w", ErrUnavailable, err)
 	case errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled() && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL:
-		return fmt.Errorf("%w: git was killed, for want of memory perhaps: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: git was killed, perhaps because memory ran out: %w", ErrUnavailable, err)
 	default:
 		return err
 	}

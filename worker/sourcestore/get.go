@@ -270,7 +270,7 @@ func (s *state) failure() error {
 	return fmt.Errorf("%w: %s", ErrUnavailable, strings.TrimPrefix(s.Error, ErrUnavailable.Error()+": "))
 }
 
-// fetchAttempts is how often an origin is asked anew for its refs, when it no longer has what it listed.
+// fetchAttempts is how often an origin is asked again for its refs, when it no longer has what it listed.
 const fetchAttempts = 3
 
 // fetchAll asks the origin for its refs, fetches what they need, and then takes them.
@@ -338,7 +338,7 @@ func reached(err error, r Request) error {
 	}
 	switch {
 	case says(err, "Repository not found", "does not appear to be a git repository", "does not exist"):
-		return errors.New("the origin says that there is no such repository, or not for these credentials")
+		return errors.New("the origin reports no such repository, or not for these credentials")
 	case says(err, "not our ref", "did not send all necessary objects"):
 		return err
 	}
@@ -393,7 +393,7 @@ func (m *mirror) resolve(ctx context.Context, r Request, all refs) (string, erro
 		id = r.Revision
 	case r.Revision == "" || r.Revision == "HEAD": // a branch of this name is no default
 		if id = all[headRef]; id == "" {
-			return "", fmt.Errorf("%s has no default branch: its HEAD names none that is there; name a revision", r.Repository)
+			return "", fmt.Errorf("%s has no default branch: its HEAD names a missing one; name a revision", r.Repository)
 		}
 	case strings.HasPrefix(r.Revision, "refs/"):
 		id = all[r.Revision]

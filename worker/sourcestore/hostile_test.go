@@ -425,7 +425,7 @@ func TestAttributes(t *testing.T) {
 	for _, name := range names {
 		files[name] = secret
 	}
-	for name, text := range files { // committed as they are, whatever the attributes say
+	for name, text := range files { // committed as they are, regardless of the attributes
 		path := filepath.Join(t.TempDir(), "blob")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

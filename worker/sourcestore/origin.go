@@ -26,7 +26,7 @@ type Credentials struct {
 	For         string
 	User, Token string
 	// Owner names whose credentials they are, those for SSH too. Each owner has mirrors of its own. Without it every token has, so that one
-	// that changes fetches all anew.
+	// that changes fetches everything again.
 	Owner string
 }
 
@@ -54,7 +54,7 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// key tells whose credentials a repository is fetched with. A token can't be had from it in any useful time.
+// key tells whose credentials a repository is fetched with. A token can't be computed from it in any useful time.
 func (c Credentials) key(repository string) (string, error) {
 	u, err := url.Parse(repository)
 	if err != nil {
@@ -184,7 +184,7 @@ func (o *origin) status(response *http.Response) error {
 	case code == http.StatusOK:
 		return nil
 	case code == http.StatusUnauthorized && sent:
-		// It is ours to mend; the message is innocent.
+		// This is our fault to fix, not the message's.
 		return fmt.Errorf("%w: the origin refuses $%s: it has expired, perhaps", ErrUnavailable, TokenVariable)
 	case code == http.StatusUnauthorized:
 		return fmt.Errorf("the origin wants credentials: set $%s, and --token-for to the start of its URL", TokenVariable)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refs are what names of a repository stand for: object ids by the full names of refs. Branches that come and go, and one whose name
+// refs are what names of a repository stand for: object ids by the full names of refs. Branches that are created and deleted, and one whose name
 // becomes another's folder, are no more than entries here: the whole is written at once, and git's own files of refs are not used.
 type refs map[string]string
 

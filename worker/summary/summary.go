@@ -12,7 +12,7 @@ import (
 
 // Summary is what a worker did. It is comparable.
 type Summary struct {
-	// Messages taken, and how they were settled.
+	// Messages taken, and how they ended.
 	Messages     int `json:"messages"`
 	Succeeded    int `json:"succeeded"`
 	Retried      int `json:"retried"`
@@ -31,7 +31,7 @@ func (s Summary) Untimed() Summary {
 	return s
 }
 
-// Bounds are the upper bounds of a Histogram's buckets, in seconds, but for the last one's, which has none.
+// Bounds are the upper bounds of a Histogram's buckets, in seconds; the last bucket has none.
 var Bounds = [...]float64{1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400}
 
 // Histogram counts durations. In JSON it is their sum and the counts of the buckets that have any, by upper bound:

@@ -1,5 +1,5 @@
-// Package topology declares the exchanges, queues, bindings and policies that workers need, by RabbitMQ's management API. It changes
-// policies that are there already, and nothing else that is: a queue with other arguments is an error, and what is not asked for any more
+// Package topology declares the exchanges, queues, bindings and policies that workers need, by RabbitMQ's management API. Of what exists, it changes
+// only policies: a queue with other arguments is an error, and what is not asked for any more
 // stays, because messages may be in it.
 package topology
 
@@ -149,7 +149,7 @@ func (b Broker) send(ctx context.Context, method string, body any, path ...strin
 	target.User = nil
 	target = *target.JoinPath("api")
 	for _, element := range path {
-		// A virtual host is named "/" as a rule, and queues may have one in their names.
+		// A virtual host is usually named "/", and queues may have one in their names.
 		target.RawPath = target.EscapedPath() + "/" + url.PathEscape(element)
 		target.Path += "/" + element
 	}
@@ -175,7 +175,7 @@ func (b Broker) send(ctx context.Context, method string, body any, path ...strin
 	}
 	switch response.StatusCode {
 	case http.StatusBadRequest:
-		return &refused{fmt.Sprintf("the broker refuses it: %v; if it is there with other arguments, choose another name, or delete it once it is empty", said.Reason)}
+		return &refused{fmt.Sprintf("the broker refuses it: %v; if it exists with other arguments, choose another name, or delete it once it is empty", said.Reason)}
 	case http.StatusUnauthorized:
 		return &refused{fmt.Sprintf("user %q is not let in: check the password, and that the user has the tag policymaker (policies need it)",
 			b.Management.User.Username())}

@@ -37,7 +37,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// What is declared works, in a virtual host with a slash as its name: a message that is given back too often becomes a dead letter.
+// What is declared works, in a virtual host with a slash as its name: a message that is requeued too often becomes a dead letter.
 func TestIntegrationApply(t *testing.T) {
 	b := rabbitmq.StartForTest(t)
 	management, err := url.Parse(b.ManagementURL())

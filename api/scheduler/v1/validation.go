@@ -61,7 +61,7 @@ func (a *DrainPackArgs) Validate() error {
 		host, _, err := net.SplitHostPort(a.ExplainAddress)
 		ip := net.ParseIP(host)
 		c.check(err == nil && ip != nil && ip.IsLoopback(), "explainAddress", a.ExplainAddress,
-			"a loopback address and a port, 127.0.0.1:10260 say, to be reached by kubectl port-forward")
+			"a loopback address and a port, such as 127.0.0.1:10260, to be reached by kubectl port-forward")
 	}
 	if a.Draining != nil {
 		a.Draining.validate(&c)
@@ -71,7 +71,7 @@ func (a *DrainPackArgs) Validate() error {
 
 func (d *DrainingArgs) validate(c *checker) {
 	_, _, err := net.SplitHostPort(d.ListenAddress)
-	c.check(err == nil, "draining.listenAddress", d.ListenAddress, "an address and a port, :10261 say")
+	c.check(err == nil, "draining.listenAddress", d.ListenAddress, "an address and a port, such as :10261")
 	files := 0
 	for _, file := range []string{d.CertFile, d.KeyFile, d.ClientCAFile} {
 		if file != "" {

@@ -21,8 +21,8 @@ import (
 func compatCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compat",
-		Short: "Play a scenario on clusters of other releases, and write " + compat.PageFile,
-		Long: `Plays the cells that have not passed with the sources of this commit, one after the other, and keeps each result in e2e/compat/results.json, so that a run
+		Short: "Run a scenario on clusters of other releases, and write " + compat.PageFile,
+		Long: `Runs the cells that have not passed with the sources of this commit, one after the other, and keeps each result in e2e/compat/results.json, so that a run
 that was stopped continues where it was.`,
 		Args: cobra.NoArgs,
 	}

@@ -15,7 +15,7 @@ import (
 func demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Play a morning of 200 scans on a cluster of its own, and measure it",
+		Short: "Run a morning of 200 scans on a separate cluster, and measure it",
 		Args:  cobra.NoArgs,
 	}
 	dir := cmd.Flags().String("dir", "", "folder of the cluster; default: a temporary one, removed when the demo succeeds")

@@ -1,7 +1,7 @@
 // Package kafka reads the lag of a consumer group: the messages of its topics that it has not committed. It holds both
 // what waits and what is worked on, and ends with the commit.
 //
-// Offsets are not messages: transactions leave markers in a log, compaction leaves gaps, and a topic that was made anew begins at 0. So
+// Offsets are not messages: transactions leave markers in a log, compaction leaves gaps, and a topic that was created again begins at 0. So
 // where a group lags, what lies between is looked at, batch by batch and without unpacking it, for what a worker would be given.
 package kafka
 
@@ -155,7 +155,7 @@ func (r *reader) read(ctx context.Context) (sizing.Observation, error) {
 		ok = ok && commit.At >= 0
 		anyCommit = anyCommit || ok
 		switch {
-		// An offset that the partition does not have is of a topic that was made anew, or of messages that were deleted: workers begin
+		// An offset that the partition does not have is of a topic that was created again, or of messages that were deleted: workers begin
 		// there as if nothing was committed.
 		case ok && commit.At >= start.Offset && commit.At <= end.Offset && (end.LeaderEpoch < 0 || commit.LeaderEpoch <= end.LeaderEpoch):
 			o.Finished[fmt.Sprintf("%s/%d", end.Topic, end.Partition)] = commit.At

@@ -110,7 +110,7 @@ func (r *reader) look(ctx context.Context, lags []lag) error {
 // search is a look under way.
 type search struct {
 	lag  *lag
-	next int64 // offset to go on from
+	next int64 // offset to continue from
 	// alone is that an answer for several partitions had nothing of this one.
 	alone bool
 	look

@@ -284,7 +284,7 @@ func TestQueueAnswers(t *testing.T) {
 		"timed out":              {404, "NOT_FOUND - failed to perform operation on queue 'bad' in vhost '/' due to timeout", false, "due to timeout"},
 		"another queue":          {404, "NOT_FOUND - no queue 'bad2' in vhost '/'", false, "no queue 'bad2'"},
 		"another vhost's broker": {404, "NOT_FOUND - no exchange 'bad' in vhost '/'", false, "no exchange"},
-		"no reason":              {404, "", false, "it is there and can't be reached"},
+		"no reason":              {404, "", false, "it exists and can't be reached"},
 		"permission":             {403, "ACCESS_REFUSED - access to queue 'bad' in vhost '/' refused for user 'u'", false, "the broker refuses access: give the user the read permission on it"},
 		"exclusive":              {405, "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'bad' in vhost '/'", false, "exclusive to another connection"},
 		"precondition":           {406, "PRECONDITION_FAILED - odd", false, "PRECONDITION_FAILED - odd"},

@@ -21,7 +21,7 @@ const (
 	// askMissingAgain is how soon a queue that was missing is asked for again: the broker logs each such question as an
 	// error, and closes a channel.
 	askMissingAgain = 2 * time.Second
-	// emptyFor is how long a queue that was made sure to be empty is taken for it without a further look.
+	// emptyFor is how long a queue that was confirmed to be empty counts as empty without another look.
 	emptyFor = 5 * time.Second
 	// leaderlessFor is how long a queue that has no leader is not asked for one again, and streamFor is the same for a stream.
 	leaderlessFor = 5 * time.Second
@@ -130,7 +130,7 @@ func (b *broker) inspect(ctx context.Context, q *queue) (queueState, error) {
 	case err != nil:
 	case state.missing:
 		q.missingAt = now
-		q.classic.Store(false) // it may be declared anew as another kind
+		q.classic.Store(false) // it may be declared again as another kind
 	case state.ready > 0 || state.consumers > 0:
 		q.emptyAt, q.doubted = time.Time{}, time.Time{}
 	case !q.classic.Load():
@@ -186,7 +186,7 @@ func (b *broker) restTrials() {
 	}
 }
 
-// confirmEmpty makes sure that a queue that is said to have no messages and no consumers has none. Of a quorum queue without a leader,
+// confirmEmpty makes sure that a queue really has no messages and no consumers when the broker says so. Of a quorum queue without a leader,
 // or without a majority, a broker says the same. A basic.get must go to the leader, and finds nothing in an empty queue; should a message
 // have come just now, it goes back.
 func (b *broker) confirmEmpty(ctx context.Context, q *queue) (queueState, error) {
@@ -259,7 +259,7 @@ func (b *broker) explain(name string, err error) (queueState, error) {
 	case isMissing(name, failure):
 		return queueState{missing: true}, nil
 	case failure.Code == amqp.NotFound:
-		return queueState{}, fmt.Errorf("it is there and can't be reached: the broker says %q", said)
+		return queueState{}, fmt.Errorf("it exists and can't be reached: the broker says %q", said)
 	case failure.Code == amqp.AccessRefused:
 		return queueState{}, fmt.Errorf("the broker refuses access: give the user the read permission on it: the broker says %q", said)
 	case failure.Code == amqp.ResourceLocked:

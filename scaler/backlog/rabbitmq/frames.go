@@ -19,7 +19,7 @@ const (
 	maxBody = 4 << 20
 	// maxDepth bounds tables in tables.
 	maxDepth = 32
-	// framesPerSecond bounds how many frames are read of a connection: more than there are answers to be had in a second.
+	// framesPerSecond bounds how many frames are read of a connection: more than a broker answers in a second.
 	framesPerSecond = 20_000
 )
 

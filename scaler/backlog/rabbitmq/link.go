@@ -32,7 +32,7 @@ const (
 	heartbeat  = 10 * time.Second
 )
 
-// link is a connection that is made anew when it breaks. Questions about queues are asked over it side by side.
+// link is a connection that is made again when it breaks. Questions about queues are asked over it side by side.
 type link struct {
 	address
 	tls    *tls.Config
@@ -508,7 +508,7 @@ func (l *link) forget(c *connection, err error) {
 	l.failed(fmt.Errorf("%w: the broker opens a connection and answers nothing: %w", errConnect, err))
 }
 
-// rest closes the connection; the next question makes one anew.
+// rest closes the connection; the next question opens another.
 func (l *link) rest() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

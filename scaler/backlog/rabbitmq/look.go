@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// lookEvery is how often named queues are looked at for what they are: the kind of a queue changes only when it is declared anew.
+	// lookEvery is how often named queues are looked at for what they are: the kind of a queue changes only when it is deleted and declared again.
 	lookEvery = 5 * time.Minute
 	// listTolerated is how long the queues that matched a pattern are read while the management API does not list them again.
 	listTolerated = time.Minute

@@ -50,7 +50,7 @@ func listing(t *testing.T, queues func() map[string]string) string {
 	return server.URL
 }
 
-// Queues that match a pattern come and go; too many, and a list that can't be had, are errors and never an empty backlog.
+// Queues that match a pattern are created and deleted; too many, and a list that can't be read, are errors and never an empty backlog.
 func TestPattern(t *testing.T) {
 	b := &brokenBroker{declare: func(w *wire, channel uint16, queue string) bool { w.answer(channel, queue, 2, 1); return true }}
 	uri := "amqp://u:s3cret@" + b.start(t)

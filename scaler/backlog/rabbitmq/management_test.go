@@ -16,7 +16,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 )
 
-// Whatever the management API answers, or does not, is said, and costs no more than its bounds; consumers count as busy then.
+// Whatever the management API answers, or does not, is reported, and costs no more than its bounds; consumers count as busy then.
 func TestManagement(t *testing.T) {
 	b := &brokenBroker{declare: func(w *wire, channel uint16, queue string) bool { w.answer(channel, queue, 0, 10); return true }}
 	uri := "amqp://u:s3cret@" + b.start(t)

@@ -55,7 +55,7 @@ func TestIntegrationOperators(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		do, undo func(t *testing.T, vhost, user string)
-		want     string // of the error; empty: the queue may go on being seen
+		want     string // of the error; empty: the queue may stay visible
 	}{
 		"virtual host deleted": {
 			func(t *testing.T, vhost, _ string) { remove(t, "vhosts/"+vhost) },

@@ -205,7 +205,7 @@ func (s *source) observe(ctx context.Context, maxAge time.Duration) (sizing.Obse
 		q := sample.Value
 		if q.missing && s.config.Pattern == "" {
 			o.Missing = append(o.Missing, names[i])
-			s.lookAgain() // it may be declared anew as another kind
+			s.lookAgain() // it may be declared again as another kind
 		}
 		if q.unproven {
 			if err := s.isListed(ctx, names[i]); err != nil {

@@ -255,6 +255,6 @@ func TestReleasesCluster(t *testing.T) {
 		if err := leader.Resume(); err != nil {
 			t.Fatal(err)
 		}
-		all("a node hung and goes on", true)
+		all("a node hung and continues", true)
 	})
 }

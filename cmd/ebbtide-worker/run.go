@@ -250,7 +250,7 @@ func isThisProgram(name string) bool {
 	return err == nil && selfErr == nil && os.SameFile(program, self)
 }
 
-// setEndings reads what becomes of messages.
+// setEndings reads what happens to messages.
 func (o *runOptions) setEndings() error {
 	o.Endings = worker.DefaultEndings()
 	o.Endings.Codes = map[int]worker.Verdict{}

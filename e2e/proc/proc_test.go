@@ -95,7 +95,7 @@ func group() {
 	_ = syscall.Pause() // until a signal
 }
 
-// start starts the test binary in a role and waits until it is up. The returned word is the argument by which its
+// play starts the test binary in a role and waits until it is up. The returned word is the argument by which its
 // descendants can be told from all other processes.
 func play(t *testing.T, role, dir string, env ...string) (cmd *exec.Cmd, mark string) {
 	t.Helper()

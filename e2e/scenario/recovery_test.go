@@ -144,7 +144,7 @@ func (r *recovery) publish(n int) {
 	}
 }
 
-// drill sends a burst, lets something fail while some scans run and others wait, sends more, and waits for all results.
+// play sends a burst, lets something fail while some scans run and others wait, sends more, and waits for all results.
 func (r *recovery) play(name string, fail func() int) drill {
 	r.Helper()
 	d := drill{Name: name}

@@ -11,7 +11,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/internal/removal"
 )
 
-// Whatever is there, it is gone, and nothing else is.
+// Whatever is there is removed, and only that.
 func TestAll(t *testing.T) {
 	outside := t.TempDir()
 	kept := filepath.Join(outside, "kept")

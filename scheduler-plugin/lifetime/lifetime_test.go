@@ -15,7 +15,7 @@ var start = time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// learn starts pods every gap seconds, lets them run, and returns the estimator at the end of the arrivals: those that end later still run.
+// play starts pods every gap seconds, lets them run, and returns the estimator at the end of the arrivals: those that end later still run.
 func play(e *Estimator, count int, gap float64, pod func(i int) (class string, stated, ran float64)) time.Time {
 	type end struct {
 		at, ran float64

@@ -15,7 +15,7 @@ import (
 	"github.com/ebbtide-dev/ebbtide/internal/removal"
 )
 
-// door is the socket of a server. The server's command runs as the same user and can remove it, or put another in its place: then it is made anew, before
+// door is the socket of a server. The server's command runs as the same user and can remove it, or put another in its place: then it is made again, before
 // the next message can go there.
 type door struct {
 	path string
@@ -72,7 +72,7 @@ func (d *door) restore(ctx context.Context) error {
 		err = d.listen(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: the server's socket %s can't be made anew: %w", child.ErrLeft, d.path, err)
+		return fmt.Errorf("%w: the server's socket %s can't be made again: %w", child.ErrLeft, d.path, err)
 	}
 	return nil
 }

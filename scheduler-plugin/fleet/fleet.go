@@ -87,6 +87,7 @@ type Fleet struct {
 	pods  map[string]*placed
 	// groups count the pods of each group on each node.
 	groups map[string]map[string]int
+	lately arrivals
 	due    duePods
 	total  totals
 }
@@ -164,7 +165,8 @@ func (f *Fleet) AddPod(p Pod, nodeName string, started time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	q := &placed{Pod: p, node: nodeName, started: started, place: -1}
-	if old := f.pods[p.ID]; old != nil {
+	old := f.pods[p.ID]
+	if old != nil {
 		if old.node == nodeName && old.Pod == p && old.started.Sub(started).Abs() < soonest {
 			return
 		}
@@ -177,6 +179,9 @@ func (f *Fleet) AddPod(p Pod, nodeName string, started time.Time) {
 	x := f.node(nodeName)
 	f.follow(q)
 	f.expect(q, started)
+	if old == nil && q.expects != nil {
+		f.lately.add(started, q.expects.Median())
+	}
 	f.pods[p.ID], x.pods[p.ID], x.gone = q, q, nil
 	x.used = x.used.Plus(p.Requests)
 	if p.Follower {
@@ -268,7 +273,7 @@ func (f *Fleet) follow(p *placed) {
 // Expect is the run time of a pod that starts now, for the order of nodes: as a distribution, unless it is known exactly; or unless
 // little is known of it and most of that from history, as the median alone is better then: see docs/design/packing.md.
 func (f *Fleet) Expect(p Pod, now time.Time) packing.Pod {
-	expected := packing.Pod{Remaining: packing.Unknown, Grouped: p.Group != ""}
+	expected := packing.Pod{Requests: p.Requests, Remaining: packing.Unknown, Grouped: p.Group != ""}
 	switch {
 	case p.Follower:
 		return expected
@@ -277,6 +282,9 @@ func (f *Fleet) Expect(p Pod, now time.Time) packing.Pod {
 		return expected
 	}
 	d := f.lifetimes.Expect(p.Class, p.Stated, now)
+	f.mu.Lock()
+	expected.Followers = f.lately.followers(now, d.Median())
+	f.mu.Unlock()
 	expected.Remaining = max(time.Second, d.Remaining(0, f.options.Quantile))
 	expected.Spread, expected.Stated = d.Spread(), d.Stated()
 	if expected.Spread > 0 && (expected.Spread < byDistributions || expected.Stated >= 0.5) {
@@ -288,7 +296,7 @@ func (f *Fleet) Expect(p Pod, now time.Time) packing.Pod {
 		cut(expected.Lasting, p.Limit)
 	}
 	if f.beyond(expected.Remaining) {
-		return packing.Pod{Remaining: packing.Never, Grouped: expected.Grouped}
+		return packing.Pod{Requests: p.Requests, Remaining: packing.Never, Grouped: expected.Grouped}
 	}
 	return expected
 }
@@ -351,7 +359,7 @@ func (f *Fleet) Candidates(p Pod, q packing.Query) []string {
 			Name: found[i].Name, Created: found[i].Created, Allocatable: amounts[at-2*width : at-width : at-width], Free: amounts[at-width : at : at],
 		}
 	}
-	f.describe(nodes, q.Pod.Lasting != nil, p.Group, q.Now)
+	f.describe(nodes, &q.Pod, p.Group, q.Now)
 	keys := packing.Order(nodes, &q.Pod, weights, q.Most)
 	names := make([]string, len(keys))
 	for i := range keys {
@@ -361,15 +369,15 @@ func (f *Fleet) Candidates(p Pod, q packing.Query) []string {
 }
 
 // Describe fills in of nodes, by their names, what the fleet knows that a pod's order needs: how long their pods are expected to keep them,
-// how many pods of its group are there, and what they cost beside the cheapest. Nodes that it does not know are left as they are.
+// how many more pods like it fit, how many pods of its group are there, and what they cost beside the cheapest. Nodes that it does not know are left as they are.
 func (f *Fleet) Describe(nodes []packing.Node, pod *packing.Pod, group string, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refresh(now)
-	f.describe(nodes, pod.Lasting != nil, group, now)
+	f.describe(nodes, pod, group, now)
 }
 
-func (f *Fleet) describe(nodes []packing.Node, distributions bool, group string, now time.Time) {
+func (f *Fleet) describe(nodes []packing.Node, pod *packing.Pod, group string, now time.Time) {
 	together, cheapest := f.groups[group], f.index.Cheapest()
 	for i := range nodes {
 		x := f.nodes[nodes[i].Name]
@@ -377,7 +385,8 @@ func (f *Fleet) describe(nodes []packing.Node, distributions bool, group string,
 			continue
 		}
 		nodes[i].Exit, nodes[i].Locality, nodes[i].Price = x.stays(now), together[x.Name], max(0, x.Price-cheapest)
-		if distributions && nodes[i].Exit != packing.Never {
+		nodes[i].More = x.free().Minus(pod.Requests).Times(pod.Requests)
+		if pod.Lasting != nil && nodes[i].Exit != packing.Never {
 			nodes[i].Gone = f.goneOf(x, now)
 		}
 	}

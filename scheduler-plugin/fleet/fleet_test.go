@@ -56,6 +56,7 @@ func TestCandidates(t *testing.T) {
 	f.AddPod(stated("long", 2, time.Hour), "b", start)
 	f.AddPod(stated("short", 12, time.Minute), "c", start)
 	f.AddPod(Pod{ID: "daemon", Follower: true, Requests: packing.Amounts{1, 1, 0, 1}}, "d", start)
+	f.lately = arrivals{} // they came a while ago
 	check := func(name string, p Pod, at time.Duration, want string) {
 		t.Helper()
 		if got := strings.Join(candidates(f, p, start.Add(at), 4), " "); got != want {
@@ -87,6 +88,7 @@ func TestCandidatesWithoutTrust(t *testing.T) {
 	f := newFleet("a", "b", "c")
 	f.AddPod(stated("long", 2, time.Hour), "b", start)
 	f.AddPod(stated("short", 12, time.Minute), "c", start)
+	f.lately = arrivals{}
 	if got := strings.Join(candidates(f, stated("p", 1, 30*time.Minute), start, 3), " "); got != "c b a" {
 		t.Errorf("candidates %s, want c b a: fullest first", got)
 	}

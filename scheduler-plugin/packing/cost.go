@@ -24,6 +24,7 @@ var Times, widths = func() (times, widths Probabilities) {
 
 // Pod is what is known of how long the pod will run.
 type Pod struct {
+	Requests Amounts
 	// Remaining is the median, or Never, or Unknown.
 	Remaining time.Duration
 	// Spread is the standard deviation of the logarithm of the run time in the prediction, and Stated how much of the prediction comes
@@ -31,6 +32,8 @@ type Pod struct {
 	Spread, Stated float64
 	// Lasting are the probabilities to run for longer than each of Times; nil to go by the median alone.
 	Lasting *Probabilities
+	// Followers is how many pods that run about as long or longer are expected to come before long: as many as came lately.
+	Followers int
 	// Grouped pods had better be together: Locality counts for them unless the costs are clearly apart.
 	Grouped bool
 }
@@ -48,6 +51,10 @@ const (
 	// preciseStated and preciseLearned are the spreads from which slack does not count at all, for predictions from statements and from
 	// history.
 	preciseStated, preciseLearned = 1.2, 0.6
+	// mostlyStated is how much of a prediction must come from statements for extensions to be shared.
+	mostlyStated = 0.5
+	// mostFollowers is how many pods after it a pod's extension of a node is shared with at most.
+	mostFollowers = 16
 	// endless is what extending a node for ever costs, in seconds.
 	endless = 1e9
 )
@@ -89,7 +96,7 @@ func (c *pricing) vague() bool { return c.Remaining == Unknown || c.width > 0 }
 
 // key is a node's.
 func (c *pricing) key(n *Node, weights []float64) Key {
-	key := Key{Leaving: n.Leaving, Locality: n.Locality, Created: n.Created, Name: n.Name}
+	key := Key{Leaving: n.Leaving, Locality: n.Locality, Created: n.Created, Name: n.Name, Sharing: c.sharing(n.More)}
 	switch {
 	case c.Remaining == Unknown || n.Exit == Never:
 		// The pod keeps no node, or the node never ends: its room costs nothing.
@@ -105,11 +112,20 @@ func (c *pricing) key(n *Node, weights []float64) Key {
 		exit := n.Exit.Seconds()
 		key.Extension, key.Slack = max(0, c.remaining-exit), max(0, exit-c.remaining)
 	}
-	key.Cost = c.compared(key.Extension*rate(n.Price) + c.slack*key.Slack)
+	key.Cost = c.compared(key.Extension*rate(n.Price)/float64(key.Sharing) + c.slack*key.Slack)
 	if c.vague() {
 		key.FreeQuarters = quarters(freeShare(n.Allocatable, n.Free, weights))
 	}
 	return key
+}
+
+// sharing is among how many pods the extension of a node is shared on which so many more like the pod fit. Pods that run long often come
+// together, and a node with room for all of them need be extended only once. That pays where run times are known exactly, from what pods state.
+func (c *pricing) sharing(more int) int {
+	if c.vague() || c.Lasting != nil || c.Stated < mostlyStated {
+		return 1
+	}
+	return 1 + max(0, min(more, c.Followers, mostFollowers))
 }
 
 // rate is what a second of a node costs beside one of the cheapest.

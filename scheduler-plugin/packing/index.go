@@ -165,21 +165,22 @@ func (s *search) run(shelves []shelf) {
 	}
 	all := func(shelf) []span { return []span{{always, forever}} }
 	if s.Remaining == Unknown {
-		s.oldest(shelves, all, most)
+		s.oldest(shelves, all, 0, most)
 		return
 	}
-	s.oldest(shelves, func(shelf) []span { return []span{{forever, forever}} }, most)
+	s.oldest(shelves, func(shelf) []span { return []span{{forever, forever}} }, 0, most)
 	if s.Remaining == Never {
-		s.oldest(shelves, all, most)
+		s.oldest(shelves, all, 0, most)
 		return
 	}
 	for _, each := range shelves {
 		tries := max(most, s.Tries/(4*len(shelves)))
-		s.next(each.byExit, span{s.end, forever - 1}, false, most, tries)
-		s.next(each.byExit, span{always, s.end - 1}, true, most, tries)
+		s.next(each.byExit, span{s.end, forever - 1}, false, 0, most, tries)
+		s.next(each.byExit, span{always, s.end - 1}, true, 0, most, tries)
 	}
+	s.roomy(shelves)
 	if s.Lasting != nil {
-		s.oldest(shelves, all, most)
+		s.oldest(shelves, all, 0, most)
 		return
 	}
 	best, least := (*indexed)(nil), math.Inf(1)
@@ -189,9 +190,30 @@ func (s *search) run(shelves []shelf) {
 		}
 	}
 	if best != nil {
-		s.oldest(shelves, func(of shelf) []span { return s.alike(best, least, of.price) }, most)
+		more := 0
+		if best.exit < s.end {
+			more = s.sharing(s.more(best)) - 1 // with room for fewer the same extension costs more
+		}
+		s.oldest(shelves, func(of shelf) []span { return s.alike(best, least, of.price) }, more, most)
 	}
 }
+
+// roomy takes, of the nodes that end before the pod and have room for more like it, those that end last: one for each number of pods that
+// may share its extension.
+func (s *search) roomy(shelves []shelf) {
+	for _, each := range shelves {
+		for more := 1; more < s.sharing(math.MaxInt); more++ {
+			found := len(s.found)
+			s.next(each.byExit, span{always, s.end - 1}, true, more, 1, s.Tries/4)
+			if last := len(s.found) - 1; last >= found {
+				more = max(more, s.sharing(s.more(s.found[last]))-1) // it is that for all up to here
+			}
+		}
+	}
+}
+
+// more is how many pods like it would fit on a node besides the pod.
+func (s *search) more(n *indexed) int { return n.Free.Minus(s.Requests).Times(s.Requests) }
 
 // after is the instant that many seconds from now.
 func (s *search) after(seconds float64) int64 {
@@ -201,7 +223,7 @@ func (s *search) after(seconds float64) int64 {
 	return s.now + int64(seconds*1e9)
 }
 
-// cost of a node by its exit alone, as it is compared.
+// cost of a node, as it is compared.
 func (s *search) cost(n *indexed) float64 {
 	if n.exit == forever {
 		return 0
@@ -210,10 +232,10 @@ func (s *search) cost(n *indexed) float64 {
 	if n.exit < s.now {
 		ends = s.remaining
 	}
-	return s.compared(max(0, ends)*rate(n.Price-s.cheapest) + s.slack*max(0, -ends))
+	return s.compared(max(0, ends)*rate(n.Price-s.cheapest)/float64(s.sharing(s.more(n))) + s.slack*max(0, -ends))
 }
 
-// alike are the exits on nodes of a price that cost as little as the best node.
+// alike are the exits on nodes of a price that cost as little as the best node, if they have as much room for others.
 func (s *search) alike(best *indexed, least float64, price int) (spans []span) {
 	if least == 0 {
 		spans = append(spans, span{forever, forever})
@@ -247,10 +269,11 @@ func (s *search) alike(best *indexed, least float64, price int) (spans []span) {
 	return append(spans, beyond)
 }
 
-// next takes nodes in the order of their exits, or against it.
-func (s *search) next(b *branch, within span, backward bool, most, tries int) {
+// next takes nodes with room for the pod and some more like it, in the order of their exits or against it.
+func (s *search) next(b *branch, within span, backward bool, more, most, tries int) {
 	tries = max(0, len(s.shown)+min(tries, s.Tries-len(s.shown)))
-	b.walk([]span{within}, &s.Requests, backward, func(n *indexed) bool {
+	room := s.Requests.For(1 + more)
+	b.walk([]span{within}, &room, backward, func(n *indexed) bool {
 		if len(s.shown) < tries && s.take(n) {
 			most--
 		}
@@ -258,12 +281,14 @@ func (s *search) next(b *branch, within span, backward bool, most, tries int) {
 	})
 }
 
-// oldest takes nodes whose exits are in some spans: those that stay with the fewest quarters free, the oldest first.
-func (s *search) oldest(shelves []shelf, within func(shelf) []span, most int) {
+// oldest takes nodes with room for the pod and some more like it whose exits are in some spans: those that stay with the fewest quarters free,
+// the oldest first.
+func (s *search) oldest(shelves []shelf, within func(shelf) []span, more, most int) {
+	room := s.Requests.For(1 + more)
 	for _, of := range shelves {
 		var fitting [4 + 1][]*indexed
 		looked := 0
-		of.byAge.walk(within(of), &s.Requests, false, func(n *indexed) bool {
+		of.byAge.walk(within(of), &room, false, func(n *indexed) bool {
 			q := 0
 			if s.vague() {
 				q = quarters(s.share(n))
@@ -316,6 +341,25 @@ func (s *search) take(n *indexed) bool {
 		return true
 	}
 	return false
+}
+
+// Times is how many times requests fit into a, each resource of which they want some counted.
+func (a Amounts) Times(requests Amounts) int {
+	times := int64(math.MaxInt32)
+	for d, request := range requests {
+		if request > 0 {
+			times = min(times, max(0, a[d])/request)
+		}
+	}
+	return int(times)
+}
+
+// For is so many times a.
+func (a Amounts) For(count int) Amounts {
+	for d := range a {
+		a[d] *= int64(count)
+	}
+	return a
 }
 
 // Fit is true when requests fit into a.

@@ -46,7 +46,7 @@ func TestIndexAgainstOrder(t *testing.T) {
 			requests := Amounts{random.Int64N(6), random.Int64N(20), random.Int64N(8), 1}
 			pod := Pod{
 				Remaining: time.Duration(1+random.IntN(700)) * time.Second, Spread: 2 * random.Float64(), Stated: float64(random.IntN(2)),
-				Grouped: random.IntN(5) == 0,
+				Grouped: random.IntN(5) == 0, Followers: random.IntN(4),
 			}
 			switch random.IntN(10) {
 			case 0:
@@ -62,6 +62,7 @@ func TestIndexAgainstOrder(t *testing.T) {
 				if e.Exit.Equal(Forever) {
 					n.Exit = Never
 				}
+				n.More = e.Free.Minus(requests).Times(requests)
 				for d := range Indexed - 1 {
 					if requests[d] > 0 {
 						n.Allocatable, n.Free = append(n.Allocatable, e.Allocatable[d]), append(n.Free, e.Free[d]-requests[d])
@@ -125,7 +126,7 @@ func TestTries(t *testing.T) {
 
 func BenchmarkCandidates(b *testing.B) {
 	for _, count := range []int{500, 5000, 15000} {
-		for name, pod := range map[string]Pod{"precise": {Stated: 1}, "vague": {Spread: 1.5}} {
+		for name, pod := range map[string]Pod{"precise": {Stated: 1}, "vague": {Spread: 1.5}, "shared": {Stated: 1, Followers: 16}} {
 			b.Run(fmt.Sprint(name, "/", count), func(b *testing.B) {
 				now, random, index := time.Unix(1_000_000, 0), rand.New(rand.NewPCG(1, 1)), NewIndex()
 				for i := range count {

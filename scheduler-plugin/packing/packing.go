@@ -33,6 +33,8 @@ type Node struct {
 	Exit time.Duration
 	// Gone are the probabilities that all pods are gone after each of Times. Only needed for pods with Lasting.
 	Gone *Probabilities
+	// More is how many pods like it would still fit once it is placed.
+	More int
 	// Locality is how much of what the pod needs is there already: pods of its group, its source. 0 for nothing.
 	Locality int
 	// Allocatable amounts, and those that would be free once the pod is placed: both at least 0.
@@ -42,13 +44,15 @@ type Node struct {
 // Key is a node's place in the order for one pod; the smaller the better.
 type Key struct {
 	Leaving bool `json:"leaving"`
-	// Cost is what is compared: the extension at the node's price, and a little for the slack where the pod's run time is known
+	// Cost is what is compared: the pod's share of the extension at the node's price, and a little for the slack where the pod's run time is known
 	// precisely; in whole steps of a tenth of the run time where it is not.
 	Cost float64 `json:"costSeconds"`
 	// Extension is how much longer the node is expected to live because of the pod, and Slack how much longer than the pod it stays.
 	Extension float64 `json:"extensionSeconds"`
 	Slack     float64 `json:"slackSeconds"`
-	Locality  int     `json:"locality"`
+	// Sharing is how many pods are expected to share the extension, this one included.
+	Sharing  int `json:"sharing"`
+	Locality int `json:"locality"`
 	// FreeQuarters is the weighted mean share of the pod's resources that stays free, in whole quarters; 0 where the run time is known
 	// precisely.
 	FreeQuarters int       `json:"freeQuarters"`
@@ -78,7 +82,7 @@ func SizePrice(capacity Amounts) float64 {
 // Compare is negative when k comes before other:
 //
 //  1. nodes that stay before nodes that are leaving;
-//  2. the least cost: of how much longer the node must live for the pod, and of room that outlasts it;
+//  2. the least cost: of how much longer the node must live for the pod and those that may follow it there, and of room that outlasts it;
 //  3. the most locality;
 //  4. the least free space after placement, in quarters;
 //  5. the oldest, so that young nodes are the ones to drain;
@@ -88,7 +92,7 @@ func (k *Key) Compare(other *Key) int {
 	return order
 }
 
-// Decide is Compare, and the name of what tells the keys apart: leaving, extension, slack, locality, room, age or name.
+// Decide is Compare, and the name of what tells the keys apart: leaving, extension, sharing, slack, locality, room, age or name.
 func (k *Key) Decide(other *Key) (order int, by string) {
 	if order = compareBool(k.Leaving, other.Leaving); order != 0 {
 		return order, "leaving"
@@ -96,6 +100,9 @@ func (k *Key) Decide(other *Key) (order int, by string) {
 	if order = cmp.Compare(k.Cost, other.Cost); order != 0 {
 		if cmp.Compare(k.Extension, other.Extension) == order {
 			return order, "extension"
+		}
+		if k.Extension > 0 && other.Extension > 0 && cmp.Compare(other.Sharing, k.Sharing) == order {
+			return order, "sharing"
 		}
 		return order, "slack"
 	}

@@ -100,6 +100,19 @@ func TestOrder(t *testing.T) {
 			},
 			want: []string{"young", "old"},
 		},
+		// 30 minutes that the pod pays alone, or an hour that three others will share: 15 minutes each. Room for more than will come is worth nothing.
+		"an extension that others are expected to share": {
+			pod: Pod{Remaining: time.Hour, Stated: 1, Followers: 3},
+			nodes: []Node{
+				{Name: "full", Exit: 30 * time.Minute}, {Name: "a", More: 9, Created: at(2)}, {Name: "b", More: 3, Created: at(1)}, {Name: "c", More: 2},
+			},
+			want: []string{"b", "a", "c", "full"},
+		},
+		"nobody is expected to share it": {
+			pod:   Pod{Remaining: time.Hour, Stated: 1},
+			nodes: []Node{{Name: "full", Exit: 30 * time.Minute}, {Name: "empty", More: 9}},
+			want:  []string{"full", "empty"},
+		},
 		"a pod without an end goes to what has none, else to the cheapest": {
 			pod: Pod{Remaining: Never},
 			nodes: []Node{
@@ -197,10 +210,11 @@ func TestOrderIsTotal(t *testing.T) {
 }
 
 func TestDecide(t *testing.T) {
-	base := Key{Cost: 1, Extension: 1, Locality: 1, Created: time.Unix(1, 0), Name: "b"}
+	base := Key{Cost: 1, Extension: 1, Sharing: 2, Locality: 1, Created: time.Unix(1, 0), Name: "b"}
 	for by, change := range map[string]func(*Key){
 		"leaving": func(k *Key) { k.Leaving = true }, "extension": func(k *Key) { k.Cost, k.Extension = 2, 2 },
-		"slack": func(k *Key) { k.Cost, k.Slack = 2, 20 }, "locality": func(k *Key) { k.Locality = 0 },
+		"sharing": func(k *Key) { k.Cost, k.Sharing = 2, 1 },
+		"slack":   func(k *Key) { k.Cost, k.Slack = 2, 20 }, "locality": func(k *Key) { k.Locality = 0 },
 		"room": func(k *Key) { k.FreeQuarters = 1 }, "age": func(k *Key) { k.Created = time.Unix(2, 0) }, "name": func(k *Key) { k.Name = "c" },
 	} {
 		other := base

@@ -62,7 +62,8 @@ type Node struct {
 	Draining time.Time
 	// Kept nodes never drain, because their owner said so. Their room counts.
 	Kept bool
-	// Closed nodes are taken away by others, or take no pods: they do not drain, and are no room.
+	// Closed nodes are taken away by others, or take no pods: none begins to drain, and they are no room. A drain that ran before continues, so
+	// that nothing is written on a node that is about to be removed.
 	Closed bool
 }
 
@@ -95,7 +96,7 @@ const (
 	NeedsRoom Reason = "a pod finds no room"
 	NoRoom    Reason = "its pods no longer fit elsewhere"
 	TooLong   Reason = "it took too long"
-	NotOurs   Reason = "its owner or another controller has it"
+	NotOurs   Reason = "its owner keeps it"
 )
 
 // Stop is a drain that ends before its node is empty.
@@ -124,9 +125,11 @@ func Look(f Fleet, o Options, now time.Time) Plan {
 		n := &f.Nodes[i]
 		switch {
 		case n.Draining.IsZero():
-		case n.Kept || n.Closed:
+		case n.Closed && now.Sub(n.Draining) < o.Longest:
+			// Whoever removes it finishes, or keeps it.
+		case n.Kept:
 			plan.Stop = append(plan.Stop, Stop{n.Name, NotOurs})
-		case f.Waiting > 0:
+		case f.Waiting > 0 && !n.Closed:
 			plan.Stop = append(plan.Stop, Stop{n.Name, NeedsRoom})
 		case now.Sub(n.Draining) >= o.Longest:
 			plan.Stop = append(plan.Stop, Stop{n.Name, TooLong})

@@ -92,7 +92,19 @@ func TestLook(t *testing.T) {
 				changed(node("d", time.Minute, 30), func(n *Node) { n.Pods[0].Remaining = packing.Never }),
 				changed(changed(node("e", time.Minute, 30), draining(time.Minute)), func(n *Node) { n.Closed = true }),
 			}},
-			want: Plan{Stop: []Stop{{"e", NotOurs}}},
+			want: Plan{Drain: []string{"a"}},
+		},
+		"a drain is not taken back on a node that is being taken away, for whatever reason, until it has lasted too long": {
+			fleet: Fleet{Waiting: 1, Nodes: []Node{
+				changed(changed(node("a", time.Minute), draining(time.Minute)), func(n *Node) { n.Closed = true }),
+				changed(changed(node("b", time.Minute), draining(time.Minute)), func(n *Node) { n.Closed, n.Kept = true, true }),
+				changed(changed(node("c", time.Minute), draining(time.Hour)), func(n *Node) { n.Closed = true }),
+			}},
+			want: Plan{Stop: []Stop{{"c", TooLong}}},
+		},
+		"its owner keeps it": {
+			fleet: Fleet{Nodes: []Node{node("a", time.Hour, twelve...), changed(changed(node("b", time.Minute, 30), draining(time.Minute)), func(n *Node) { n.Kept = true })}},
+			want:  Plan{Stop: []Stop{{"b", NotOurs}}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -182,8 +194,9 @@ func TestLookKeepsItsPromises(t *testing.T) {
 		var rooms, needs []packing.Amounts
 		for name, n := range by {
 			switch {
-			case on[name] && (n.Kept || n.Closed || f.Waiting > 0 || !n.Draining.IsZero() && now.Sub(n.Draining) >= o.Longest):
+			case on[name] && (!n.Closed && (n.Kept || f.Waiting > 0) || !n.Draining.IsZero() && now.Sub(n.Draining) >= o.Longest):
 				fail("%s must end", name)
+			case on[name] && n.Closed: // its pods are somebody else's to move
 			case on[name]:
 				for _, p := range n.Pods {
 					needs = append(needs, p.Requests)

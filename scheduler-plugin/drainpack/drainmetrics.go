@@ -26,7 +26,7 @@ var (
 	drainsEnded = metrics.NewCounterVec(&metrics.CounterOpts{
 		Subsystem: "ebbtide_draining", Name: "ended_total", StabilityLevel: metrics.ALPHA,
 		Help: "Drains that ended: with the node (finished), or before it because a pod found no room (needs_room), the node's pods no longer fit " +
-			"elsewhere (no_room), it took longer than allowed (too_long), or the node's owner or another controller has it (not_ours).",
+			"elsewhere (no_room), it took longer than allowed (too_long), or the node's owner keeps it (not_ours).",
 	}, []string{"reason"})
 	drainingNow = metrics.NewGauge(&metrics.GaugeOpts{
 		Subsystem: "ebbtide_draining", Name: "nodes", StabilityLevel: metrics.ALPHA, Help: "Nodes that drain.",

@@ -20,9 +20,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
 
 	configv1 "github.com/ebbtide-dev/ebbtide/api/scheduler/v1"
@@ -65,17 +67,17 @@ type drains struct {
 	writes   *rate.Limiter
 	// times are those of messages, which say more than run times of workers that take many.
 	times *lifetime.Estimator
-	// placing is true once a pod was placed: who places pods leads.
-	placing atomic.Bool
-	wake    chan struct{} // somebody's state has changed
+	// placing is true once a pod was placed: who places pods leads. leading is true from then on, or since the election says so.
+	placing, leading atomic.Bool
+	wake             chan struct{} // somebody's state has changed
 
 	mu     sync.Mutex
 	pods   map[string]*occupant            // on nodes, by UID
 	byNode map[string]map[string]*occupant // the same by node
 	// lastWork on nodes.
 	lastWork map[string]time.Time
-	// waiting pods, by UID, found no room at that time for the first time.
-	waiting  map[string]time.Time
+	// waiting pods that found no room, by UID.
+	waiting  map[string]waiter
 	promises map[string]*promise
 }
 
@@ -104,7 +106,7 @@ func newDrains(pack *DrainPack, args configv1.DrainingArgs) (*drains, error) {
 		pack: pack, args: args, security: insecure.NewCredentials(), times: lifetime.New(lifetime.Options{}), wake: make(chan struct{}, 1),
 		writes: rate.NewLimiter(rate.Limit(float64(args.TaintsPerHour)/3600), max(1, args.TaintsPerHour/10)),
 		pods:   map[string]*occupant{}, byNode: map[string]map[string]*occupant{}, lastWork: map[string]time.Time{},
-		waiting: map[string]time.Time{}, promises: map[string]*promise{},
+		waiting: map[string]waiter{}, promises: map[string]*promise{},
 	}
 	if files := (tlsfiles.Files{Cert: args.CertFile, Key: args.KeyFile, CA: args.ClientCAFile}); files.Set() {
 		if err := files.Check(); err != nil {
@@ -137,7 +139,7 @@ func (x *drains) watch() error {
 			x.mu.Lock()
 			defer x.mu.Unlock()
 			delete(x.lastWork, node.Name)
-			if !drainingSince(node).IsZero() {
+			if x.leading.Load() && !drainingSince(node, x.pack.now()).IsZero() {
 				drainsEnded.WithLabelValues(endFinished).Inc()
 			}
 		}
@@ -150,6 +152,7 @@ func (x *drains) run(ctx context.Context) {
 	if !x.lead(ctx) {
 		return
 	}
+	x.leading.Store(true)
 	go x.serve(ctx)
 	tick := time.NewTicker(x.args.Every.Duration)
 	defer tick.Stop()
@@ -286,8 +289,8 @@ func (x *drains) setPod(pod *v1.Pod) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if pod.Spec.NodeName == "" {
-		if since := unschedulableSince(pod); !since.IsZero() && x.waiting[uid].IsZero() {
-			x.waiting[uid] = since
+		if since := unschedulableSince(pod); !since.IsZero() {
+			x.wait(pod, since)
 		}
 		return
 	}
@@ -306,11 +309,26 @@ func (x *drains) setPod(pod *v1.Pod) {
 		x.byNode[p.node][uid] = p
 		x.poke()
 	}
-	p.requests, p.deleting, p.bound = amountsOf(requests(pod)), pod.DeletionTimestamp != nil, boundAt(pod)
+	p.requests, p.deleting, p.bound = amountsOf(requests(pod)), endsSoon(pod), boundAt(pod)
 	p.addresses = p.addresses[:0:0]
 	for _, ip := range pod.Status.PodIPs {
 		p.addresses = append(p.addresses, ip.IP)
 	}
+}
+
+// waiter is a pod that found no room at that time for the first time.
+type waiter struct {
+	pod   *v1.Pod
+	since time.Time
+}
+
+// wait notes that a pod found no room. A DaemonSet's does not count: it waits for room on its own node. The lock must be held.
+func (x *drains) wait(pod *v1.Pod, since time.Time) {
+	uid := string(pod.UID)
+	if _, known := x.waiting[uid]; known || x.pack.describePod(pod, nil).Follower {
+		return
+	}
+	x.waiting[uid] = waiter{pod, since}
 }
 
 func (x *drains) forget(uid string) {
@@ -335,6 +353,10 @@ func (x *drains) forget(uid string) {
 	x.poke()
 }
 
+func (x *drains) nodes() corelisters.NodeLister {
+	return x.pack.handle.SharedInformerFactory().Core().V1().Nodes().Lister()
+}
+
 // unschedulableSince is when a scheduler, any, first said of a pod that it finds no room; the zero time if none does.
 func unschedulableSince(pod *v1.Pod) time.Time {
 	for _, c := range pod.Status.Conditions {
@@ -354,13 +376,19 @@ func boundAt(pod *v1.Pod) time.Time {
 	return time.Time{}
 }
 
-// drainingSince is when a node began to drain by its taint; the zero time when it has none. A time that can't be read, or is to come, is long
-// ago: such a drain ends.
-func drainingSince(node *v1.Node) time.Time {
+// endsSoon reports whether a pod is deleted, and may not take long to end.
+func endsSoon(pod *v1.Pod) bool {
+	grace := pod.DeletionGracePeriodSeconds
+	return pod.DeletionTimestamp != nil && (grace == nil || time.Duration(*grace)*time.Second <= v1.DefaultTerminationGracePeriodSeconds*time.Second)
+}
+
+// drainingSince is when a node began to drain by its taint; the zero time when it has none. A time that can't be read, or is still to come
+// now, is long ago: such a drain ends.
+func drainingSince(node *v1.Node, now time.Time) time.Time {
 	for i := range node.Spec.Taints {
 		if t := &node.Spec.Taints[i]; t.Key == DrainingTaint {
 			since, err := time.Parse(sinceFormat, t.Value)
-			if err != nil || time.Until(since) > time.Minute {
+			if err != nil || since.Sub(now) > time.Minute {
 				return time.Unix(0, 0)
 			}
 			return since
@@ -372,10 +400,12 @@ func drainingSince(node *v1.Node) time.Time {
 // stateOf is a pod's, to package draining.
 func (x *drains) stateOf(p *occupant, now time.Time) draining.State {
 	switch {
-	case p.deleting || p.state == streams.Leaving:
+	case p.state == streams.Leaving || p.deleting && !(p.attends && p.state == streams.Busy):
 		return draining.Leaving
 	case !p.attends || p.state != streams.Idle || p.follower:
 		return draining.Busy
+	case p.told.IsZero() && now.Before(p.yields):
+		return draining.Leaving // it is told in a moment
 	case p.told.IsZero():
 		return draining.Idle
 	case now.Sub(p.told) < obeysWithin:
@@ -400,7 +430,7 @@ func (x *drains) remaining(p *occupant, now time.Time) time.Duration {
 // describe makes what package draining needs to know of a node.
 func (x *drains) describe(node *v1.Node, now time.Time) draining.Node {
 	n := draining.Node{
-		Name: node.Name, Created: node.CreationTimestamp.Time, Free: allocatableOf(node.Status.Allocatable), Draining: drainingSince(node),
+		Name: node.Name, Created: node.CreationTimestamp.Time, Free: allocatableOf(node.Status.Allocatable), Draining: drainingSince(node, now),
 		Closed: leaving(node) || !ready(node),
 		Kept: node.Annotations[keptAnnotation] == "true" || node.Annotations[karpenterKeptAnnotation] == "true" || controlPlane(node) ||
 			!labels.SelectorFromSet(x.args.NodeSelector).Matches(labels.Set(node.Labels)),
@@ -465,7 +495,7 @@ type stop struct {
 // look decides on drains and carries out what was decided.
 func (x *drains) look(ctx context.Context) {
 	logger := klog.FromContext(ctx)
-	nodes, err := x.pack.handle.SharedInformerFactory().Core().V1().Nodes().Lister().List(labels.Everything())
+	nodes, err := x.nodes().List(labels.Everything())
 	if err != nil {
 		logger.Error(err, "Nodes can't be listed")
 		return
@@ -479,7 +509,7 @@ func (x *drains) look(ctx context.Context) {
 		}
 	}
 	for _, node := range begin {
-		if x.writes.Allow() && x.taint(ctx, node, true) {
+		if x.writes.AllowN(x.pack.now(), 1) && x.taint(ctx, node, true) {
 			drainsBegun.Inc()
 			x.event(node, "DrainBegun", "The node's pods fit on other nodes: it gets no more pods, and its workers leave after their message")
 			logger.V(2).Info("Drain begins", "node", node.Name)
@@ -506,15 +536,18 @@ func (x *drains) decide(nodes []*v1.Node) (begin []*v1.Node, end []stop) {
 		name := poolOf(node)
 		pool := pools[name]
 		if pool == nil {
-			pool = &draining.Fleet{Waiting: waiting, Starting: starting}
+			pool = &draining.Fleet{Starting: starting}
 			pools[name] = pool
+		}
+		if pool.Waiting == 0 && anyMayRun(waiting, node) {
+			pool.Waiting = len(waiting)
 		}
 		n := x.describe(node, now)
 		if !n.Draining.IsZero() {
 			drains++
 			lasts := now.Sub(n.Draining)
 			oldest = max(oldest, min(lasts, 2*x.args.Longest.Duration))
-			if lasts < x.args.Longest.Duration && x.got(n) {
+			if lasts < x.args.Longest.Duration && !n.Closed && x.got(n) {
 				end = append(end, stop{node, draining.NeedsRoom})
 				n.Draining, n.Kept = time.Time{}, true // for this look
 				pool.Starting++                        // nothing begins where room is short
@@ -522,10 +555,12 @@ func (x *drains) decide(nodes []*v1.Node) (begin []*v1.Node, end []stop) {
 		}
 		pool.Nodes = append(pool.Nodes, n)
 	}
+	// The pods of a node that is gone end after it.
+	maps.DeleteFunc(x.lastWork, func(node string, _ time.Time) bool { return byName[node] == nil })
 	drainingNow.Set(float64(drains))
 	drainingLongest.Set(oldest.Seconds())
 	connected.Set(float64(x.server.Streams()))
-	allowed := int(x.writes.TokensAt(time.Now()))
+	allowed := int(x.writes.TokensAt(now))
 	for _, name := range slices.Sorted(maps.Keys(pools)) {
 		plan := draining.Look(*pools[name], draining.Options{Spare: x.args.Spare, Longest: x.args.Longest.Duration, AtOnce: allowed}, now)
 		allowed -= len(plan.Drain)
@@ -539,12 +574,12 @@ func (x *drains) decide(nodes []*v1.Node) (begin []*v1.Node, end []stop) {
 	return begin, end
 }
 
-// waits is how many pods found no room lately. Others are forgotten.
-func (x *drains) waits(now time.Time) (n int) {
-	for uid, since := range x.waiting {
-		switch waited := now.Sub(since); {
+// waits are the pods that found no room lately. Others are forgotten.
+func (x *drains) waits(now time.Time) (pods []*v1.Pod) {
+	for uid, w := range x.waiting {
+		switch waited := now.Sub(w.since); {
 		case waited < waitsFor:
-			n++
+			pods = append(pods, w.pod)
 		case waited > 2*waitsFor:
 			delete(x.waiting, uid)
 		}
@@ -554,7 +589,24 @@ func (x *drains) waits(now time.Time) (n int) {
 			delete(x.promises, uid)
 		}
 	}
-	return n
+	return pods
+}
+
+// compared is how many waiting pods are compared with nodes. If there are more, one of them is assumed to need the room.
+const compared = 100
+
+// anyMayRun reports whether one of some pods may run on a node, were it empty: room there may be what the pod lacks.
+func anyMayRun(pods []*v1.Pod, node *v1.Node) bool {
+	return len(pods) > compared || slices.ContainsFunc(pods, func(pod *v1.Pod) bool {
+		if !allocatableOf(node.Status.Allocatable).Fit(amountsOf(requests(pod))) {
+			return false
+		}
+		_, untolerated := corev1.FindMatchingUntoleratedTaint(klog.Background(), node.Spec.Taints, pod.Spec.Tolerations, func(t *v1.Taint) bool {
+			return t.Effect != v1.TaintEffectPreferNoSchedule
+		}, false)
+		selected, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(node)
+		return !untolerated && (selected || err != nil)
+	})
 }
 
 // got reports whether a node that drains got a pod since: it found no room elsewhere.
@@ -595,7 +647,7 @@ func (x *drains) event(node *v1.Node, reason, format string, args ...any) {
 
 // tell says to every worker what counts for it now.
 func (x *drains) tell() {
-	lister := x.pack.handle.SharedInformerFactory().Core().V1().Nodes().Lister()
+	lister := x.nodes()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	now := x.pack.now()
@@ -614,7 +666,7 @@ func (x *drains) tell() {
 		}
 		drains := false
 		if node, err := lister.Get(name); err == nil {
-			since := drainingSince(node)
+			since := drainingSince(node, now)
 			drains = !since.IsZero() && now.Sub(since) < x.args.Longest.Duration
 		}
 		for _, p := range pods {

@@ -110,8 +110,24 @@ func TestDecide(t *testing.T) {
 			p.Spec.RestartPolicy = v1.RestartPolicyAlways
 			return p
 		}()), begin: []string{"a"}},
-		"a pod waits":                   {waiting: []*v1.Pod{withoutRoom(now.Add(-time.Minute))}},
-		"it drained before that":        {b: tainted("20260302T175900Z"), waiting: []*v1.Pod{withoutRoom(now.Add(-time.Second))}, end: map[string]draining.Reason{"b": draining.NeedsRoom}},
+		"a pod waits":            {waiting: []*v1.Pod{withoutRoom(now.Add(-time.Minute))}},
+		"it drained before that": {b: tainted("20260302T175900Z"), waiting: []*v1.Pod{withoutRoom(now.Add(-time.Second))}, end: map[string]draining.Reason{"b": draining.NeedsRoom}},
+		"a pod waits that may not run there": {waiting: []*v1.Pod{func() *v1.Pod {
+			p := withoutRoom(now.Add(-time.Minute))
+			p.Spec.NodeSelector = map[string]string{"gpu": "true"}
+			return p
+		}()}, begin: []string{"b"}},
+		"a pod waits that is larger than a node": {waiting: []*v1.Pod{func() *v1.Pod {
+			p := boundPod("huge", "", "9", now)
+			p.Status = withoutRoom(now.Add(-time.Minute)).Status
+			return p
+		}()}, begin: []string{"b"}},
+		"a DaemonSet's pod waits": {waiting: []*v1.Pod{func() *v1.Pod {
+			p := withoutRoom(now.Add(-time.Minute))
+			p.OwnerReferences = []metav1.OwnerReference{{Kind: "DaemonSet", Name: "d", Controller: new(bool)}}
+			*p.OwnerReferences[0].Controller = true
+			return p
+		}()}, begin: []string{"b"}},
 		"a pod that will wait for ever": {waiting: []*v1.Pod{withoutRoom(now.Add(-time.Hour))}, begin: []string{"b"}},
 		"a node starts": {more: []*v1.Node{readyNode("c", func(n *v1.Node) {
 			n.Status.Conditions[0].Status, n.CreationTimestamp = v1.ConditionFalse, metav1.NewTime(now.Add(-30*time.Second))
@@ -121,6 +137,10 @@ func TestDecide(t *testing.T) {
 		"a drain that took too long":      {b: tainted("20260302T170000Z"), end: map[string]draining.Reason{"b": draining.TooLong}},
 		"a time that can't be read":       {b: tainted("yesterday"), end: map[string]draining.Reason{"b": draining.TooLong}},
 		"a time that is to come":          {b: tainted("29990101T000000Z"), end: map[string]draining.Reason{"b": draining.TooLong}},
+		"a drained node that Karpenter takes away is left as it is": {b: func(n *v1.Node) {
+			tainted("20260302T175000Z")(n)
+			n.Spec.Taints = append(n.Spec.Taints, v1.Taint{Key: "karpenter.sh/disrupted", Effect: v1.TaintEffectNoSchedule})
+		}, waiting: []*v1.Pod{withoutRoom(now.Add(-time.Second))}},
 		"a pod found no room elsewhere": {
 			b: tainted("20260302T175900Z"), pods: append(full(), boundPod("b2", "b", "1", now.Add(-30*time.Second))), end: map[string]draining.Reason{"b": draining.NeedsRoom},
 		},
@@ -199,6 +219,20 @@ func TestStatesOfWorkers(t *testing.T) {
 	if got := x.times.Classes(); got != 1 {
 		t.Errorf("run times of %d classes of messages are known, want 1", got)
 	}
+	x.pods["w"].yields = now.Add(50 * time.Second)
+	check("who is about to be told to leave is not counted on again", state(now), draining.Leaving)
+	x.pods["w"].yields = time.Time{}
+	deleted := boundPod("w", "a", "1", now.Add(-time.Hour))
+	at, grace := metav1.NewTime(now), int64(3600)
+	deleted.DeletionTimestamp, deleted.DeletionGracePeriodSeconds = &at, &grace
+	x.setPod(deleted)
+	check("deleted, with an hour to end in", state(now), draining.Idle)
+	*deleted.DeletionGracePeriodSeconds = 30
+	x.setPod(deleted)
+	check("deleted", state(now), draining.Leaving)
+	x.observe("w", streams.Busy, now.Add(72*time.Second))
+	check("deleted while it works", state(now), draining.Busy)
+	x.setPod(boundPod("w", "a", "1", now.Add(-time.Hour)))
 	x.gone("w")
 	check("its stream has ended", state(now), draining.Busy)
 	x.observe("w", streams.Leaving, now)
@@ -405,6 +439,72 @@ func TestBrokenPromise(t *testing.T) {
 	}
 	if got := promises(t, "broken") - broken; got != 1 {
 		t.Errorf("%v promises were broken before", got)
+	}
+}
+
+// A promise that is broken leaves no nomination behind, though the pod may not preempt: node autoscalers must see that it has no room. Nor does
+// one that an earlier leader made.
+func TestBrokenPromiseWithoutPreemption(t *testing.T) {
+	long := time.Now().Add(-time.Hour)
+	for name, before := range map[string]bool{"this leader's": false, "an earlier leader's": true} {
+		t.Run(name, func(t *testing.T) {
+			l := newLoop(t, configv1.DrainingArgs{Promise: metav1.Duration{Duration: 500 * time.Millisecond}, Every: metav1.Duration{Duration: time.Minute}},
+				readyNode("a", nil), boundPod("deaf", "a", "8", long))
+			pod := waitsForRoom(100, "5")
+			never := v1.PreemptNever
+			pod.Spec.PreemptionPolicy = &never
+			if before {
+				pod.Status.NominatedNodeName = "a"
+			} else {
+				hears(t, l.worker(t, "deaf"), "that its node works", func(w worker.Word) bool { return w.Heard })
+			}
+			changes, err := l.client.CoreV1().Pods("scan").Watch(t.Context(), metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer changes.Stop()
+			l.create(t, pod)
+			nominated := before
+			for over := time.After(time.Minute); ; {
+				select {
+				case change := <-changes.ResultChan():
+					changed, ok := change.Object.(*v1.Pod)
+					if !ok || changed.Name != "p" {
+						continue
+					}
+					nominated = nominated || changed.Status.NominatedNodeName == "a"
+					if nominated && changed.Status.NominatedNodeName == "" && len(changed.Status.Conditions) > 0 {
+						return
+					}
+				case <-over:
+					t.Fatalf("the nomination is not withdrawn; there was one: %t", nominated)
+				}
+			}
+		})
+	}
+}
+
+// A pod that nothing will ever hold keeps nodes from draining for a while, not again and again.
+func TestWaitingIsForgotten(t *testing.T) {
+	now := time.Date(2026, 3, 2, 18, 0, 0, 0, time.UTC)
+	x := drainsForTest(t, now)
+	pod := withoutRoom(now.Add(-time.Hour))
+	for _, at := range []time.Time{now, now.Add(time.Minute)} {
+		x.promised(pod, at)
+		if pods := x.waits(at); len(pods) > 0 {
+			t.Errorf("%d pods wait, want none: the only one has waited for an hour", len(pods))
+		}
+	}
+}
+
+// A worker that gets a message while filters decide is not counted on.
+func TestPromiseOfBusyWorker(t *testing.T) {
+	now := time.Date(2026, 3, 2, 18, 0, 0, 0, time.UTC)
+	x := drainsForTest(t, now)
+	x.setPod(boundPod("w", "a", "1", now.Add(-time.Hour)))
+	x.observe("w", streams.Busy, now)
+	if x.promise(waitsForRoom(0, "1"), "a", []string{"w"}, now) || len(x.promises) > 0 || !x.pods["w"].yields.IsZero() {
+		t.Errorf("it is promised away: %+v, %+v", x.promises, x.pods["w"])
 	}
 }
 

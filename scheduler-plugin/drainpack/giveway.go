@@ -32,23 +32,15 @@ func (x *drains) giveWay(ctx context.Context, state fwk.CycleState, pod *v1.Pod,
 	if pod.Spec.SchedulingGroup != nil {
 		return nil, none // one of many that are placed together, or not at all
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	now, uid := x.pack.now(), string(pod.UID)
-	if x.waiting[uid].IsZero() {
-		x.waiting[uid] = now
+	now := x.pack.now()
+	switch p := x.promised(pod, now); {
+	case p.node == "":
+	case now.Before(p.until):
+		return nominate(p.node), nil
+	default:
+		return withdrawn(pod), none
 	}
-	if p := x.promises[uid]; p != nil {
-		if now.Before(p.until) {
-			return nominate(p.node), nil
-		}
-		if !p.broken {
-			p.broken = true
-			promisesTotal.WithLabelValues("broken").Inc()
-		}
-		return nil, none
-	}
-	want := draining.Pod{ID: uid, Requests: amountsOf(requests(pod)), Priority: corev1.PodPriority(pod)}
+	want := draining.Pod{ID: string(pod.UID), Requests: amountsOf(requests(pod)), Priority: corev1.PodPriority(pod)}
 	for _, n := range x.mayYield(now) {
 		if statuses.Get(n.Name).Code() == fwk.UnschedulableAndUnresolvable {
 			continue
@@ -63,29 +55,87 @@ func (x *drains) giveWay(ctx context.Context, state fwk.CycleState, pod *v1.Pod,
 			}
 		}
 		yields := draining.GiveWay([]draining.Pod{want}, []draining.Node{n})
-		if len(yields) == 0 || !x.fits(ctx, state, pod, info, n, yields[0].Leave) {
+		// Filters take their time, and workers are heard meanwhile.
+		if len(yields) == 0 || !x.fits(ctx, state, pod, info, n, yields[0].Leave) || !x.promise(pod, n.Name, yields[0].Leave, now) {
 			continue
 		}
-		p := &promise{node: n.Name, until: now.Add(x.args.Promise.Duration)}
-		x.promises[uid] = p
-		for _, leaves := range yields[0].Leave {
-			w := x.pods[leaves]
+		x.remind(klog.FromContext(ctx), pod, n.Name, reminders)
+		return nominate(n.Name), nil
+	}
+	return withdrawn(pod), none
+}
+
+// reminders are how often a pod is tried at most until its nomination is removed.
+const reminders = 10
+
+// remind has a pod tried again when its promise has ended, and once more while its nomination is still there: the scheduler may not have seen it
+// yet when it was to withdraw it.
+func (x *drains) remind(logger klog.Logger, pod *v1.Pod, node string, times int) {
+	time.AfterFunc(x.args.Promise.Duration, func() {
+		now, err := x.pack.handle.SharedInformerFactory().Core().V1().Pods().Lister().Pods(pod.Namespace).Get(pod.Name)
+		first := times == reminders
+		if err != nil || now.UID != pod.UID || now.Spec.NodeName != "" || !first && now.Status.NominatedNodeName != node || times == 0 {
+			return
+		}
+		x.pack.handle.Activate(logger, map[string]*v1.Pod{klog.KObj(now).String(): now})
+		x.remind(logger, pod, node, times-1)
+	})
+}
+
+// promised is what a pod was promised; nothing, if its node is "". A pod that comes again after the time has found that it was broken.
+func (x *drains) promised(pod *v1.Pod, now time.Time) promise {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	uid := string(pod.UID)
+	since := unschedulableSince(pod) // one that waits for long has been forgotten
+	if since.IsZero() {
+		since = now
+	}
+	x.wait(pod, since)
+	p := x.promises[uid]
+	if p == nil {
+		return promise{}
+	}
+	if !now.Before(p.until) && !p.broken {
+		p.broken = true
+		promisesTotal.WithLabelValues("broken").Inc()
+	}
+	return *p
+}
+
+// promise notes that workers leave a node for a pod, unless one of them has got a message by now.
+func (x *drains) promise(pod *v1.Pod, node string, leave []string, now time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, uid := range leave {
+		if w := x.pods[uid]; w != nil && x.stateOf(w, now) == draining.Busy {
+			return false
+		}
+	}
+	p := &promise{node: node, until: now.Add(x.args.Promise.Duration)}
+	for _, uid := range leave {
+		if w := x.pods[uid]; w != nil {
 			// They are sent away for longer than the promise holds, so that who just got a message leaves after it.
 			w.yields, w.why = p.until.Add(obeysWithin), fmt.Sprintf("pod %s/%s needs the room", pod.Namespace, pod.Name)
 			p.gave = append(p.gave, w.name)
 		}
-		nominationsTotal.Inc()
-		logger := klog.FromContext(ctx)
-		logger.V(2).Info("Workers give way", "pod", klog.KObj(pod), "node", n.Name, "workers", p.gave)
-		x.pack.handle.EventRecorder().Eventf(pod, nil, v1.EventTypeNormal, "GivenWay", "Scheduling", "On node %s room is made by %s",
-			n.Name, orLeaving(p.gave))
-		time.AfterFunc(x.args.Promise.Duration, func() {
-			x.pack.handle.Activate(logger, map[string]*v1.Pod{klog.KObj(pod).String(): pod})
-		})
-		x.poke()
-		return nominate(n.Name), nil
 	}
-	return nil, none
+	x.promises[string(pod.UID)] = p
+	nominationsTotal.Inc()
+	klog.Background().V(2).Info("Workers give way", "pod", klog.KObj(pod), "node", node, "workers", p.gave)
+	x.pack.handle.EventRecorder().Eventf(pod, nil, v1.EventTypeNormal, "GivenWay", "Scheduling", "On node %s room is made by %s",
+		node, orLeaving(p.gave))
+	x.poke()
+	return true
+}
+
+// withdrawn removes a nomination that this leader made, or an earlier one, if the pod may not preempt. For other pods preemption, which comes
+// next, does it, unless the nomination is its own. Autoscalers would make no node for a pod that stays nominated.
+func withdrawn(pod *v1.Pod) *fwk.PostFilterResult {
+	if pod.Spec.PreemptionPolicy == nil || *pod.Spec.PreemptionPolicy != v1.PreemptNever {
+		return nil
+	}
+	return nominate("")
 }
 
 func nominate(node string) *fwk.PostFilterResult {
@@ -102,7 +152,9 @@ func orLeaving(names []string) string {
 
 // mayYield are the nodes with workers that are idle or leave: those that do not drain first, then the oldest.
 func (x *drains) mayYield(now time.Time) []draining.Node {
-	lister := x.pack.handle.SharedInformerFactory().Core().V1().Nodes().Lister()
+	lister := x.nodes()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	var found []draining.Node
 	for name, pods := range x.byNode {
 		yields := false

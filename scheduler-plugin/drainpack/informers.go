@@ -105,7 +105,7 @@ func (d *DrainPack) setNode(node *v1.Node) {
 	d.groups.changed()
 	d.fleet.SetNode(fleet.Node{
 		Name: node.Name, Created: node.CreationTimestamp.Time, Allocatable: allocatableOf(node.Status.Allocatable),
-		Price: d.price(node), Leaving: leaving(node), Draining: drainingSince(node),
+		Price: d.price(node), Leaving: leaving(node), Draining: drainingSince(node, d.now()),
 	})
 }
 

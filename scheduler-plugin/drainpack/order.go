@@ -27,7 +27,7 @@ func (d *DrainPack) order(c *cycle, infos []fwk.NodeInfo) []packing.Key {
 		}
 	}
 	width := len(resources)
-	amounts := make([]int64, 2*width*len(infos))
+	amounts, now := make([]int64, 2*width*len(infos)), d.now()
 	nodes := make([]packing.Node, len(infos))
 	for i, info := range infos {
 		node := info.Node()
@@ -38,10 +38,9 @@ func (d *DrainPack) order(c *cycle, infos []fwk.NodeInfo) []packing.Key {
 			free[j] = max(0, allocatable[j]-amount(info.GetRequested(), r.name)-r.request)
 		}
 		nodes[i] = packing.Node{
-			Name: node.Name, Created: node.CreationTimestamp.Time, Leaving: leaving(node) || !drainingSince(node).IsZero(), Allocatable: allocatable, Free: free,
+			Name: node.Name, Created: node.CreationTimestamp.Time, Leaving: leaving(node) || !drainingSince(node, now).IsZero(), Allocatable: allocatable, Free: free,
 		}
 	}
-	now := d.now()
 	expected := d.fleet.Expect(c.pod, now)
 	d.fleet.Describe(nodes, &expected, c.pod.Group, now)
 	return packing.Order(nodes, &expected, d.weights(resources), int(fwk.MaxScore))

@@ -28,6 +28,8 @@ func main() {
 	families := flag.String("families", "", "families of the AWS price list to choose from, comma-separated; default: all")
 	copies := flag.Int("copies", 1, "times each recorded job comes, up to half an hour earlier or later")
 	weeks := flag.Int("weeks", 4, "weeks that are generated")
+	table := flag.String("table", "", "shapes, comma-separated: no recommendation, but what each lever alone is worth on these")
+	queues := flag.String("queues", "one queue", "how classes share queues for -table: one queue, a queue for each class, 2 queues by size, ...")
 	verbose := flag.Bool("v", false, "say what would change each decision")
 	flag.Parse()
 	list, err := recommend.ReadPriceList("aws")
@@ -58,6 +60,15 @@ func main() {
 			},
 		}
 		o.System.Seed = 1
+		if *table != "" {
+			fmt.Printf("\n## %s on %s, %s\n\n| | cost | p50 / p95 | mean | idle |\n|---|---|---|---|---|\n", l.name, *table, *queues)
+			if err := recommend.Table(context.Background(), trace, o, *queues, list.Find(strings.Split(*table, ","), false, recommend.DaemonSets), func(r recommend.Result) {
+				fmt.Printf("| %s | %.1f | %.0f / %.0f s | %.1f s | %.0f%% |\n", r.Name, r.CostMonth, r.Outcome.Wait.P50, r.Outcome.Wait.P95, r.Outcome.Wait.Mean, 100*r.IdleShare)
+			}); err != nil {
+				log.Fatalf("%s: %v", l.name, err)
+			}
+			continue
+		}
 		if *verbose {
 			begin := time.Now()
 			o.Progress = func(share float64) {

@@ -26,6 +26,10 @@ import (
 type loadFlags struct {
 	trace, generate, zone       string
 	prometheus, query, from, to string
+	runTimes                    string
+	runTimesOf                  func() string
+	step                        time.Duration
+	demandFound                 *simulator.DemandFound
 	pods                        string
 	podsFound                   *simulator.PodsFound
 	cluster                     string
@@ -42,15 +46,30 @@ func (l *loadFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&l.zone, "time-zone", "UTC", "time zone of dates in --trace without one, and of synthetic days")
 	flags.Uint64Var(&l.seed, "seed", 1, "seed of random numbers; the same seed gives the same result")
 	flags.StringVar(&l.prometheus, "prometheus", "", "address of a Prometheus, such as http://localhost:9090, to run --query from --from until --to")
-	flags.StringVar(&l.query, "query", "sum(ebbtide_backlog_ready_messages + ebbtide_backlog_in_flight_messages)", "PromQL for the number of messages that wait or are in progress; RabbitMQ's exporter has rabbitmq_queue_messages")
+	flags.StringVar(&l.query, "query", defaultQuery, "PromQL for the number of messages that wait or are in progress; RabbitMQ's exporter has rabbitmq_queue_messages. Default: the scaler's metrics of all policies")
+	flags.StringVar(&l.runTimes, "run-times", "", "histogram of run times in seconds that belongs to --query, such as "+scalerRunTimes+"{scaledjob=\"scans\"}; \"\" for none. Default: "+scalerRunTimes+" with the default of --query, else none")
+	flags.DurationVar(&l.step, "step", time.Minute, "how far apart samples of --query are asked for: no finer than the scrape interval")
 	flags.StringVar(&l.pods, "pods", "", "replaces --query: labels of pods, such as namespace=\"scan\", whose run times, requests and usage kube-state-metrics and cAdvisor recorded; each pod counts as one message")
 	flags.StringVar(&l.from, "from", "", "first instant, or first day in --time-zone (2026-08-01), of the query; default: 28 days before --to")
 	flags.StringVar(&l.to, "to", "", "last instant, or the day after the last one; default: now")
 	flags.StringVar(&l.cluster, "cluster", "", "namespace with the finished Jobs of KEDA in a cluster; each counts as one message")
 	l.clusterFlags.add(cmd)
+	l.runTimesOf = func() string {
+		if !flags.Changed("query") && !flags.Changed("run-times") {
+			return scalerRunTimes
+		}
+		return l.runTimes
+	}
 	cmd.MarkFlagsMutuallyExclusive("trace", "generate", "prometheus", "cluster")
 	cmd.MarkFlagsOneRequired("trace", "generate", "prometheus", "cluster")
 }
+
+// What the scaler shows. Every replica shows its own decisions, and one that is not asked shows old ones.
+const (
+	defaultQuery = "sum(max by (namespace, policy) ((ebbtide_backlog_ready_messages + ebbtide_backlog_in_flight_messages) " +
+		"and (ebbtide_decision_timestamp_seconds > time() - 300)))"
+	scalerRunTimes = "ebbtide_scans_run_seconds"
+)
 
 func (l *loadFlags) read(ctx context.Context) (simulator.Trace, error) {
 	switch {
@@ -101,7 +120,7 @@ func (l *loadFlags) ask(ctx context.Context) (simulator.Trace, error) {
 	if err != nil {
 		return simulator.Trace{}, fmt.Errorf("--time-zone: %w", err)
 	}
-	to := time.Now().Truncate(time.Minute)
+	to := time.Now().Truncate(min(time.Minute, max(time.Second, l.step)))
 	if l.to != "" {
 		if to, err = instant("--to", l.to, zone); err != nil {
 			return simulator.Trace{}, err
@@ -112,6 +131,9 @@ func (l *loadFlags) ask(ctx context.Context) (simulator.Trace, error) {
 		if from, err = instant("--from", l.from, zone); err != nil {
 			return simulator.Trace{}, err
 		}
+	}
+	if l.step < time.Second {
+		return simulator.Trace{}, fmt.Errorf("--step is %s, want at least 1s", l.step)
 	}
 	if !from.Before(to) {
 		return simulator.Trace{}, fmt.Errorf("--from %s is not before --to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
@@ -129,7 +151,9 @@ func (l *loadFlags) ask(ctx context.Context) (simulator.Trace, error) {
 		trace, found, err = simulator.FromPods(ctx, prometheus.NewAPI(client), l.pods, from, to, asked)
 		l.podsFound = &found
 	} else {
-		trace, err = simulator.FromPrometheus(ctx, prometheus.NewAPI(client), l.query, from, to, asked)
+		var found simulator.DemandFound
+		trace, found, err = simulator.FromPrometheus(ctx, prometheus.NewAPI(client), simulator.Demand{Depth: l.query, Runs: l.runTimesOf(), Step: l.step}, from, to, asked)
+		l.demandFound = &found
 	}
 	if err != nil {
 		return trace, fmt.Errorf("--prometheus %s: %w", l.prometheus, err)

@@ -21,6 +21,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/internal/doctor"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
@@ -372,8 +373,77 @@ func TestNodePool(t *testing.T) {
 	} {
 		shape := simulator.NewShape(name, packing.Amounts{4000, 16 << 30, 0, 110}, packing.Amounts{}, 1)
 		c := &recommend.Configuration{Shapes: recommend.ShapeSet{Name: name, Shapes: []simulator.Shape{shape}}}
-		if got := fmt.Sprint(nodePool("scans", c, "spot")); !strings.Contains(got, want) || !strings.Contains(got, "values:[spot]") {
+		f := recommendFlags{capacity: "spot"}
+		if got := fmt.Sprint(f.nodePool("scans", c)); !strings.Contains(got, want) || !strings.Contains(got, "values:[spot]") {
 			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
+// What runs today is found in a cluster's objects: the ScaledJob, its policy and the NodePool that its pods are bound to; the recommended NodePool keeps
+// that one's class and zones.
+func TestTodayOfCluster(t *testing.T) {
+	var objects []doctor.Object
+	for _, text := range []string{testToday, `
+apiVersion: ebbtide.dev/v1alpha1
+kind: ScalingPolicy
+metadata: {name: scans}
+spec: {target: {drainWithin: 2m}, calendar: {timeZone: UTC}}
+---
+kind: ScalingPolicy
+metadata: {name: others}
+spec: {target: {drainWithin: 9m}}
+---
+kind: ScaledJob
+metadata: {name: others}
+---
+kind: NodePool
+metadata: {name: mine}
+spec:
+  template:
+    metadata: {labels: {team: scan}}
+    spec:
+      nodeClassRef: {group: karpenter.k8s.aws, kind: EC2NodeClass, name: own}
+      taints: [{key: scan, effect: NoSchedule}]
+      requirements:
+      - {key: node.kubernetes.io/instance-type, operator: In, values: [m6i.xlarge]}
+      - {key: topology.kubernetes.io/zone, operator: In, values: [eu-1a]}
+`} {
+		parsed, err := doctor.Parse("objects", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects = append(objects, parsed...)
+	}
+	pod := map[string]any{"nodeSelector": map[string]any{"team": "scan", "kubernetes.io/os": "linux"}, "tolerations": []any{map[string]any{"key": "scan", "operator": "Exists"}}}
+	spec := objects[0].Object["spec"].(map[string]any)
+	spec["jobTargetRef"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)["nodeSelector"] = pod["nodeSelector"]
+	spec["jobTargetRef"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)["tolerations"] = pod["tolerations"]
+	spec["triggers"] = []any{map[string]any{"type": "external", "metadata": map[string]any{"policy": "scans"}}}
+	text, err := todayOf(objects, "scan", "scans")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := recommend.ReadPriceList("aws")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, o := recommendFlags{daemonSets: "cpu=230m,memory=512Mi", capacity: "on-demand"}, recommend.Options{MaxReplicas: 10}
+	if err := f.readObjects(text, &o, &list); err != nil {
+		t.Fatal(err)
+	}
+	if c := &o.Today; !c.Stack.Ebbtide || c.Shapes.Name != "m6i.xlarge" || c.DrainWithin != recommend.Duration(2*time.Minute) || c.Poll != recommend.Duration(15*time.Second) {
+		t.Errorf("today is %+v of\n%s", c, text)
+	}
+	pool := fmt.Sprint(f.nodePool("scans", &o.Today))
+	for _, want := range []string{"name:own", "values:[eu-1a]", "values:[m6i.xlarge]", "values:[on-demand]"} {
+		if !strings.Contains(pool, want) {
+			t.Errorf("%s, want %s", pool, want)
+		}
+	}
+	for name, want := range map[string]string{"": "name one, cluster:scan/scans", "nothing": "no ScaledJob nothing"} {
+		if _, err := todayOf(objects, "scan", name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ScaledJob %q: error %v, want one with %q", name, err, want)
 		}
 	}
 }
@@ -392,6 +462,7 @@ func TestRecommendRefuses(t *testing.T) {
 		"holds no ScaledJob":            {"--today", fileOf(t, "x.yaml", "kind: ConfigMap\n")},
 		"instance types":                {"--today", fileOf(t, "x.yaml", strings.ReplaceAll(testToday, "m6i.4xlarge", "x.large"))},
 		"want a price of each":          {"--node", "cpu=4,memory=16Gi"},
+		"no shorter":                    {"--today", fileOf(t, "x.yaml", testToday), "--node-delay", "45s"},
 		"messages in its first half":    {"--trace", fileOf(t, "few.csv", "0,1,a\n60,1,a\n")},
 		`strategy "eagerly" is not kno`: {"--today", fileOf(t, "x.yaml", strings.ReplaceAll(testToday, "accurate", "eagerly"))},
 	} {

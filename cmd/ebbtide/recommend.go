@@ -33,6 +33,9 @@ type recommendFlags struct {
 	name, namespace    string
 	most               int32
 	longerWaits        bool
+	withoutDraining    bool
+	nodeClass          map[string]string // of today's NodePool
+	placement          []todayRequirement
 	policies           *[]string
 }
 
@@ -53,9 +56,8 @@ With -o DIR it writes policy.yaml, values.yaml for charts/scan-jobs, nodepool.ya
   # beside what runs today, on spot nodes of Azure; leave the queues and the calendar alone
   ebbtide recommend --trace quarter.csv --today scaledjob.yaml,nodepool.yaml --shapes azure --capacity spot --keep queues,calendar
 
-  # from what Ebbtide itself recorded
-  ebbtide recommend --prometheus http://localhost:9090 --from 2026-08-01 --to 2026-11-01 -f policy.yaml \
-    --query 'ebbtide_backlog_ready_messages{policy="scans"} + ebbtide_backlog_in_flight_messages{policy="scans"}'`,
+  # from what Ebbtide itself recorded, beside what runs in the cluster
+  ebbtide recommend --prometheus http://localhost:9090 --from 2026-08-01 --to 2026-11-01 --today cluster:scan`,
 		Args: cobra.NoArgs,
 	}
 	f.load.add(cmd)
@@ -68,7 +70,8 @@ With -o DIR it writes policy.yaml, values.yaml for charts/scan-jobs, nodepool.ya
 	flags.StringVar(&f.capacity, "capacity", "on-demand", "which prices of the list count: on-demand or spot")
 	flags.StringVar(&f.daemonSets, "daemonsets", "cpu=230m,memory=512Mi", "what DaemonSets request on every node of the list")
 	flags.StringSliceVar(&f.keep, "keep", nil, "what stays as it is today: "+strings.Join(recommend.Levers(), ", "))
-	flags.StringSliceVar(&f.today, "today", nil, "files of what runs today: ScaledJobs, ScalingPolicies, NodePools, values of charts/scan-jobs. Default: KEDA with MostAllocated, as the other flags say")
+	flags.StringSliceVar(&f.today, "today", nil, "files of what runs today: ScaledJobs, ScalingPolicies, NodePools, values of charts/scan-jobs; or cluster:NAMESPACE/SCALEDJOB. Default: KEDA with MostAllocated, as the other flags say")
+	flags.BoolVar(&f.withoutDraining, "without-draining", false, "recommend nothing that needs scheduler.draining.enabled of the chart ebbtide")
 	flags.BoolVar(&f.longerWaits, "longer-waits", false, "recommend what waits longer than today too, up to --wait")
 	flags.Int32Var(&f.most, "max-replicas", 200, "cap of the policy. Default with -f: the policy's")
 	flags.StringVar(&f.holidays, "holidays", "", "iCalendar file of days to leave out of learning, without floors")
@@ -84,7 +87,7 @@ func (f *recommendFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	o := recommend.Options{LongerWaits: f.longerWaits, Keep: map[string]bool{}, MaxReplicas: f.most}
+	o := recommend.Options{LongerWaits: f.longerWaits, WithoutDraining: f.withoutDraining, Keep: map[string]bool{}, MaxReplicas: f.most}
 	if o.Objective, err = f.objective(); err != nil {
 		return err
 	}
@@ -148,8 +151,11 @@ func (f *recommendFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	notes, err := f.readToday(&o, inUse, list)
+	notes, err := f.readToday(cmd.Context(), &o, inUse, list)
 	if err != nil {
+		return err
+	}
+	if err := f.readRemoval(&o); err != nil {
 		return err
 	}
 	o.Progress = func(share float64) {
@@ -176,6 +182,20 @@ func (f *recommendFlags) run(cmd *cobra.Command) error {
 		}
 	}
 	return format.print(cmd, out, func(t *table) { out.print(t, folder) })
+}
+
+// readRemoval takes what Karpenter needs to remove a node from --node-delay, which was measured with today's consolidateAfter.
+func (f *recommendFlags) readRemoval(o *recommend.Options) error {
+	if f.system.nodeDelay == nil {
+		return nil
+	}
+	measured, ok := f.system.nodeDelay.(simulator.Range)
+	after := time.Duration(o.Today.ConsolidateAfter)
+	if !ok || measured.Min < after {
+		return fmt.Errorf("--node-delay %s: want a duration or a range, as measured with today's consolidateAfter of %s, so no shorter", f.system.nodeDelay, o.Today.ConsolidateAfter)
+	}
+	o.Removal = simulator.Range{Min: measured.Min - after, Max: max(measured.Min, measured.Max) - after}
+	return nil
 }
 
 // output reads -o: a format, a folder, or both.
@@ -290,8 +310,12 @@ func (l *loadFlags) found(trace simulator.Trace) []string {
 		f := l.podsFound
 		notes = append(notes, fmt.Sprintf("Each of %d pods counts as one message that arrived when its pod was created: workers that take several are counted as one. Start or end was not "+
 			"recorded of %d, requests of %d.", f.Pods, f.WithoutTimes, f.WithoutRequests))
-	case l.prometheus != "":
-		notes = append(notes, "Run times are no finer than a minute, and all messages are of one class: the queue's depth is all that was asked for.")
+	case l.demandFound != nil && l.demandFound.Runs > 0:
+		notes = append(notes, fmt.Sprintf("Run times are those of %d messages as the histogram counted them, by day; %d messages came while as many ended, which the queue's depth does not show. "+
+			"All are of one class.", l.demandFound.Runs, l.demandFound.Hidden))
+	case l.demandFound != nil:
+		notes = append(notes, fmt.Sprintf("The queue's depth is all that was found: run times include waits and are no finer than %s, messages that came while as many ended are not seen, "+
+			"and all are of one class (--run-times names a histogram).", l.step))
 	}
 	return notes
 }

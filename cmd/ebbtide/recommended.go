@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
@@ -46,7 +48,7 @@ func newRecommendation(r *recommend.Recommendation, kept *v1alpha1.ScalingPolicy
 		result.Series = simulator.Series{}
 	}
 	pool := dnsName(kept.Name)
-	out.NodePool = nodePool(pool, c, f.capacity)
+	out.NodePool = f.nodePool(pool, c)
 	queues := c.Queues.Names()
 	for _, queue := range queues {
 		p := *kept.DeepCopy()
@@ -54,6 +56,12 @@ func newRecommendation(r *recommend.Recommendation, kept *v1alpha1.ScalingPolicy
 			p.Name = pool + "-" + dnsName(queue)
 			if p.Spec.Backlog.RabbitMQ != nil {
 				p.Spec.Backlog.RabbitMQ.Queue, p.Spec.Backlog.RabbitMQ.Queues, p.Spec.Backlog.RabbitMQ.QueuePattern = p.Name, nil, ""
+			}
+		}
+		if !o.Keep["drain-within"] {
+			p.Spec.Target.DrainWithin = nil
+			if c.DrainWithin > 0 {
+				p.Spec.Target.DrainWithin = &metav1.Duration{Duration: time.Duration(c.DrainWithin)}
 			}
 		}
 		p.Spec.Calendar = cmp.Or(r.Calendars[queue], r.Calendars[""])
@@ -75,8 +83,8 @@ func dnsName(name string) string {
 	return strings.Trim(name[:min(len(name), 40)], "-")
 }
 
-// nodePool is Karpenter's for the recommended shapes.
-func nodePool(name string, c *recommend.Configuration, capacity string) map[string]any {
+// nodePool is Karpenter's for the recommended shapes, with the node class of today's where that is known.
+func (f *recommendFlags) nodePool(name string, c *recommend.Configuration) map[string]any {
 	var types, cpus, memory []string
 	for _, s := range c.Shapes.Shapes {
 		types = append(types, s.Name)
@@ -93,6 +101,16 @@ func nodePool(name string, c *recommend.Configuration, capacity string) map[stri
 	if strings.HasPrefix(types[0], "Standard_") {
 		class = map[string]any{"group": "karpenter.azure.com", "kind": "AKSNodeClass", "name": "default"}
 	}
+	if f.nodeClass != nil {
+		class = map[string]any{}
+		for key, value := range f.nodeClass {
+			class[key] = value
+		}
+	}
+	shapes = append(shapes, map[string]any{"key": "karpenter.sh/capacity-type", "operator": "In", "values": []string{f.capacity}})
+	for _, r := range f.placement {
+		shapes = append(shapes, map[string]any{"key": r.Key, "operator": r.Operator, "values": r.Values})
+	}
 	return map[string]any{
 		"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": map[string]any{"name": name},
 		"spec": map[string]any{
@@ -100,7 +118,7 @@ func nodePool(name string, c *recommend.Configuration, capacity string) map[stri
 				"metadata": map[string]any{"labels": map[string]any{"ebbtide.dev/pool": name}},
 				"spec": map[string]any{
 					"nodeClassRef": class,
-					"requirements": append(shapes, map[string]any{"key": "karpenter.sh/capacity-type", "operator": "In", "values": []string{capacity}}),
+					"requirements": shapes,
 					"taints":       []any{map[string]any{"key": "ebbtide.dev/pool", "value": name, "effect": "NoSchedule"}},
 				},
 			},
@@ -140,9 +158,16 @@ func values(p *v1alpha1.ScalingPolicy, pool string, r *recommend.Recommendation,
 		worker["draining"] = map[string]any{"address": drainingAddress}
 	}
 	target := map[string]any{"maxReplicas": p.Spec.Target.MaxReplicas, "messagesPerReplica": max(1, p.Spec.Target.MessagesPerReplica)}
+	if c.DrainWithin > 0 {
+		target["drainWithin"] = c.DrainWithin.String()
+	}
 	target["calendar"] = calendarValues(p.Spec.Calendar)
+	name := p.Name
+	if b := p.Spec.Backlog.RabbitMQ; b != nil && b.Queue != "" {
+		name = b.Queue
+	}
 	return map[string]any{
-		"fullnameOverride": p.Name, "queue": p.Name,
+		"fullnameOverride": p.Name, "queue": name,
 		"resources": map[string]any{
 			"requests": map[string]any{"cpu": cpu, "memory": memory}, "limits": map[string]any{"memory": memory},
 		},
@@ -278,6 +303,9 @@ func (r *recommendation) print(t *table, folder string) {
 			t.line("  %s: %s", d.Lever, d.Change)
 		}
 	}
+	if len(r.CostByClass) > 0 {
+		t.line("\nCost by class: %s", r.costliest())
+	}
 	t.line("")
 	for _, note := range r.Notes {
 		t.line("%s", note)
@@ -286,6 +314,26 @@ func (r *recommendation) print(t *table, folder string) {
 	if folder != "" {
 		t.line("Wrote policy.yaml, values, nodepool.yaml and report.html to %s.", folder)
 	}
+}
+
+// costliest are the classes that cost most in the recommendation.
+func (r *recommendation) costliest() string {
+	const most = 6
+	classes := slices.SortedFunc(maps.Keys(r.CostByClass), func(a, b string) int {
+		return cmp.Or(cmp.Compare(r.CostByClass[b], r.CostByClass[a]), strings.Compare(a, b))
+	})
+	var texts []string
+	for _, class := range classes[:min(most, len(classes))] {
+		texts = append(texts, fmt.Sprintf("%s %s", class, money(r.CostByClass[class], r.Currency)))
+	}
+	if others := len(classes) - most; others > 0 {
+		rest := 0.0
+		for _, class := range classes[most:] {
+			rest += r.CostByClass[class]
+		}
+		texts = append(texts, fmt.Sprintf("%d others %s", others, money(rest, r.Currency)))
+	}
+	return strings.Join(texts, ", ")
 }
 
 func money(amount float64, currency string) string { return fmt.Sprintf("%.0f %s", amount, currency) }

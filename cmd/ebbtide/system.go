@@ -57,6 +57,7 @@ func (s *systemFlags) add(cmd *cobra.Command) {
 	flags.DurationVar(&s.PollEvery, "poll", s.PollEvery, "KEDA's pollingInterval")
 	flags.Var(distributionFlag{&s.Worker.Boot}, "pod-boot", "time from a pod's binding until it runs: 5s; 5s..20s; p50=8s,p95=40s; or observations, 4s,5s,31s")
 	flags.Var(distributionFlag{&s.Worker.Connect}, "connect", "time from the start of the pod until the worker consumes")
+	flags.Var(distributionFlag{&s.Worker.Leave}, "leave", "time from a worker's last message until its Job is seen as finished")
 	flags.DurationVar(&s.Worker.MaxLifetime, "max-lifetime", 0, "a worker takes no further message after this time; 0: no limit")
 	flags.IntVar(&s.Worker.MaxMessages, "max-messages", s.Worker.MaxMessages, "messages that a worker takes before it leaves; 0 for as long as there are any")
 	flags.DurationVar(&s.Worker.IdleTimeout, "idle-timeout", warmFor, "after which a worker without a message leaves; for peers without a floor 5s unless it is given")
@@ -64,7 +65,7 @@ func (s *systemFlags) add(cmd *cobra.Command) {
 	flags.Var(distributionFlag{&s.Nodes.Boot}, "node-boot", "from the decision to make a node until it takes pods")
 	flags.StringVar(&s.autoscaler, "autoscaler", karpenter, "what makes and removes nodes: "+karpenter+" or "+clusterAutoscaler)
 	flags.StringVar(&s.Nodes.Consolidation, "consolidation", "", "Karpenter's consolidationPolicy: "+strings.Join(simulator.Consolidations(), ", ")+". The last two evict pods, whose messages are redelivered. Default: WhenEmpty, which applies to pods with karpenter.sh/do-not-disrupt")
-	flags.Var(distributionFlag{&s.nodeDelay}, "node-delay", "from a node's last pod until it is removed. Default: 45s, Karpenter with consolidateAfter 30s; 10m for cluster-autoscaler")
+	flags.Var(distributionFlag{&s.nodeDelay}, "node-delay", "from a node's last pod until it is removed. Default: 45s, Karpenter with consolidateAfter 30s; 10m for cluster-autoscaler. recommend subtracts the consolidateAfter of today")
 	flags.Float64Var(&s.Faults.Crashes, "crashes", 0, "share of scans whose worker dies")
 	flags.Float64Var(&s.Faults.NodeLossPerHour, "node-loss", 0, "nodes lost per node-hour, such as 0.05 for one in twenty")
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,10 +13,14 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
+	"github.com/ebbtide-dev/ebbtide/internal/doctor"
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
 	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
@@ -47,6 +52,7 @@ type todayObject struct {
 		// of a NodePool
 		Template struct {
 			Spec struct {
+				NodeClassRef map[string]string  `json:"nodeClassRef"`
 				Requirements []todayRequirement `json:"requirements"`
 			} `json:"spec"`
 		} `json:"template"`
@@ -55,6 +61,9 @@ type todayObject struct {
 		} `json:"disruption"`
 		// of a ScalingPolicy
 		Calendar *v1alpha1.Calendar `json:"calendar"`
+		Target   struct {
+			DrainWithin string `json:"drainWithin"`
+		} `json:"target"`
 	} `json:"spec"`
 	// values of the chart
 	Resources todayResources `json:"resources"`
@@ -70,7 +79,8 @@ type todayObject struct {
 		PollingInterval *int64 `json:"pollingInterval"`
 	} `json:"scaledJob"`
 	Policy *struct {
-		Calendar *v1alpha1.Calendar `json:"calendar"`
+		Calendar    *v1alpha1.Calendar `json:"calendar"`
+		DrainWithin string             `json:"drainWithin"`
 	} `json:"policy"`
 	NodePools map[string]struct {
 		Requirements     []todayRequirement `json:"requirements"`
@@ -92,12 +102,13 @@ type todayResources struct {
 }
 
 type todayRequirement struct {
-	Key    string   `json:"key"`
-	Values []string `json:"values"`
+	Key      string   `json:"key"`
+	Operator string   `json:"operator"`
+	Values   []string `json:"values"`
 }
 
 // readToday completes what runs today: of --today, of the policy that is in use, else of the other flags. It says what it assumed.
-func (f *recommendFlags) readToday(o *recommend.Options, inUse *policy.Policy, list *recommend.PriceList) ([]string, error) {
+func (f *recommendFlags) readToday(ctx context.Context, o *recommend.Options, inUse *policy.Policy, list *recommend.PriceList) ([]string, error) {
 	t := &o.Today
 	t.Stack = recommend.Peer
 	t.Shapes = recommend.ShapeSet{Name: shapeNames(o), Shapes: o.System.Nodes.Shapes}
@@ -118,7 +129,13 @@ func (f *recommendFlags) readToday(o *recommend.Options, inUse *policy.Policy, l
 		}
 	}
 	for _, file := range f.today {
-		text, err := os.ReadFile(file)
+		var text []byte
+		var err error
+		if name, inCluster := strings.CutPrefix(file, "cluster:"); inCluster {
+			text, err = f.readCluster(ctx, name)
+		} else {
+			text, err = os.ReadFile(file)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("--today: %w", err)
 		}
@@ -177,8 +194,13 @@ func (f *recommendFlags) readObject(object *todayObject, o *recommend.Options, l
 		return true, readScaledJob(object, t)
 	case "ScalingPolicy":
 		t.Stack = recommend.Ours
+		if err := setDuration("drainWithin", object.Spec.Target.DrainWithin, &t.DrainWithin); err != nil {
+			return true, err
+		}
 		return true, giveCalendar(object.Spec.Calendar, o)
 	case "NodePool":
+		f.nodeClass = object.Spec.Template.Spec.NodeClassRef
+		f.placement = slices.DeleteFunc(slices.Clone(object.Spec.Template.Spec.Requirements), func(r todayRequirement) bool { return !slices.Contains(placementKeys, r.Key) })
 		return true, f.readNodePool(object.Spec.Template.Spec.Requirements, object.Spec.Disruption.ConsolidateAfter, o, list)
 	case "":
 	default:
@@ -211,6 +233,9 @@ func (f *recommendFlags) readObject(object *todayObject, o *recommend.Options, l
 		}
 	}
 	if object.Policy != nil {
+		if err := setDuration("policy.drainWithin", object.Policy.DrainWithin, &t.DrainWithin); err != nil {
+			return true, err
+		}
 		return true, giveCalendar(object.Policy.Calendar, o)
 	}
 	return true, nil
@@ -325,6 +350,114 @@ func requestAlike(r todayResources, t *recommend.Configuration) {
 	cpu, memory := r.Requests["cpu"], r.Requests["memory"]
 	t.Requests.Name = fmt.Sprintf("%s CPU, %s each", cpu.String(), memory.String())
 	t.Requests.Of = map[string]packing.Amounts{"": {cpu.MilliValue(), memory.Value(), 0, 1}}
+}
+
+// placementKeys are requirements of a NodePool that are not about shapes: they stay.
+var placementKeys = []string{"kubernetes.io/arch", "kubernetes.io/os", "topology.kubernetes.io/zone"}
+
+// readCluster gathers a ScaledJob, its policy and the NodePools on whose nodes its pods may run.
+func (f *recommendFlags) readCluster(ctx context.Context, name string) ([]byte, error) {
+	config, err := f.load.clusterFlags.config()
+	if err != nil {
+		return nil, err
+	}
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	namespace, job, _ := strings.Cut(name, "/")
+	var refused error
+	objects, _, err := doctor.ListKinds(ctx, client, []schema.GroupVersionResource{
+		{Group: "keda.sh", Version: "v1alpha1", Resource: "scaledjobs"},
+		{Group: "ebbtide.dev", Version: "v1alpha1", Resource: "scalingpolicies"},
+		{Group: "karpenter.sh", Version: "v1", Resource: "nodepools"},
+	}, namespace, func(kind schema.GroupVersionResource, err error) {
+		refused = errors.Join(refused, fmt.Errorf("list %s: %w", kind.Resource, err))
+	})
+	if err = errors.Join(err, refused); err != nil {
+		return nil, err
+	}
+	return todayOf(objects, namespace, job)
+}
+
+// todayOf are the documents of what runs for a ScaledJob, of a cluster's objects. Without a name there must be one ScaledJob in the namespace.
+func todayOf(objects []doctor.Object, namespace, name string) ([]byte, error) {
+	var jobs []doctor.Object
+	var names []string
+	for _, o := range objects {
+		if o.GetKind() == "ScaledJob" && (name == "" || o.GetName() == name) {
+			jobs, names = append(jobs, o), append(names, o.GetName())
+		}
+	}
+	switch {
+	case len(jobs) == 0:
+		return nil, fmt.Errorf("namespace %q has no ScaledJob %s", namespace, name)
+	case len(jobs) > 1:
+		return nil, fmt.Errorf("namespace %q has ScaledJobs %s: name one, cluster:%s/%s", namespace, strings.Join(names, ", "), namespace, names[0])
+	}
+	chosen := jobs[:1:1]
+	triggers, _, _ := unstructured.NestedSlice(jobs[0].Object, "spec", "triggers")
+	pod, _, _ := unstructured.NestedMap(jobs[0].Object, "spec", "jobTargetRef", "template", "spec")
+	for _, o := range objects {
+		switch o.GetKind() {
+		case "ScalingPolicy":
+			for _, t := range triggers {
+				if trigger, ok := t.(map[string]any); ok {
+					if policy, _, _ := unstructured.NestedString(trigger, "metadata", "policy"); policy == o.GetName() || policy == namespace+"/"+o.GetName() {
+						chosen = append(chosen, o)
+					}
+				}
+			}
+		case "NodePool":
+			if runsOn(pod, o) {
+				chosen = append(chosen, o)
+			}
+		}
+	}
+	var text []byte
+	for _, o := range chosen {
+		one, err := yaml.Marshal(o.Object)
+		if err != nil {
+			return nil, err
+		}
+		text = append(append(text, "---\n"...), one...)
+	}
+	return text, nil
+}
+
+// runsOn is true when a pod's node selector and tolerations lead to a NodePool's nodes.
+func runsOn(pod map[string]any, pool doctor.Object) bool {
+	selector, _, _ := unstructured.NestedStringMap(pod, "nodeSelector")
+	labels, _, _ := unstructured.NestedStringMap(pool.Object, "spec", "template", "metadata", "labels")
+	named := false
+	for key, value := range selector {
+		switch has, known := labels[key]; {
+		case key == "karpenter.sh/nodepool":
+			if value != pool.GetName() {
+				return false
+			}
+			named = true
+		case known:
+			if has != value {
+				return false
+			}
+			named = true
+		case !strings.Contains(key, "kubernetes.io/") && !strings.Contains(key, "karpenter"):
+			return false // a label that its nodes do not have
+		}
+	}
+	taints, _, _ := unstructured.NestedSlice(pool.Object, "spec", "template", "spec", "taints")
+	tolerations, _, _ := unstructured.NestedSlice(pod, "tolerations")
+	for _, t := range taints {
+		taint, _ := t.(map[string]any)
+		if !slices.ContainsFunc(tolerations, func(t any) bool {
+			toleration, _ := t.(map[string]any)
+			return toleration["key"] == taint["key"] || toleration["key"] == nil && toleration["operator"] == "Exists"
+		}) {
+			return false
+		}
+	}
+	return named || len(taints) > 0 || len(selector) == 0
 }
 
 // readNodePool finds the shapes of a NodePool by their instance types in the price list.

@@ -40,6 +40,10 @@ type queueProfile struct {
 	groups  []group
 	// rhythm is the correlation between what the week's profile says and the demand of the part that it is judged on, from -1 to 1.
 	rhythm float64
+	// ends of the month that differ from other weeks; nil: they do not.
+	ends *monthEnd
+	// run is the mean run time.
+	run time.Duration
 }
 
 // leastHistory is from the first message to the last for a calendar: a week to learn from and one to try it on, whose last days may be quiet.
@@ -61,8 +65,16 @@ func (f *floors) of(queues Queues, queue string) *queueProfile {
 		t.Jobs = slices.DeleteFunc(slices.Clone(t.Jobs), func(j simulator.Job) bool { return queues.Of[j.Class] != queue })
 		return t
 	}
-	p := &queueProfile{profile: newProfile(demand(within(f.trace), f.zone), f.holiday)}
+	own := within(f.trace)
+	samples := demand(own, f.zone)
+	p := &queueProfile{profile: newProfile(samples, f.holiday)}
+	for i := range own.Jobs {
+		p.run += own.Jobs[i].Run / time.Duration(len(own.Jobs))
+	}
 	p.groups = p.profile.groups()
+	if p.ends = monthEndsOf(samples, p.groups, f.holiday); p.ends != nil { // they say nothing of other weeks
+		p.profile = newProfile(samples, func(at time.Time) bool { return p.ends.is(at) || f.holiday != nil && f.holiday(at) })
+	}
 	p.rhythm = p.profile.correlation(demand(within(f.later), f.zone), f.holiday)
 	f.profiles[key] = p
 	return p
@@ -82,12 +94,21 @@ func (f *floors) calendars(queues Queues, level float64, reserve int32) map[stri
 		}
 		c := &v1alpha1.Calendar{TimeZone: f.zone.String()}
 		c.Periods = append(periods(p.profile.floors(level, f.most), p.groups, ""), periods(p.profile.busy(reserve), p.groups, "reserve-")...)
+		if ends := p.ends.periods(level, reserve, f.most); len(ends) > 0 {
+			c.Periods = append(c.Periods, ends...)
+			if len(p.groups) > 1 { // business days are those of the load
+				c.Weekend = dayNamesOf(p.groups[1].days)
+			}
+		}
 		if len(c.Periods) > 0 {
 			all[queue] = c
 		}
 	}
 	return all
 }
+
+// meanRun is how long the messages of a queue take in the mean; 0 for a queue that had none.
+func (f *floors) meanRun(queues Queues, queue string) time.Duration { return f.of(queues, queue).run }
 
 // rhythm is the best that any of some queues has.
 func (f *floors) rhythm(queues Queues) float64 {

@@ -64,6 +64,15 @@ func (p *profile) groups() []group {
 
 var dayNames = [...]string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
 
+// dayNamesOf are names of days, one by one.
+func dayNamesOf(days []int) []string {
+	var names []string
+	for _, d := range days {
+		names = append(names, dayNames[d])
+	}
+	return names
+}
+
 // names of the days, as a calendar has them: runs of three and more, which may go over Sunday, as ranges.
 func (g *group) names() []string {
 	if len(g.days) == len(dayNames) {

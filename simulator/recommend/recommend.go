@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
@@ -32,6 +33,10 @@ type Options struct {
 	Keep map[string]bool
 	// LongerWaits allows waits up to the objective where they are shorter today.
 	LongerWaits bool
+	// WithoutDraining leaves out what needs the scheduler's draining: the rules of package draining.
+	WithoutDraining bool
+	// Removal of an empty node, after consolidateAfter; zero: what was measured.
+	Removal simulator.Range
 	// Progress is called with the share of the work that is done; nil: it is not.
 	Progress func(share float64)
 
@@ -61,6 +66,9 @@ type Recommendation struct {
 	Reasons map[string]map[string]string `json:"-"`
 	// Notes say what had to be assumed, and why less was recommended than could be.
 	Notes []string `json:"notes"`
+	// CostByClass is what the pods of each class cost a month in it: by what they request and how long they run, with idle time and empty room by the
+	// same shares. Empty where there is one class.
+	CostByClass map[string]float64 `json:"costMonthByClass,omitempty"`
 	// Played is how many configurations were simulated.
 	Played int `json:"configurationsTried"`
 }
@@ -93,7 +101,7 @@ const leastMessages = 100
 const judgeSeeds = 2
 
 // tighter are shares of the wait with which the search is tried, one after the other, until something holds.
-var tighter = []float64{1, 0.9, 0.75}
+var tighter = []float64{1, 0.95, 0.9, 0.75}
 
 // Recommend finds a configuration for a load. The error is ErrNothing, with the reason, when nothing is better than what runs today; the
 // recommendation has what is known then. It ends early with the error of a context that is done.
@@ -106,6 +114,9 @@ func Recommend(ctx context.Context, trace simulator.Trace, o Options) (Recommend
 	learned, later := trace.Until(cut), trace.After(cut)
 	r.Cut, r.LearnedWeeks = cut, cut.Sub(trace.Origin).Hours()/168
 	r.JudgedWeeks = later.Jobs[len(later.Jobs)-1].Start.Hours() / 168
+	if o.Removal == (simulator.Range{}) {
+		o.Removal = removal
+	}
 	classes := classesOf(trace.Jobs)
 	complete(&o.Today, classes, trace)
 	f := newFloors(learned, later, &o)
@@ -124,6 +135,9 @@ func Recommend(ctx context.Context, trace simulator.Trace, o Options) (Recommend
 	} else if !known {
 		r.Notes = append(r.Notes, "The history does not say what pods used: requests stay as they are stated.")
 	}
+	if o.WithoutDraining {
+		start.Workers = Workers{IdleTimeout: Duration(30 * time.Second)}
+	}
 	keep(&start, &o)
 	switch {
 	case o.Keep[leverRequests]:
@@ -141,8 +155,8 @@ func Recommend(ctx context.Context, trace simulator.Trace, o Options) (Recommend
 			"cost pod-hours and help nobody, so none is recommended.", r.Rhythm, leastRhythm))
 	}
 
-	all := &world{trace: learned, base: o.System, learn: f, most: o.MaxReplicas, zone: o.Zone}
-	s := &search{ctx: ctx, o: &o, worlds: newWorlds(all), queues: partitions(classes, start.Requests.Of, hoursOf(learned.Jobs)), cache: map[string]Result{}}
+	all := &world{trace: learned, base: o.System, learn: f, most: o.MaxReplicas, zone: o.Zone, removal: o.Removal}
+	s := &search{ctx: ctx, o: &o, share: 1, worlds: newWorlds(all), queues: partitions(classes, start.Requests.Of, hoursOf(learned.Jobs)), cache: map[string]Result{}}
 	s.step = &progress{say: o.Progress, total: s.planned(len(later.Jobs))}
 	if !all.possible(&o.Today) {
 		return r, fmt.Errorf("%w: the pods do not fit on the nodes of today, %s", ErrNothing, o.Today.Shapes.Name)
@@ -158,14 +172,15 @@ func Recommend(ctx context.Context, trace simulator.Trace, o Options) (Recommend
 	if start, err = s.halve(start); err != nil {
 		return r, err
 	}
-	judge := &world{trace: later, base: o.System, learn: f, most: o.MaxReplicas, zone: o.Zone}
+	judge := &world{trace: later, base: o.System, learn: f, most: o.MaxReplicas, zone: o.Zone, removal: o.Removal}
 	if r.Today, err = s.judge(judge, "today", &o.Today); err != nil {
 		return r, err
 	}
-	// What is best on the part that was learned from may miss on the other: then the search continues with a shorter wait as its goal.
+	// What is best on the part that was learned from may wait longer than today, or than the objective, on the other: then the search continues with a shorter
+	// wait as its goal. What is no worse than today is kept meanwhile.
 	wait, held := s.wait, false
 	for try, share := range tighter {
-		s.wait = wait * share
+		s.wait, s.share = wait*share, share
 		best, err := s.descend(start)
 		if err != nil {
 			return r, err
@@ -179,19 +194,22 @@ func Recommend(ctx context.Context, trace simulator.Trace, o Options) (Recommend
 			if err != nil {
 				return r, err
 			}
-			if held = s.holds(&found, &r.Today); held || try+i == 0 {
+			switch holds := s.holds(&found, &r.Today); {
+			case holds && (!held || found.Excess <= 1):
+				held, r.Recommended = true, found
+			case !held && try+i == 0:
 				r.Recommended = found
 			}
-			if held {
+			if r.Met = held && r.Recommended.Excess <= 1; r.Met {
 				break
 			}
 		}
-		if held {
+		if r.Met {
 			break
 		}
 		start = best.Configuration
 	}
-	s.wait = wait
+	s.wait, s.share = wait, 1
 	r.Met = r.Recommended.Excess <= 1
 	if r.Alternative, err = s.alternative(judge, &r.Recommended.Configuration); err != nil {
 		return r, err
@@ -205,6 +223,7 @@ func Recommend(ctx context.Context, trace simulator.Trace, o Options) (Recommend
 	if err := s.explain(judge, &r); err != nil {
 		return r, err
 	}
+	r.CostByClass = judge.costByClass(&r.Recommended)
 	s.refit(&r, trace)
 	r.Played = len(s.cache)
 	return r, nil
@@ -289,7 +308,7 @@ func (s *search) holds(found, today *Result) bool {
 	if s.o.LongerWaits {
 		wait = max(wait, s.o.Objective.Wait.Seconds())
 	}
-	return found.CostMonth <= today.CostMonth && found.Wait <= wait && found.Unserved <= today.Unserved && found.score(s.wait) < today.score(s.wait)*(1-leastGain)
+	return found.CostMonth <= today.CostMonth && found.Wait <= wait && found.Unserved <= today.Unserved && found.score(s.wait, s.share) < today.score(s.wait, s.share)*(1-leastGain)
 }
 
 // alternative is the strongest that KEDA with MostAllocated does on the recommended shapes, queues and requests: as the part that was learned from
@@ -299,6 +318,14 @@ func (s *search) alternative(judge *world, c *Configuration) (Result, error) {
 	for _, after := range []Duration{c.ConsolidateAfter, Duration(30 * time.Second)} {
 		for _, messages := range []int{1, 0} {
 			p := *c
+			if messages == 1 {
+				p.DrainWithin = 0
+			} else if c.DrainWithin > 0 { // and without
+				without := p
+				without.DrainWithin, without.Stack, without.ConsolidateAfter = 0, Peer, after
+				without.Workers, without.Calendar = Workers{IdleTimeout: Duration(5 * time.Second)}, Calendar{}
+				peers = append(peers, without)
+			}
 			p.Stack, p.ConsolidateAfter = Peer, after
 			p.Workers, p.Calendar = Workers{MaxMessages: messages, IdleTimeout: Duration(5 * time.Second)}, Calendar{}
 			peers = append(peers, p)
@@ -341,7 +368,7 @@ func (s *search) explain(judge *world, r *Recommendation) error {
 					return err
 				}
 				d.CostWithout, d.WaitWithout = result.CostMonth, result.Wait
-				d.worth = result.score(s.wait) - r.Recommended.score(s.wait)
+				d.worth = result.score(s.wait, s.share) - r.Recommended.score(s.wait, s.share)
 			} else {
 				d.worth = math.Inf(1)
 			}
@@ -356,7 +383,7 @@ func (s *search) explain(judge *world, r *Recommendation) error {
 	r.Decisions = append(r.Decisions, Decision{
 		Lever: "scaler and scheduler", Today: s.o.Today.Stack.Name, Recommended: c.Stack.Name, CostWithout: r.Alternative.CostMonth, WaitWithout: r.Alternative.Wait,
 		Change: "without: " + r.Alternative.Configuration.Stack.Name + ", " + r.Alternative.Configuration.Workers.String() + ", on the same shapes, queues and requests",
-		worth:  r.Alternative.score(s.wait) - r.Recommended.score(s.wait),
+		worth:  r.Alternative.score(s.wait, s.share) - r.Recommended.score(s.wait, s.share),
 	})
 	slices.SortStableFunc(r.Decisions, func(a, b Decision) int { return cmp.Compare(b.worth, a.worth) })
 	return nil
@@ -384,9 +411,39 @@ func (s *search) change(c *Configuration, l lever) (string, error) {
 	cost := 100 * (next.CostMonth/chosen.CostMonth - 1)
 	text := fmt.Sprintf("next is %s: cost %+.1f%%, wait %.0f s in place of %.0f s", l.say(&next.Configuration), cost, next.Wait, chosen.Wait)
 	if l.name == leverShapes && cost > 0 {
-		text += fmt.Sprintf("; a price %.0f%% lower would change it", 100*(1-chosen.score(s.wait)/next.score(s.wait)))
+		text += fmt.Sprintf("; a price %.0f%% lower would change it", 100*(1-chosen.score(s.wait, s.share)/next.score(s.wait, s.share)))
 	}
 	return text, nil
+}
+
+// costByClass shares the cost of a result out.
+func (w *world) costByClass(r *Result) map[string]float64 {
+	c := &r.Configuration
+	pods := map[string]packing.Amounts{} // of each queue
+	for i := range w.trace.Jobs {
+		j := &w.trace.Jobs[i]
+		of, requests := pods[c.Queues.Of[j.Class]], j.Requests
+		if given, ok := c.Requests.Of[j.Class]; ok {
+			requests = given
+		}
+		for d := range of {
+			of[d] = max(of[d], requests[d])
+		}
+		pods[c.Queues.Of[j.Class]] = of
+	}
+	costs, total := map[string]float64{}, 0.0
+	for i := range w.trace.Jobs {
+		j := &w.trace.Jobs[i]
+		share := size(pods[c.Queues.Of[j.Class]]) * j.Run.Hours()
+		costs[j.Class], total = costs[j.Class]+share, total+share
+	}
+	if len(costs) < 2 || total == 0 {
+		return nil
+	}
+	for class := range costs {
+		costs[class] *= r.CostMonth / total
+	}
+	return costs
 }
 
 // refit learns calendars again from everything.
@@ -408,7 +465,15 @@ func (s *search) refit(r *Recommendation, trace simulator.Trace) {
 		p := f.of(c.Queues, queue)
 		r.Reasons[queue] = map[string]string{}
 		for _, d := range describe(calendar, p.profile, p.groups) {
+			if d.Quarters == 0 {
+				continue
+			}
 			r.Reasons[queue][d.Period] = fmt.Sprintf("demand at once: median %.0f, at most %.0f, in %d quarters of an hour", d.Median, d.Highest, d.Quarters)
+		}
+		for _, period := range calendar.Periods {
+			if strings.Contains(period.Name, "month-end-") {
+				r.Reasons[queue][period.Name] = fmt.Sprintf("%.1f to %.1f times the work of such a day of other weeks, in %d months", p.ends.least, p.ends.most, p.ends.months)
+			}
 		}
 	}
 }

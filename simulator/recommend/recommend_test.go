@@ -70,7 +70,7 @@ func TestRecommend(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !r.Met || r.Recommended.CostMonth > 0.8*r.Today.CostMonth || r.Recommended.Wait > r.Today.Wait || r.Recommended.IdleShare > 0.6 {
-		t.Errorf("met %v; cost %.0f of %.0f, wait %.1f of %.1f s, idle %.2f", r.Met, r.Recommended.CostMonth, r.Today.CostMonth, r.Recommended.Wait, r.Today.Wait, r.Recommended.IdleShare)
+		t.Errorf("met %v; cost %.0f of %.0f, wait %.1f of %.1f s, idle %.2f: %+v", r.Met, r.Recommended.CostMonth, r.Today.CostMonth, r.Recommended.Wait, r.Today.Wait, r.Recommended.IdleShare, r.Decisions)
 	}
 	if len(r.Calendars) != 1 {
 		t.Fatalf("calendars %v", r.Calendars)

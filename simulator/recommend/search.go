@@ -42,11 +42,12 @@ const (
 	leverPolling       = "polling"
 	leverConsolidation = "consolidation"
 	leverCalendar      = "calendar"
+	leverDrain         = "drain-within"
 )
 
 // Levers are the names of what is decided.
 func Levers() []string {
-	return []string{leverShapes, leverQueues, leverRequests, leverWorkers, leverPolling, leverConsolidation, leverCalendar}
+	return []string{leverShapes, leverQueues, leverRequests, leverWorkers, leverPolling, leverConsolidation, leverCalendar, leverDrain}
 }
 
 // lever is one part of a configuration.
@@ -65,6 +66,14 @@ var levers = []lever{
 	{leverPolling, func(c *Configuration) string { return "every " + c.Poll.String() }, func(to, from *Configuration) { to.Poll = from.Poll }},
 	{leverConsolidation, func(c *Configuration) string { return "after " + c.ConsolidateAfter.String() }, func(to, from *Configuration) { to.ConsolidateAfter = from.ConsolidateAfter }},
 	{leverCalendar, func(c *Configuration) string { return c.Calendar.String() }, func(to, from *Configuration) { to.Calendar = from.Calendar }},
+	{leverDrain, sayDrain, func(to, from *Configuration) { to.DrainWithin = from.DrainWithin }},
+}
+
+func sayDrain(c *Configuration) string {
+	if c.DrainWithin == 0 {
+		return "a worker for each message"
+	}
+	return "what waits is drained within " + c.DrainWithin.String()
 }
 
 // search is one at work.
@@ -72,7 +81,8 @@ type search struct {
 	ctx    context.Context // of the one call that makes it
 	o      *Options
 	worlds []*world // parts of the load, from the shortest on; the last is all that is learned from
-	wait   float64  // objective in seconds
+	wait   float64  // objective in seconds, or today's wait
+	share  float64  // of the objectives that the search aims at, at most 1
 	queues []Queues
 	shapes []ShapeSet // those that did best, once that is known
 	step   *progress
@@ -215,7 +225,7 @@ func (w *world) possible(c *Configuration) bool {
 
 // sorted are results, the best first; equal ones stay in their order.
 func (s *search) sorted(results []Result) []Result {
-	slices.SortStableFunc(results, func(a, b Result) int { return cmp.Compare(a.score(s.wait), b.score(s.wait)) })
+	slices.SortStableFunc(results, func(a, b Result) int { return cmp.Compare(a.score(s.wait, s.share), b.score(s.wait, s.share)) })
 	for len(results) > 0 && math.IsInf(results[len(results)-1].CostMonth, 1) {
 		results = results[:len(results)-1]
 	}
@@ -292,7 +302,16 @@ func (s *search) others(c Configuration, name string) []Configuration {
 			{IdleTimeout: Duration(15 * time.Minute)}, {IdleTimeout: Duration(30 * time.Second), MaxLifetime: Duration(5 * time.Minute)},
 			withRules, {Rules: true, IdleTimeout: withRules.IdleTimeout, MaxLifetime: Duration(5 * time.Minute)},
 		} {
-			add(func(o *Configuration) { o.Workers = w })
+			if !w.Rules || !s.o.WithoutDraining {
+				add(func(o *Configuration) { o.Workers = w })
+			}
+		}
+	case leverDrain:
+		for _, seconds := range []int{0, 15, 30, 60, 120, 300} {
+			if seconds > 0 && c.Workers.MaxMessages == 1 {
+				break // fewer workers than messages, each for one
+			}
+			add(func(o *Configuration) { o.DrainWithin = Duration(time.Duration(seconds) * time.Second) })
 		}
 	case leverPolling:
 		for _, seconds := range []int{2, 5, 15, 30} {
@@ -309,7 +328,7 @@ func (s *search) others(c Configuration, name string) []Configuration {
 		for _, level := range []float64{0, 0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95} {
 			add(func(o *Configuration) { o.Calendar = Calendar{Level: level, Reserve: c.Calendar.Reserve} })
 		}
-		for _, reserve := range []int32{0, 1, 2, 4, 8, 16} {
+		for _, reserve := range []int32{0, 1, 2, 3, 4, 8, 16} {
 			add(func(o *Configuration) { o.Calendar = Calendar{Level: c.Calendar.Level, Reserve: reserve} })
 		}
 	}
@@ -328,8 +347,8 @@ func (s *search) descend(start Configuration) (Result, error) {
 	}
 	best := results[0]
 	for range passes {
-		before := best.score(s.wait)
-		for _, name := range []string{leverWorkers, leverCalendar, leverConsolidation, leverPolling, leverShapes, leverQueues} {
+		before := best.score(s.wait, s.share)
+		for _, name := range []string{leverWorkers, leverDrain, leverCalendar, leverConsolidation, leverPolling, leverShapes, leverQueues} {
 			if s.o.Keep[name] {
 				continue
 			}
@@ -337,11 +356,11 @@ func (s *search) descend(start Configuration) (Result, error) {
 			if err != nil {
 				return best, err
 			}
-			if results = s.sorted(results); len(results) > 0 && results[0].score(s.wait) < best.score(s.wait) {
+			if results = s.sorted(results); len(results) > 0 && results[0].score(s.wait, s.share) < best.score(s.wait, s.share) {
 				best = results[0]
 			}
 		}
-		if best.score(s.wait) > before*(1-leastGain) {
+		if best.score(s.wait, s.share) > before*(1-leastGain) {
 			break
 		}
 	}
@@ -378,7 +397,7 @@ func (s *search) finish(best Result) ([]Result, error) {
 
 // simplify leaves what is worth nothing as it is today: a change that gains less than leastGain is not worth making.
 func (s *search) simplify(best Result) (Result, error) {
-	target := best.score(s.wait) * (1 + leastGain)
+	target := best.score(s.wait, s.share) * (1 + leastGain)
 	for _, l := range slices.Backward(levers) {
 		simpler := best.Configuration
 		if l.set(&simpler, &s.o.Today); l.say(&simpler) == l.say(&best.Configuration) || l.name == leverRequests {
@@ -388,7 +407,7 @@ func (s *search) simplify(best Result) (Result, error) {
 		if err != nil {
 			return best, err
 		}
-		if results[0].score(s.wait) <= target {
+		if results[0].score(s.wait, s.share) <= target {
 			best = results[0]
 		}
 	}

@@ -114,13 +114,13 @@ e2e-demo: tools ## Run the demo as a test
 	$(TEST) -timeout 20m -count=1 -run TestDemo ./e2e/scenario
 
 e2e-install: tools ## Test KEDA and the chart on real kubelet nodes: a burst, an upgrade, a rollback, failing scans, an uninstall
-	$(TEST) -timeout 30m -count=1 -run TestInstall ./e2e/scenario
+	$(TEST) -timeout 45m -count=1 -run TestInstall ./e2e/scenario
 
 e2e-scans: tools ## Test the chart of a scan queue on real kubelet nodes: gitleaks, engines in one pod and in several, a source store, hostile scans
-	$(TEST) -timeout 20m -count=1 -run TestScans ./e2e/scenario
+	$(TEST) -timeout 40m -count=1 -run TestScans ./e2e/scenario
 
 e2e-hostile: tools ## Run only the hostile scans of e2e-scans: they attack their worker, the store, another tenant and another engine
-	$(TEST) -timeout 20m -count=1 -run TestScans/Hostile ./e2e/scenario
+	$(TEST) -timeout 40m -count=1 -run TestScans/Hostile ./e2e/scenario
 
 e2e-calendar: tools ## Test a shift: push, a period's start and end, an edit while scans run, a broker's restart
 	$(TEST) -timeout 20m -count=1 -run TestCalendar ./e2e/scenario

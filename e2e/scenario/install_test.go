@@ -44,7 +44,7 @@ const (
 // What is not tried here: nothing enforces the chart's network policies in this cluster.
 func TestInstall(t *testing.T) {
 	needNodes(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute) // most of it for images, where nothing is compiled yet
 	defer cancel()
 	r := newRelease(ctx, t)
 	for _, step := range []struct {

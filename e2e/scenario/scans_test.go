@@ -29,7 +29,7 @@ import (
 // Then hostile scans are run on the same cluster.
 func TestScans(t *testing.T) {
 	needNodes(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 18*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 38*time.Minute) // most of it for images, where nothing is compiled yet
 	defer cancel()
 	s := newScans(ctx, t)
 	t.Run("AsDocumented", func(t *testing.T) { s.in(t).asDocumented() })

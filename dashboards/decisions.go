@@ -14,6 +14,7 @@ var bound = []struct {
 	color      string
 }{
 	{sizing.Backlog, "green"}, {sizing.Drain, "semi-dark-green"}, {sizing.Floor, "blue"}, {sizing.Idle, "light-blue"},
+	{sizing.Surplus, "super-light-blue"},
 	{sizing.ScaleIn, "purple"}, {sizing.Cap, "orange"}, {sizing.Hold, "yellow"}, {sizing.Outage, "red"},
 }
 

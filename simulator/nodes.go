@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -53,6 +54,67 @@ type Node struct {
 	draining time.Duration   // since when; -1 when it does not
 	worked   time.Duration   // when a worker on it had work last
 	on       []*worker       // in the order of binding; a Replay's jobs are not workers
+}
+
+// Buffer is room without pods, as a CapacityBuffer keeps it: so many pods with these requests always find room.
+type Buffer struct {
+	Pod packing.Amounts
+	// Pods by the time.
+	Pods func(now time.Time) int64
+}
+
+// slots is how many pods with some requests fit.
+func slots(free, requests packing.Amounts) int64 {
+	fit := int64(math.MaxInt64)
+	for d, request := range requests {
+		if request > 0 {
+			fit = min(fit, max(0, free[d])/request)
+		}
+	}
+	return fit
+}
+
+// buffered is for how many pods of the buffer there is room, or will be on nodes that start, without one of the nodes. Pods that wait take it.
+func (r *run) buffered(without *Node) int64 {
+	pod, room := r.Nodes.Buffer.Pod, -int64(len(r.unbound))
+	for _, n := range r.nodes.ready {
+		if n != without {
+			room += slots(n.Free, pod)
+		}
+	}
+	for _, n := range r.booting {
+		if n != without {
+			room += slots(n.Shape.Capacity, pod)
+		}
+	}
+	return room
+}
+
+// keepBuffer makes nodes for what the buffer lacks: the cheapest that holds it, else the largest.
+func (r *run) keepBuffer() {
+	lack := r.Nodes.Buffer.Pods(r.Origin.Add(r.now)) - r.buffered(nil)
+	for lack > 0 {
+		shape := r.largest()
+		for _, s := range r.Nodes.Shapes {
+			if slots(s.Capacity, r.Nodes.Buffer.Pod) >= lack && s.Price < shape.Price {
+				shape = s
+			}
+		}
+		if !r.allowed(shape) {
+			return
+		}
+		r.make([]Shape{shape})
+		lack -= slots(shape.Capacity, r.Nodes.Buffer.Pod)
+	}
+}
+
+// bufferNeeds is true for an empty node without which the buffer would lack room.
+func (r *run) bufferNeeds(n *Node) bool {
+	if r.Nodes.Buffer == nil {
+		return false
+	}
+	pods := r.Nodes.Buffer.Pods(r.Origin.Add(r.now))
+	return pods > 0 && r.buffered(n) < pods
 }
 
 // nodes are those that there are, and what they cost so far.

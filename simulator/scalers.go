@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"sync"
 	"time"
 
 	"github.com/ebbtide-dev/ebbtide/internal/keda"
@@ -32,11 +33,27 @@ func (f ScalerFunc) Target(now time.Time, seen Seen) (int64, sizing.Constraint) 
 
 // Ebbtide is the scaler's own code: the limits of a calendar, and the target.
 func Ebbtide(limits *calendar.Calendar, policy sizing.Parameters) Scaler {
+	// The last answer for each class, as most polls see what the poll before saw: a target depends on what is seen and on the limits alone.
+	type answer struct {
+		seen   Seen
+		limits calendar.Limits
+		target int64
+		by     sizing.Constraint
+	}
+	var last sync.Map
 	return ScalerFunc(func(now time.Time, seen Seen) (int64, sizing.Constraint) {
+		inForce := limits.Limits(now)
+		seen.Statistic = 0
+		if known, ok := last.Load(seen.Class); ok {
+			if a := known.(*answer); a.seen == seen && a.limits == inForce {
+				return a.target, a.by
+			}
+		}
 		observation := sizing.Observation{
 			Time: now, Ready: seen.Ready, Consumers: seen.Consumers, Unacknowledged: seen.Unacknowledged, UnacknowledgedKnown: true,
 		}
-		d := sizing.Decide(now, observation, nil, limits.Limits(now), policy, 0)
+		d := sizing.Decide(now, observation, nil, inForce, policy, 0)
+		last.Store(seen.Class, &answer{seen, inForce, int64(d.Target), d.Constraint})
 		return int64(d.Target), d.Constraint
 	})
 }

@@ -82,6 +82,8 @@ type Nodes struct {
 	BatchIdle, BatchMax time.Duration
 	// ClusterAutoscaler, when it is there, takes Karpenter's place.
 	ClusterAutoscaler *ClusterAutoscaler
+	// Buffer of room without pods; nil: none.
+	Buffer *Buffer
 }
 
 // ClusterAutoscaler looks every ScanEvery. Nodes for pods that wait are of one shape at a scan: the one of which least CPU stays free. At most
@@ -125,8 +127,9 @@ func Defaults() System {
 // settleFor is how long after the last message a run continues at least, so that what is drained late counts; starved is when
 // messages that still wait are given up.
 const (
-	settleFor = time.Hour
-	starved   = 7 * 24 * time.Hour
+	settleFor   = time.Hour
+	bufferEvery = 10 * time.Second // how often a buffer is looked after
+	starved     = 7 * 24 * time.Hour
 )
 
 // Run simulates messages on a system. It returns an error for a system or messages that make no sense, naming the field.
@@ -171,6 +174,8 @@ func (s System) check(messages []Job) error {
 		return errors.New("nodes.shapes: there is none")
 	case s.Worker.Boot == nil || s.Worker.Connect == nil || s.Worker.Leave == nil:
 		return errors.New("worker: boot, connect and leave are needed")
+	case s.Nodes.Buffer != nil && (s.Nodes.Buffer.Pods == nil || s.Nodes.Buffer.Pod == packing.Amounts{} || slots((&run{System: s}).largest().Capacity, s.Nodes.Buffer.Pod) == 0):
+		return errors.New("nodes.buffer: want pods, and one that fits on a node")
 	case s.Nodes.Boot == nil || s.Nodes.Delay == nil:
 		return errors.New("nodes: boot and delay are needed")
 	case s.Nodes.ClusterAutoscaler != nil && (s.Nodes.ClusterAutoscaler.ScanEvery <= 0 || s.Nodes.ClusterAutoscaler.RemoveAtOnce < 1):
@@ -361,12 +366,16 @@ func (r *run) play() {
 	if r.Rules != nil && r.Rules.Every > 0 {
 		look = r.Rules.Every
 	}
+	buffer := time.Duration(math.MaxInt64)
+	if r.Nodes.Buffer != nil {
+		buffer = 0
+	}
 	consolidate := time.Duration(math.MaxInt64)
 	if r.Nodes.consolidates() {
 		consolidate = consolidateEvery
 	}
 	for {
-		at := min(poll, tick, look, consolidate)
+		at := min(poll, tick, look, consolidate, buffer)
 		if len(r.happen) > 0 {
 			at = min(at, r.happen[0].at)
 		}
@@ -390,6 +399,9 @@ func (r *run) play() {
 		case consolidate == at:
 			r.consolidate()
 			consolidate += consolidateEvery
+		case buffer == at:
+			r.keepBuffer()
+			buffer += bufferEvery
 		case tick == at:
 			for _, q := range r.queues {
 				q.statistic = int64(len(q.waiting)) + q.busy
@@ -598,8 +610,12 @@ func (r *run) untilScan(due time.Duration) time.Duration {
 	return (r.now+due+every-1)/every*every - r.now
 }
 
-// spent removes an empty node, unless cluster-autoscaler has to put it off.
+// spent removes an empty node, unless a buffer needs it or cluster-autoscaler has to put it off.
 func (r *run) spent(node *Node) {
+	if r.bufferNeeds(node) {
+		r.foresee(bufferEvery, nodeGoes, nil, node)
+		return
+	}
 	if ca := r.Nodes.ClusterAutoscaler; ca != nil {
 		if r.lastScan != r.now {
 			r.lastScan, r.removed = r.now, 0

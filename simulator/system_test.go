@@ -510,3 +510,69 @@ func BenchmarkSystem(b *testing.B) {
 		})
 	}
 }
+
+// Nodes hold one pod. A buffer of two pods for an hour keeps two nodes ready from the start, so a message waits for a pod but not for a node, and a
+// third node comes for the buffer while two are used. After the hour all nodes go.
+func TestBuffer(t *testing.T) {
+	const hour = time.Hour
+	play := func(buffer *Buffer) Outcome {
+		s := Defaults()
+		s.Scaler, s.PollEvery = ours(t), 5*time.Second
+		s.Nodes.Shapes = []Shape{{Name: "one", Capacity: packing.Amounts{1000, 4 << 30, 0, 10}, Price: 1}}
+		s.Nodes.Boot, s.Nodes.Buffer = Range{Min: time.Minute, Max: time.Minute}, buffer
+		out, err := s.Run([]Job{
+			{Start: 10 * time.Minute, Run: 10 * time.Minute, Requests: requests(1000, 1024)},
+			{Start: 30 * time.Minute, Run: 10 * time.Minute, Requests: requests(1000, 1024)},
+		})
+		if err != nil || out.Unserved > 0 {
+			t.Fatal(err, out.Unserved)
+		}
+		return out
+	}
+	with := play(&Buffer{Pod: requests(1000, 1024), Pods: func(now time.Time) int64 {
+		if now.Sub(time.Time{}) < hour {
+			return 2
+		}
+		return 0
+	}})
+	without := play(nil)
+	for i, wait := range with.Waited {
+		if wait > 30*time.Second || without.Waited[i] < time.Minute {
+			t.Errorf("message %d waited %s, and %s without a buffer", i, wait, without.Waited[i])
+		}
+	}
+	// Two nodes for an hour, and a third beside each of the two scans of ten minutes.
+	if with.PeakNodes != 3 || with.NodeHours < 2.3 || with.NodeHours > 2.6 || without.PeakNodes != 1 || without.NodeHours > 0.5 {
+		t.Errorf("%d nodes, %.2f hours; without %d nodes, %.2f hours", with.PeakNodes, with.NodeHours, without.PeakNodes, without.NodeHours)
+	}
+	s := Defaults()
+	s.Scaler, s.Nodes.Buffer = ours(t), &Buffer{Pod: requests(17_000, 1024), Pods: func(time.Time) int64 { return 1 }}
+	if _, err := s.Run([]Job{{Run: time.Minute, Requests: requests(1000, 1024)}}); err == nil || !strings.Contains(err.Error(), "nodes.buffer") {
+		t.Errorf("error %v for a pod that fits on no node", err)
+	}
+}
+
+// The scaler's last answer is used again only for the same question: a calendar's change and a changed queue are seen.
+func TestEbbtideRemembersOnlyTheSame(t *testing.T) {
+	limits, errs := calendar.New(&calendar.Spec{Periods: []calendar.Period{{
+		Name: "day", Hours: calendar.Hours{From: "08:00", To: "09:00"}, Bounds: calendar.Bounds{Surplus: "100%"},
+	}}}, 100, nil)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	s := Ebbtide(limits, sizing.Parameters{MessagesPerReplica: 1})
+	day := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	for i, step := range []struct {
+		at   time.Duration
+		seen Seen
+		want int64
+	}{
+		{7 * time.Hour, Seen{Ready: 4}, 4}, {7*time.Hour + time.Second, Seen{Ready: 4, Statistic: 9}, 4}, {7*time.Hour + 2*time.Second, Seen{Ready: 5}, 5},
+		{7*time.Hour + 2*time.Second, Seen{Class: "b", Ready: 1}, 1}, {8 * time.Hour, Seen{Ready: 5}, 10}, {8 * time.Hour, Seen{Ready: 5, Consumers: 1}, 11},
+		{9 * time.Hour, Seen{Ready: 5, Consumers: 1}, 6}, {9 * time.Hour, Seen{Consumers: 1}, 0}, {9 * time.Hour, Seen{Consumers: 1, Unacknowledged: 1}, 1},
+	} {
+		if got, _ := s.Target(day.Add(step.at), step.seen); got != step.want {
+			t.Errorf("step %d: %d, want %d", i, got, step.want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // ScalingPolicy determines the number of replicas (unfinished Jobs of a ScaledJob, pods of a ScaledObject) for a queue,
@@ -424,6 +425,13 @@ type Limits struct {
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	MaxReplicas *int32 `json:"maxReplicas,omitempty"`
+	// Surplus adds replicas while messages wait, so that they wait for shorter: a number such as 2, or a percentage of the
+	// replicas that the waiting messages ask for, such as "30%", rounded down. Some of them find no message. Default: 0.
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=7
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 && self <= 100000 : self.matches('^(0|[1-9][0-9]{0,2}|1000)%$')",message="must be a number of replicas from 0 to 100000, or a percentage from \"0%\" to \"1000%\""
+	// +optional
+	Surplus *intstr.IntOrString `json:"surplus,omitempty"`
 }
 
 // Calendar maps instants to limits. An exception takes precedence over a holiday, a holiday over a period, and a period
@@ -445,7 +453,8 @@ type Calendar struct {
 	// Default limits apply outside all periods.
 	// +optional
 	Default Limits `json:"default,omitempty"`
-	// Periods of the week, month or year. If several overlap, the highest floor and idle reserve and the lowest cap apply.
+	// Periods of the week, month or year. If several overlap, the highest floor, idle reserve and surplus and the lowest cap
+	// apply.
 	// +kubebuilder:validation:MaxItems=64
 	// +optional
 	Periods []Period `json:"periods,omitempty"`
@@ -675,6 +684,9 @@ type CurrentLimits struct {
 	MinReplicas  int32  `json:"minReplicas"`
 	IdleReplicas int32  `json:"idleReplicas"`
 	MaxReplicas  int32  `json:"maxReplicas"`
+	// Surplus while messages wait; empty: none.
+	// +optional
+	Surplus string `json:"surplus,omitempty"`
 }
 
 // NextChange is when limits change next, and to which period.

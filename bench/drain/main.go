@@ -1,6 +1,6 @@
-// drain simulates workloads with pods of one message, with workers that take several, with the rules of package draining and with KEDA at its
-// best, and writes bench/out/drain-simulated.json. It says what the figures of make bench-drain come to with the times of an ordinary
-// installation.
+// drain plays loads in the simulator with pods of one message, with workers that take several, with the rules of package draining and with KEDA at
+// its best, and writes bench/out/drain-simulated.json. It says what the figures of make bench-drain come to with the times of an ordinary
+// installation. Other sets (-set) compare how long workers stay, surpluses, Karpenter's settings, room without pods, and faults.
 package main
 
 import (
@@ -9,20 +9,14 @@ import (
 	"fmt"
 	"log"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ebbtide-dev/ebbtide/internal/keda"
-	"github.com/ebbtide-dev/ebbtide/scaler/calendar"
-	"github.com/ebbtide-dev/ebbtide/scaler/sizing"
-	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
 )
 
@@ -32,7 +26,7 @@ type kind struct {
 	change func(*simulator.System)
 }
 
-// load is what is simulated, by seed.
+// load is what is played, by seed.
 type load struct {
 	name          string
 	queuePerClass bool
@@ -56,106 +50,39 @@ type figure struct {
 	// OverOne is the mean over seeds of the cost over that of one message a pod, less one, and Interval half of its 95% interval.
 	OverOne  float64 `json:"costOverOne"`
 	Interval float64 `json:"interval"`
+	// MeanOfOne is the mean wait as a share of that of one message a pod.
+	MeanOfOne    float64 `json:"waitMeanOfOne"`
+	MeanInterval float64 `json:"waitMeanInterval"`
+	// Evicted pods and Crashed scans, whose messages were delivered again, and messages that nobody took in the end.
+	Evicted  float64 `json:"evicted"`
+	Crashed  float64 `json:"crashed"`
+	Unserved float64 `json:"unserved"`
 }
 
 func main() {
 	out := flag.String("out", "bench/out/drain-simulated.json", "where the figures go")
 	seeds := flag.Uint64("seeds", 5, "how many seeds of each load")
 	poll := flag.Duration("poll", 5*time.Second, "KEDA's pollingInterval")
-	only := flag.String("loads", "", "run only workloads with one of these names, separated by commas")
+	only := flag.String("loads", "", "play only loads with one of these names, parted by commas")
+	weeks := flag.Int("weeks", 4, "how many office weeks")
+	set := flag.String("set", "rules", "what is compared: "+strings.Join(sets, ", "))
 	var traces []string
-	flag.Func("trace", "NAME=FILE: a recorded load too, with a queue for each class; repeat for several", func(text string) error {
+	flag.Func("trace", "NAME=FILE: a recorded load too, with a queue for each class; NAME*N=FILE: each job N times, within an hour; repeat for several", func(text string) error {
 		traces = append(traces, text)
 		return nil
 	})
 	flag.Parse()
-	if err := run(*out, *seeds, *poll, *only, traces); err != nil {
+	if err := run(*out, *set, *seeds, *poll, *weeks, *only, traces); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// kinds are what is compared; the first is what the others are beside.
-func kinds(poll time.Duration) ([]kind, error) {
-	limits, errs := calendar.New(nil, 100_000, nil)
-	if len(errs) > 0 {
-		return nil, errs.ToAggregate()
-	}
-	accurate, err := keda.NewStrategy("accurate")
-	if err != nil {
-		return nil, err
-	}
-	base := func(s *simulator.System) {
-		s.Scaler, s.PollEvery, s.Worker.IdleTimeout = simulator.Ebbtide(limits, sizing.Parameters{MessagesPerReplica: 1}), poll, 5*time.Second
-	}
-	goOn := func(idle time.Duration) func(*simulator.System) {
-		return func(s *simulator.System) {
-			s.Worker.MaxMessages, s.Worker.IdleTimeout, s.Worker.OldestFirst = 0, idle, true
-		}
-	}
-	peer := func(s *simulator.System) {
-		s.Scaler, s.Strategy, s.Packer = simulator.RabbitMQ(false), accurate, "most-allocated"
-	}
-	with := func(change func(*simulator.Rules)) func(*simulator.System) {
-		return func(s *simulator.System) {
-			goOn(10 * time.Second)(s)
-			s.Rules = simulator.ThreeRules()
-			change(s.Rules)
-		}
-	}
-	return []kind{
-		{"one message a pod", base},
-		{"KEDA accurate, MostAllocated", peer},
-		{"the same, several messages", func(s *simulator.System) { peer(s); goOn(5 * time.Second)(s) }},
-		{"several messages, idle 30s", goOn(30 * time.Second)},
-		{"the three rules", with(func(*simulator.Rules) {})},
-		{"without staying", with(func(r *simulator.Rules) { r.Stay.Longest = r.Stay.AfterWork })},
-		{"without giving way", with(func(r *simulator.Rules) { r.GiveWay = false })},
-		{"without drains", with(func(r *simulator.Rules) { r.Every = 0 })},
-	}, nil
-}
-
-func loads(only string, traces []string) ([]load, error) {
-	prague, err := calendar.LoadZone("Europe/Prague")
-	if err != nil {
-		return nil, err
-	}
-	weeks := func(seed uint64) simulator.Trace {
-		return simulator.Weeks(rand.New(rand.NewPCG(seed, 0)), 4, 2000, prague)
-	}
-	all := []load{
-		{"a burst that ebbs", false, func(seed uint64) simulator.Trace { return simulator.Trace{Jobs: ebb(rand.New(rand.NewPCG(seed, 0)))} }},
-		{"office weeks (1 queue)", false, weeks},
-		{"office weeks (5 queues)", true, weeks},
-	}
-	for _, text := range traces {
-		name, path, ok := strings.Cut(text, "=")
-		if !ok {
-			return nil, fmt.Errorf("-trace %s: want NAME=FILE", text)
-		}
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		trace, err := simulator.ReadCSV(file)
-		_ = file.Close() // it was only read
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		all = append(all, load{name, true, func(uint64) simulator.Trace { return trace }})
-	}
-	if only != "" {
-		names := strings.Split(only, ",")
-		all = slices.DeleteFunc(all, func(l load) bool { return !slices.Contains(names, l.name) })
-	}
-	return all, nil
-}
-
-func run(out string, seeds uint64, poll time.Duration, only string, traces []string) error {
-	compared, err := kinds(poll)
+func run(out, set string, seeds uint64, poll time.Duration, weeks int, only string, traces []string) error {
+	compared, err := kinds(set, poll)
 	if err != nil {
 		return err
 	}
-	played, err := loads(only, traces)
+	played, err := loads(weeks, only, traces)
 	if err != nil {
 		return err
 	}
@@ -183,11 +110,14 @@ func run(out string, seeds uint64, poll time.Duration, only string, traces []str
 		if err := work.Wait(); err != nil {
 			return fmt.Errorf("%s: %w", l.name, err)
 		}
-		fmt.Printf("%-30s %9s %14s %8s %8s %8s %9s %14s %7s\n", l.name, "cost", "beside one", "p50", "mean", "p95", "jobs/msg", "drains/back", "yields")
+		fmt.Printf("%-38s %9s %15s %8s %8s %8s %13s %8s %11s %7s %8s\n", l.name, "cost", "beside 1st", "p50", "mean", "p95", "mean of 1st", "jobs/msg", "drains/back", "yields", "evicted")
 		for i, k := range compared {
 			f := figureOf(l, k, outcomes[i], outcomes[0])
-			fmt.Printf("  %-28s %9.2f %+7.1f%% ± %3.1f %7.1fs %7.1fs %7.1fs %9.3f %7.0f/%-6.0f %7.0f\n",
-				f.Kind, f.Cost, 100*f.OverOne, 100*f.Interval, f.P50, f.Mean, f.P95, f.Jobs, f.Drains, f.Stopped, f.Yields)
+			fmt.Printf("  %-36s %9.2f %+7.1f%% ± %4.1f %7.1fs %7.1fs %7.1fs %6.0f%% ± %3.0f %8.3f %6.0f/%-4.0f %7.0f %8.0f\n", f.Kind, f.Cost, 100*f.OverOne, 100*f.Interval,
+				f.P50, f.Mean, f.P95, 100*f.MeanOfOne, 100*f.MeanInterval, f.Jobs, f.Drains, f.Stopped, f.Yields, f.Evicted)
+			if f.Unserved > 0 {
+				return fmt.Errorf("%s, %s: %.1f messages were never taken", l.name, k.name, f.Unserved)
+			}
 			figures = append(figures, f)
 		}
 	}
@@ -207,12 +137,16 @@ func figureOf(l load, k kind, outcomes, one []simulator.Outcome) figure {
 		Load: l.name, Kind: k.name, Cost: o.Cost, Pods: o.PodHours, P50: o.Wait.P50, P95: o.Wait.P95, Mean: o.Wait.Mean,
 		Drains: float64(o.Drains.Begun), Stopped: float64(o.Drains.Stopped), Yields: float64(o.Drains.Yields),
 	}
-	over := make([]float64, len(outcomes))
+	over, mean := make([]float64, len(outcomes)), make([]float64, len(outcomes))
 	for i := range outcomes {
+		n := float64(len(outcomes))
+		f.Evicted, f.Crashed, f.Unserved = f.Evicted+float64(outcomes[i].Evicted)/n, f.Crashed+float64(outcomes[i].Crashes)/n, f.Unserved+float64(outcomes[i].Unserved)/n
+		mean[i] = outcomes[i].Wait.Mean / one[i].Wait.Mean
 		f.Jobs += float64(outcomes[i].Jobs) / float64(outcomes[i].Messages*len(outcomes))
 		over[i] = outcomes[i].Cost/one[i].Cost - 1
 	}
 	f.OverOne, f.Interval = interval(over)
+	f.MeanOfOne, f.MeanInterval = interval(mean)
 	return f
 }
 
@@ -227,23 +161,4 @@ func interval(values []float64) (mean, half float64) {
 		square += (v - mean) * (v - mean)
 	}
 	return mean, 1.96 * math.Sqrt(square/max(1, n-1)/n)
-}
-
-// ebb is a burst within a minute, and then fewer and fewer scans for half an hour. They take a minute in the median.
-func ebb(random *rand.Rand) []simulator.Job {
-	const messages, burst, fades = 600, 60.0, 480.0
-	jobs := make([]simulator.Job, messages)
-	for i := range jobs {
-		at := burst * random.Float64()
-		if i >= messages/3 {
-			at = burst + min(4*fades, fades*random.ExpFloat64())
-		}
-		seconds := min(600, max(5, 60*math.Exp(0.8*random.NormFloat64())))
-		jobs[i] = simulator.Job{
-			Start: time.Duration(at * float64(time.Second)), Run: time.Duration(seconds * float64(time.Second)), Class: "scan",
-			Requests: packing.Amounts{1000, 2 << 30, 0, 1},
-		}
-	}
-	slices.SortFunc(jobs, func(a, b simulator.Job) int { return int(a.Start - b.Start) })
-	return jobs
 }

@@ -39,6 +39,8 @@ type limits struct {
 	MinReplicas  int32  `json:"minReplicas"`
 	IdleReplicas int32  `json:"idleReplicas"`
 	MaxReplicas  int32  `json:"maxReplicas"`
+	// Surplus while messages wait; empty: none.
+	Surplus string `json:"surplus,omitempty"`
 }
 
 type change struct {
@@ -47,7 +49,7 @@ type change struct {
 }
 
 func limitsOf(l calendar.Limits) limits {
-	return limits{l.Period, l.MinReplicas, l.IdleReplicas, l.MaxReplicas}
+	return limits{l.Period, l.MinReplicas, l.IdleReplicas, l.MaxReplicas, l.Surplus.Text()}
 }
 
 func (l limits) String() string {
@@ -55,7 +57,11 @@ func (l limits) String() string {
 	if l.MaxReplicas >= reactiveCap {
 		most = "any"
 	}
-	return fmt.Sprintf("at least %d, %d idle, at most %s", l.MinReplicas, l.IdleReplicas, most)
+	surplus := ""
+	if l.Surplus != "" {
+		surplus = fmt.Sprintf(", %s more while messages wait", l.Surplus)
+	}
+	return fmt.Sprintf("at least %d, %d idle%s, at most %s", l.MinReplicas, l.IdleReplicas, surplus, most)
 }
 
 func explainCommand() *cobra.Command {

@@ -172,6 +172,7 @@ func TestChecks(t *testing.T) {
 		},
 		"EBB209": {
 			{"{consolidationPolicy: WhenEmpty}", "{consolidationPolicy: WhenEmpty, consolidateAfter: Never}"},
+			{"{consolidationPolicy: WhenEmpty}", "{consolidationPolicy: WhenEmpty, consolidateAfter: 10m}"},
 			{"{consolidationPolicy: WhenEmpty}", "{consolidationPolicy: WhenEmpty, budgets: [{nodes: \"0\"}]}"},
 		},
 		"EBB210": {{"limits: {cpu: \"2000\"}", "template: {spec: {expireAfter: 10m}}"}},

@@ -11,17 +11,21 @@ import (
 // shortestExpiry is how long a node should live at least: scans of a day are not unusual.
 const shortestExpiry = 24 * time.Hour
 
+// longestEmpty is how long an empty node should stay at most. Longer times cost more than they save in waits: docs/concepts/karpenter.md.
+const longestEmpty = 2 * time.Minute
+
 // nodePoolChecks are of Karpenter's NodePools.
 func nodePoolChecks() []Check {
 	return []Check{
 		{
 			ID: "EBB209", Severity: Warning, Title: "NodePool that keeps empty nodes",
 			Why: "Packing empties nodes; only their removal saves money.",
-			Fix: "set spec.disruption.consolidateAfter to a duration, such as 30s, and let a budget allow the disruption of empty nodes",
+			Fix: "set spec.disruption.consolidateAfter to at most 2m, such as 30s, and let a budget allow the disruption of empty nodes",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, pool := range o.of("NodePool") {
-					if text(pool.Object, "spec", "disruption", "consolidateAfter") == "Never" {
-						found(pool, "consolidateAfter is Never")
+					after := text(pool.Object, "spec", "disruption", "consolidateAfter")
+					if d, err := time.ParseDuration(after); after == "Never" || err == nil && d > longestEmpty {
+						found(pool, "consolidateAfter is %s", after)
 					}
 					for _, budget := range list(pool.Object, "spec", "disruption", "budgets") {
 						nodes, reasons := text(budget, "nodes"), texts(budget, "reasons")

@@ -9,8 +9,8 @@
 //     starts where another ends starts at that end, so that back-to-back periods neither overlap nor leave a gap;
 //   - a period belongs, whole, to the day on which it starts: its lead time and its hours after midnight too. On a
 //     special day (an exception, or else a holiday) the periods that start on it are replaced;
-//   - what a period leaves out is the default's, what it states replaces it; where periods overlap, floors and idle
-//     reserves take the maximum and caps the minimum;
+//   - what a period leaves out is the default's, what it states replaces it; where periods overlap, floors, idle
+//     reserves and surpluses take the maximum and caps the minimum;
 //   - whatever an author writes, compiling it and every question take bounded work.
 //
 // Limits do not change but at a few instants of a day. Those of the day asked for last are kept, so that asking again
@@ -34,6 +34,8 @@ type Limits struct {
 	Period string
 	// MinReplicas is the floor, IdleReplicas the reserve beyond busy replicas, MaxReplicas the cap.
 	MinReplicas, IdleReplicas, MaxReplicas int32
+	// Surplus is how many more there are while messages wait.
+	Surplus Surplus
 }
 
 // DefaultPeriod is the name of the limits that hold outside every period.
@@ -143,6 +145,18 @@ func (c *Calendar) Holidays() []*Holidays {
 	return files
 }
 
+// HasSurplus reports whether there is ever a surplus.
+func (c *Calendar) HasSurplus() bool {
+	has := func(l Limits) bool { return l.Surplus != (Surplus{}) }
+	hasHours := func(list []period) bool {
+		return slices.ContainsFunc(list, func(p period) bool { return has(p.limits) })
+	}
+	hasSpecial := func(s *special) bool { return s.allDay != nil && has(*s.allDay) || hasHours(s.hours) }
+	return has(c.base) || hasHours(c.periods) ||
+		slices.ContainsFunc(c.exceptions, func(e exception) bool { return hasSpecial(&e.special) }) ||
+		slices.ContainsFunc(c.holidays, func(h holidayRule) bool { return hasSpecial(&h.special) })
+}
+
 // Span is a time with constant limits: [From, To).
 type Span struct {
 	From, To time.Time
@@ -230,6 +244,7 @@ func (c *Calendar) merge(active []interval, t time.Time) Limits {
 		limits.MinReplicas = max(limits.MinReplicas, a.limits.MinReplicas)
 		limits.IdleReplicas = max(limits.IdleReplicas, a.limits.IdleReplicas)
 		limits.MaxReplicas = min(limits.MaxReplicas, a.limits.MaxReplicas)
+		limits.Surplus = limits.Surplus.merge(a.limits.Surplus)
 	}
 	if len(names) > 1 { // in the order of the calendar, whichever day they started on
 		slices.SortFunc(names, func(a, b string) int { return cmp.Compare(c.indexOf(a), c.indexOf(b)) })
@@ -375,10 +390,15 @@ func (c *Calendar) isHoliday(d day) bool {
 // limits are those of bounds: what they leave out is the default's, and what they state replaces it. Only the ceiling
 // holds for all.
 func (c *Calendar) limits(name string, b Bounds) Limits {
+	surplus := c.base.Surplus
+	if b.Surplus != "" {
+		surplus, _ = ParseSurplus(b.Surplus) // an error is among those of checkLimits
+	}
 	return Limits{
 		Period:       name,
 		MinReplicas:  ptr.Deref(b.MinReplicas, c.base.MinReplicas),
 		IdleReplicas: ptr.Deref(b.IdleReplicas, c.base.IdleReplicas),
 		MaxReplicas:  min(ptr.Deref(b.MaxReplicas, c.base.MaxReplicas), c.ceiling),
+		Surplus:      surplus,
 	}
 }

@@ -48,25 +48,25 @@ func TestLimits(t *testing.T) {
 		at   string
 		want Limits
 	}{
-		"before the lead time":          {"2026-03-02T06:49:59+01:00", Limits{"default", 0, 0, 200}},
-		"lead time":                     {"2026-03-02T06:50:00+01:00", Limits{"workday", 5, 3, 200}},
-		"a period's last second":        {"2026-03-02T18:59:59+01:00", Limits{"workday", 5, 3, 200}},
-		"the end is not in the period":  {"2026-03-02T19:00:00+01:00", Limits{"default", 0, 0, 200}},
-		"overnight, the day after":      {"2026-03-03T01:59:59+01:00", Limits{"backup", 1, 0, 200}},
-		"overnight ends":                {"2026-03-03T02:00:00+01:00", Limits{"default", 0, 0, 200}},
-		"overnight of a wrapping range": {"2026-03-06T23:00:00+01:00", Limits{"backup", 1, 0, 200}},
-		"overlap":                       {"2026-03-07T01:00:00+01:00", Limits{"weekend+backup", 1, 0, 20}},
-		"weekend starts at midnight":    {"2026-03-07T02:00:00+01:00", Limits{"weekend", 0, 0, 20}},
-		"a dated exception, a Thursday": {"2026-12-24T10:00:00+01:00", Limits{"christmas", 0, 0, 20}},
-		"its last minute":               {"2026-12-26T23:59:00+01:00", Limits{"christmas", 0, 0, 20}},
-		"a yearly exception":            {"2031-01-01T12:00:00+01:00", Limits{"new-year", 0, 0, 2}},
-		"the zone decides the date":     {"2026-12-30T23:30:00Z", Limits{"new-year", 0, 0, 2}},
+		"before the lead time":          {"2026-03-02T06:49:59+01:00", Limits{"default", 0, 0, 200, Surplus{}}},
+		"lead time":                     {"2026-03-02T06:50:00+01:00", Limits{"workday", 5, 3, 200, Surplus{}}},
+		"a period's last second":        {"2026-03-02T18:59:59+01:00", Limits{"workday", 5, 3, 200, Surplus{}}},
+		"the end is not in the period":  {"2026-03-02T19:00:00+01:00", Limits{"default", 0, 0, 200, Surplus{}}},
+		"overnight, the day after":      {"2026-03-03T01:59:59+01:00", Limits{"backup", 1, 0, 200, Surplus{}}},
+		"overnight ends":                {"2026-03-03T02:00:00+01:00", Limits{"default", 0, 0, 200, Surplus{}}},
+		"overnight of a wrapping range": {"2026-03-06T23:00:00+01:00", Limits{"backup", 1, 0, 200, Surplus{}}},
+		"overlap":                       {"2026-03-07T01:00:00+01:00", Limits{"weekend+backup", 1, 0, 20, Surplus{}}},
+		"weekend starts at midnight":    {"2026-03-07T02:00:00+01:00", Limits{"weekend", 0, 0, 20, Surplus{}}},
+		"a dated exception, a Thursday": {"2026-12-24T10:00:00+01:00", Limits{"christmas", 0, 0, 20, Surplus{}}},
+		"its last minute":               {"2026-12-26T23:59:00+01:00", Limits{"christmas", 0, 0, 20, Surplus{}}},
+		"a yearly exception":            {"2031-01-01T12:00:00+01:00", Limits{"new-year", 0, 0, 2, Surplus{}}},
+		"the zone decides the date":     {"2026-12-30T23:30:00Z", Limits{"new-year", 0, 0, 2, Surplus{}}},
 		// Clocks go from 02:00 to 03:00 on 2026-03-29: the Saturday night's backup ends at the jump, as 02:00 does not exist.
-		"before the jump": {"2026-03-29T01:59:59+01:00", Limits{"weekend+backup", 1, 0, 20}},
-		"after the jump":  {"2026-03-29T03:00:00+02:00", Limits{"weekend", 0, 0, 20}},
+		"before the jump": {"2026-03-29T01:59:59+01:00", Limits{"weekend+backup", 1, 0, 20, Surplus{}}},
+		"after the jump":  {"2026-03-29T03:00:00+02:00", Limits{"weekend", 0, 0, 20, Surplus{}}},
 		// Clocks go from 03:00 back to 02:00 on 2026-10-25: the second 02:00 ends the period.
-		"the first 02:00 of two":  {"2026-10-25T02:00:00+02:00", Limits{"weekend+backup", 1, 0, 20}},
-		"the second 02:00 of two": {"2026-10-25T02:00:00+01:00", Limits{"weekend", 0, 0, 20}},
+		"the first 02:00 of two":  {"2026-10-25T02:00:00+02:00", Limits{"weekend+backup", 1, 0, 20, Surplus{}}},
+		"the second 02:00 of two": {"2026-10-25T02:00:00+01:00", Limits{"weekend", 0, 0, 20, Surplus{}}},
 	}
 	c := compile(t, workweek())
 	for name, tc := range cases {
@@ -95,12 +95,12 @@ func TestStatedReplacesDefault(t *testing.T) {
 		Exceptions: []Exception{{Name: "launch", From: "2026-11-27", SpecialDay: SpecialDay{Bounds: ptr.To(limit(150))}}},
 	})
 	for at, want := range map[string]Limits{
-		"2026-11-23T06:00:00Z": {"default", 2, 0, 20},
-		"2026-11-23T07:00:00Z": {"work", 30, 0, 100},
-		"2026-11-23T18:30:00Z": {"work+late", 30, 0, 50},
-		"2026-11-23T19:30:00Z": {"late", 2, 0, 50},
-		"2026-11-27T12:00:00Z": {"launch", 2, 0, 150},
-		"2026-11-28T12:00:00Z": {"vast", 2, 0, maxReplicas},
+		"2026-11-23T06:00:00Z": {"default", 2, 0, 20, Surplus{}},
+		"2026-11-23T07:00:00Z": {"work", 30, 0, 100, Surplus{}},
+		"2026-11-23T18:30:00Z": {"work+late", 30, 0, 50, Surplus{}},
+		"2026-11-23T19:30:00Z": {"late", 2, 0, 50, Surplus{}},
+		"2026-11-27T12:00:00Z": {"launch", 2, 0, 150, Surplus{}},
+		"2026-11-28T12:00:00Z": {"vast", 2, 0, maxReplicas, Surplus{}},
 	} {
 		instant, err := time.Parse(time.RFC3339, at)
 		if err != nil {

@@ -111,6 +111,11 @@ func (c *Calendar) checkLimits(b Bounds, path *field.Path) field.ErrorList {
 			errs = append(errs, field.Invalid(path.Child(bound.name), *bound.value, "must not be negative"))
 		}
 	}
+	if b.Surplus != "" {
+		if _, err := ParseSurplus(b.Surplus); err != nil {
+			errs = append(errs, field.Invalid(path.Child("surplus"), b.Surplus, err.Error()))
+		}
+	}
 	l := c.limits("", b)
 	if len(errs) > 0 || l.MinReplicas <= l.MaxReplicas {
 		return errs

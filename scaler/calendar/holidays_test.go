@@ -346,11 +346,11 @@ func TestHolidaysInCalendar(t *testing.T) {
 		t.Fatal(errs.ToAggregate())
 	}
 	for at, want := range map[string]Limits{
-		"2026-12-25T10:00:00+01:00": {"christmas", 0, 0, 20}, // the exception
-		"2026-12-28T10:00:00+01:00": {"holiday: Bridge", 0, 0, 20},
-		"2026-12-29T10:00:00+01:00": {"workday", 5, 3, 200},
-		"2026-12-30T21:00:00+01:00": {"closing", 7, 0, 200}, // the 31st is a holiday
-		"2026-12-31T21:00:00+01:00": {"holiday: New Year's Eve", 0, 0, 20},
+		"2026-12-25T10:00:00+01:00": {"christmas", 0, 0, 20, Surplus{}}, // the exception
+		"2026-12-28T10:00:00+01:00": {"holiday: Bridge", 0, 0, 20, Surplus{}},
+		"2026-12-29T10:00:00+01:00": {"workday", 5, 3, 200, Surplus{}},
+		"2026-12-30T21:00:00+01:00": {"closing", 7, 0, 200, Surplus{}}, // the 31st is a holiday
+		"2026-12-31T21:00:00+01:00": {"holiday: New Year's Eve", 0, 0, 20, Surplus{}},
 	} {
 		instant, err := time.Parse(time.RFC3339, at)
 		if err != nil {

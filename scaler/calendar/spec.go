@@ -17,8 +17,12 @@ type Spec struct {
 	Holidays []HolidayRule
 }
 
-// Bounds are limits of which each may be left out (nil); it is then taken from the calendar's default.
-type Bounds struct{ MinReplicas, IdleReplicas, MaxReplicas *int32 }
+// Bounds are limits of which each may be left out (nil, or empty); it is then taken from the calendar's default.
+type Bounds struct {
+	MinReplicas, IdleReplicas, MaxReplicas *int32
+	// Surplus as ParseSurplus reads it.
+	Surplus string
+}
 
 // Period is a part of the week, month or year with bounds of its own.
 type Period struct {

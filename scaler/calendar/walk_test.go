@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,20 @@ func (m model) limits(name string, b Bounds) Limits {
 	}
 	if b.MaxReplicas != nil {
 		l.MaxReplicas = *b.MaxReplicas
+	}
+	for _, text := range []string{b.Surplus, m.spec.Default.Surplus} { // the first that is stated
+		if percent, is := strings.CutSuffix(text, "%"); text != "" {
+			n, err := strconv.Atoi(percent)
+			if err != nil {
+				panic(err) // randomCalendar wrote it
+			}
+			if is {
+				l.Surplus.Percent = int32(n)
+			} else {
+				l.Surplus.Replicas = int32(n)
+			}
+			break
+		}
 	}
 	return l
 }
@@ -360,6 +375,8 @@ func (m model) walk(w walk) []Limits {
 			}
 			merged.MinReplicas = max(merged.MinReplicas, other.MinReplicas)
 			merged.MaxReplicas = min(merged.MaxReplicas, other.MaxReplicas)
+			merged.Surplus.Replicas = max(merged.Surplus.Replicas, other.Surplus.Replicas)
+			merged.Surplus.Percent = max(merged.Surplus.Percent, other.Surplus.Percent)
 		}
 		merged.Period = strings.Join(names, "+")
 		result[i] = merged
@@ -381,6 +398,7 @@ func randomCalendar(random *rand.Rand, zone string, start time.Time) *Spec {
 		if random.IntN(3) == 0 {
 			b.MaxReplicas = ptr.To(int32(40 + random.IntN(100)))
 		}
+		b.Surplus = one("", "", "0", "2", "30%", "100%")
 		return b
 	}
 	hours := func() Hours {
@@ -399,6 +417,7 @@ func randomCalendar(random *rand.Rand, zone string, start time.Time) *Spec {
 	spec := &Spec{TimeZone: zone}
 	if random.IntN(3) == 0 {
 		spec.Default = Bounds{MaxReplicas: ptr.To(int32(30 + random.IntN(20)))} // at least every floor
+		spec.Default.Surplus = one("", "1", "10%")
 	}
 	if random.IntN(4) == 0 {
 		spec.Weekend = []string{"Fri", "Sat"}

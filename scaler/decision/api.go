@@ -157,7 +157,7 @@ func compareNames(a, b types.NamespacedName) int {
 
 var constraintsToProto = map[sizing.Constraint]pb.Constraint{
 	sizing.Backlog: pb.Constraint_CONSTRAINT_BACKLOG, sizing.Drain: pb.Constraint_CONSTRAINT_DRAIN,
-	sizing.Floor: pb.Constraint_CONSTRAINT_FLOOR, sizing.Idle: pb.Constraint_CONSTRAINT_IDLE,
+	sizing.Floor: pb.Constraint_CONSTRAINT_FLOOR, sizing.Idle: pb.Constraint_CONSTRAINT_IDLE, sizing.Surplus: pb.Constraint_CONSTRAINT_SURPLUS,
 	sizing.Cap: pb.Constraint_CONSTRAINT_CAP, sizing.ScaleIn: pb.Constraint_CONSTRAINT_SCALE_IN,
 	sizing.Hold: pb.Constraint_CONSTRAINT_HOLD, sizing.Outage: pb.Constraint_CONSTRAINT_OUTAGE,
 }
@@ -166,7 +166,7 @@ func toProto(policy types.NamespacedName, d sizing.Decision) *pb.Decision {
 	p := &pb.Decision{
 		Policy: &pb.PolicyRef{Namespace: policy.Namespace, Name: policy.Name}, Time: timestamppb.New(d.Time),
 		Observation: &pb.Observation{Source: d.Observation.Source, Ready: d.Observation.Ready, Consumers: d.Observation.Consumers},
-		Limits:      limitsToProto(d.Limits), InFlight: d.InFlight, Demand: d.Demand, Target: d.Target,
+		Limits:      limitsToProto(d.Limits), InFlight: d.InFlight, Demand: d.Demand, Surplus: d.Surplus, Target: d.Target,
 		Constraint: constraintsToProto[d.Constraint], Reason: d.Reason,
 	}
 	if !d.Observation.Time.IsZero() {
@@ -182,5 +182,8 @@ func toProto(policy types.NamespacedName, d sizing.Decision) *pb.Decision {
 }
 
 func limitsToProto(l calendar.Limits) *pb.Limits {
-	return &pb.Limits{Period: l.Period, MinReplicas: l.MinReplicas, IdleReplicas: l.IdleReplicas, MaxReplicas: l.MaxReplicas}
+	return &pb.Limits{
+		Period: l.Period, MinReplicas: l.MinReplicas, IdleReplicas: l.IdleReplicas, MaxReplicas: l.MaxReplicas,
+		SurplusReplicas: l.Surplus.Replicas, SurplusPercent: l.Surplus.Percent,
+	}
 }

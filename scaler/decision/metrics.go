@@ -59,6 +59,8 @@ var series = []struct {
 		func(d *sizing.Decision) float64 { return float64(d.Limits.MinReplicas) }},
 	{desc("ebbtide_limit_idle_replicas", "Idle reserve in force."),
 		func(d *sizing.Decision) float64 { return float64(d.Limits.IdleReplicas) }},
+	{desc("ebbtide_surplus_replicas", "Replicas that the target has on top of the work because messages wait; 0 without a surplus."),
+		func(d *sizing.Decision) float64 { return float64(d.Surplus) }},
 	{desc("ebbtide_limit_max_replicas", "Cap in force."),
 		func(d *sizing.Decision) float64 { return float64(d.Limits.MaxReplicas) }},
 }
@@ -67,7 +69,7 @@ var (
 	consumersDesc = desc("ebbtide_backlog_consumers",
 		"Consumers of the backlog: replicas that are up, busy or idle. No series if the source can't count them.")
 	constraintDesc = desc("ebbtide_target_constraint",
-		"1 for the constraint that decided the target: backlog, drain, floor, idle, cap, scale-in, hold, outage; 0 for the others.",
+		"1 for the constraint that decided the target: backlog, drain, floor, idle, surplus, cap, scale-in, hold, outage; 0 for the others.",
 		"constraint")
 	decisionsDesc = desc("ebbtide_decisions_total", "Decisions taken.")
 	validDesc     = desc("ebbtide_policy_valid",

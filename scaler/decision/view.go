@@ -23,6 +23,8 @@ type View struct {
 	MinReplicas  int32             `json:"minReplicas"`
 	IdleReplicas int32             `json:"idleReplicas"`
 	MaxReplicas  int32             `json:"maxReplicas"`
+	// Surplus that holds while messages wait; empty: none.
+	Surplus string `json:"surplus,omitempty"`
 }
 
 // Views is the answer of /decisions.
@@ -54,6 +56,6 @@ func ViewOf(policy types.NamespacedName, d sizing.Decision) View {
 	return View{
 		Time: d.Time, Namespace: policy.Namespace, Policy: policy.Name, Ready: d.Observation.Ready, InFlight: d.InFlight,
 		Target: d.Target, Constraint: d.Constraint, Reason: d.Reason, Period: d.Limits.Period,
-		MinReplicas: d.Limits.MinReplicas, IdleReplicas: d.Limits.IdleReplicas, MaxReplicas: d.Limits.MaxReplicas,
+		MinReplicas: d.Limits.MinReplicas, IdleReplicas: d.Limits.IdleReplicas, MaxReplicas: d.Limits.MaxReplicas, Surplus: d.Limits.Surplus.Text(),
 	}
 }

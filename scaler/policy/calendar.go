@@ -21,10 +21,10 @@ func calendarSpec(c *v1alpha1.Calendar, holidays []*calendar.Holidays) *calendar
 	if c == nil {
 		return nil
 	}
-	spec := &calendar.Spec{TimeZone: c.TimeZone, Weekend: c.Weekend, Default: calendar.Bounds(c.Default)}
+	spec := &calendar.Spec{TimeZone: c.TimeZone, Weekend: c.Weekend, Default: boundsOf(&c.Default)}
 	for _, p := range c.Periods {
 		period := calendar.Period{
-			Name: p.Name, Days: p.Days, Months: p.Months, Hours: hoursOf(p.From, p.To, p.LeadTime), Bounds: calendar.Bounds(p.Limits),
+			Name: p.Name, Days: p.Days, Months: p.Months, Hours: hoursOf(p.From, p.To, p.LeadTime), Bounds: boundsOf(&p.Limits),
 		}
 		if w := p.Weeks; w != nil {
 			period.Weeks = &calendar.Weeks{Every: int(w.Every), From: w.From}
@@ -59,13 +59,27 @@ func holidayFiles(c *v1alpha1.Calendar) []*v1alpha1.Holidays {
 }
 
 func specialDay(use string, limits *v1alpha1.Limits, sameAs string, periods []v1alpha1.SpecialHours) calendar.SpecialDay {
-	day := calendar.SpecialDay{Use: use, Bounds: (*calendar.Bounds)(limits), SameAs: sameAs}
+	day := calendar.SpecialDay{Use: use, Bounds: ownBounds(limits), SameAs: sameAs}
 	for _, p := range periods {
-		day.Periods = append(day.Periods, calendar.SpecialHours{
-			Hours: hoursOf(p.From, p.To, p.LeadTime), Use: p.Use, Bounds: (*calendar.Bounds)(p.Limits),
-		})
+		day.Periods = append(day.Periods, calendar.SpecialHours{Hours: hoursOf(p.From, p.To, p.LeadTime), Use: p.Use, Bounds: ownBounds(p.Limits)})
 	}
 	return day
+}
+
+// ownBounds are those of limits that may be left out.
+func ownBounds(l *v1alpha1.Limits) *calendar.Bounds {
+	if l == nil {
+		return nil
+	}
+	return new(boundsOf(l))
+}
+
+func boundsOf(l *v1alpha1.Limits) calendar.Bounds {
+	bounds := calendar.Bounds{MinReplicas: l.MinReplicas, IdleReplicas: l.IdleReplicas, MaxReplicas: l.MaxReplicas}
+	if l.Surplus != nil {
+		bounds.Surplus = l.Surplus.String()
+	}
+	return bounds
 }
 
 func hoursOf(from, to string, lead *metav1.Duration) calendar.Hours {

@@ -59,6 +59,9 @@ func TestCases(t *testing.T) {
 					name = strconv.Quote(name)
 				}
 				got := strings.Join([]string{name, strconv.Itoa(int(l.MinReplicas)), strconv.Itoa(int(l.IdleReplicas)), strconv.Itoa(int(l.MaxReplicas))}, " ")
+				if surplus := l.Surplus.Text(); surplus != "" {
+					got += " " + surplus
+				}
 				if got != rest {
 					t.Errorf("at %s: %s, want %s", instant, got, rest)
 				}

@@ -77,6 +77,10 @@ func compile(p *v1alpha1.ScalingPolicy, holidays *holidayFile) (*Policy, field.E
 		days, errs = holidays.days, holidays.errs
 	}
 	compiled, more := CompileCalendar(p.Spec.Calendar, days, *p.Spec.Target.MaxReplicas, field.NewPath("spec", "calendar"))
+	if p.Spec.Backlog.Prometheus != nil && compiled.HasSurplus() {
+		more = append(more, field.Forbidden(field.NewPath("spec", "calendar"), "a surplus is added while messages wait, and a prometheus backlog does not tell "+
+			"what waits from what is in progress: remove surplus, or use idleReplicas"))
+	}
 	if errs = append(errs, more...); len(errs) > 0 {
 		return nil, errs
 	}

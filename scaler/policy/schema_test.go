@@ -46,9 +46,9 @@ spec:
   outage: {holdFor: 5m}
   calendar:
     timeZone: Europe/Prague
-    default: {minReplicas: 0, idleReplicas: 0, maxReplicas: 50}
+    default: {minReplicas: 0, idleReplicas: 0, maxReplicas: 50, surplus: "30%"}
     periods:
-    - {name: workday, days: [Mon-Fri], from: "07:00", to: "19:00", leadTime: 10m, limits: {minReplicas: 5, idleReplicas: 1, maxReplicas: 40}}
+    - {name: workday, days: [Mon-Fri], from: "07:00", to: "19:00", leadTime: 10m, limits: {minReplicas: 5, idleReplicas: 1, maxReplicas: 40, surplus: 2}}
     exceptions:
     - {name: christmas, from: 12-24, to: 12-26, use: workday}
     - {name: audit, from: 2026-11-02, limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 40}}

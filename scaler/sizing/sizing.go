@@ -82,6 +82,8 @@ const (
 	Floor Constraint = "floor"
 	// Idle means that the reserve comes on top of the work.
 	Idle Constraint = "idle"
+	// Surplus means that more come on top of the work because messages wait.
+	Surplus Constraint = "surplus"
 	// Cap means that maxReplicas is less than the work asks for.
 	Cap Constraint = "cap"
 	// Drain means that fewer replicas than one for every share of messages are enough for drainWithin.
@@ -95,7 +97,7 @@ const (
 )
 
 // Constraints are all of them.
-var Constraints = [...]Constraint{Backlog, Floor, Idle, Cap, Drain, ScaleIn, Hold, Outage}
+var Constraints = [...]Constraint{Backlog, Floor, Idle, Surplus, Cap, Drain, ScaleIn, Hold, Outage}
 
 // Decision is a target and why it is that.
 type Decision struct {
@@ -108,6 +110,8 @@ type Decision struct {
 	Limits calendar.Limits
 	// InFlight is how many messages are being worked on; Demand the replicas that the work asks for, limits aside.
 	InFlight, Demand int64
+	// Surplus is how many replicas the limits add because messages wait.
+	Surplus int64
 	// Target is the number of replicas that should exist.
 	Target int32
 	// Constraint that decided the target, and a sentence that says how.
@@ -126,9 +130,11 @@ type Decision struct {
 //	          0                               when it should be known and has not been for holdFor, in which nothing waited
 //	waiting = ceil(ready / messagesPerReplica), or ceil(ready * serviceTime / drainWithin) where that is less
 //	demand  = waiting + busy
-//	target  = min(max(demand + idleReplicas, minReplicas), maxReplicas)
+//	surplus = of the limits, for what waits   when messages wait: a number, or a percentage of waiting, rounded down
+//	target  = min(max(demand + idleReplicas + surplus, minReplicas), maxReplicas)
 //
-// A source that counts what is worked on among what waits has demand = waiting, at most its parallelism.
+// A source that counts what is worked on among what waits has demand = waiting, at most its parallelism. No surplus goes beyond the
+// parallelism, and there is none where it is not known that messages wait.
 //
 // Where nothing waits and unacknowledged is not known, some of the consumers may be the idle reserve already, and
 // adding the reserve to them would start it again with every decision: it only fills demand up to idleReplicas then.
@@ -252,9 +258,26 @@ func (d *Decision) measure(parameters Parameters, serviceTime time.Duration) {
 			d.working += fmt.Sprintf(", but queues with a single active consumer allow only %d at once,", o.Parallelism)
 		}
 	}
+	d.Surplus = surplus(d.Limits.Surplus, o, waiting, ceil(o.Ready-d.InFlight, parameters.MessagesPerReplica))
+	if o.Parallelism > 0 {
+		d.Surplus = min(d.Surplus, o.Parallelism-d.Demand)
+	}
 	d.reserve = int64(d.Limits.IdleReplicas)
 	if !o.ReadyHoldsInFlight && o.Ready == 0 && !o.UnacknowledgedKnown {
 		d.reserve = max(0, d.reserve-d.Demand)
+	}
+}
+
+// surplus is how many replicas are added because messages wait, of which waiting replicas are for. Where the source counts what is in flight among
+// them, only those that are not in flight count; if it does not know how many are in flight, nothing is known to wait.
+func surplus(s calendar.Surplus, o Observation, waiting, notInFlight int64) int64 {
+	switch {
+	case !o.ReadyHoldsInFlight:
+		return s.Of(waiting)
+	case o.ConsumersUnknown:
+		return 0
+	default:
+		return s.Of(min(waiting, notInFlight))
 	}
 }
 
@@ -301,24 +324,36 @@ func ceil(a, b int64) int64 {
 // bound applies the limits to the demand.
 func (d *Decision) bound() {
 	l := d.Limits
-	d.Demand = min(d.Demand, math.MaxInt64-d.reserve)
-	wanted := max(d.Demand+d.reserve, int64(l.MinReplicas))
+	d.Demand = min(d.Demand, math.MaxInt64-d.reserve-d.Surplus)
+	work := d.Demand + d.reserve + d.Surplus
+	wanted := max(work, int64(l.MinReplicas))
 	d.Target = int32(min(wanted, int64(l.MaxReplicas)))
 	asked := fmt.Sprintf("%s ask for %d", d.working, d.Demand)
-	withReserve := asked
-	if d.reserve > 0 {
-		withReserve += fmt.Sprintf(", %d with %d idle", d.Demand+d.reserve, d.reserve)
+	withMore := asked
+	switch {
+	case d.reserve > 0 && d.Surplus > 0:
+		withMore += fmt.Sprintf(", %d with %d idle and a surplus of %d", work, d.reserve, d.Surplus)
+	case d.reserve > 0:
+		withMore += fmt.Sprintf(", %d with %d idle", work, d.reserve)
+	case d.Surplus > 0:
+		withMore += fmt.Sprintf(", %d with a surplus of %d", work, d.Surplus)
 	}
 	switch {
-	case wanted > int64(l.MaxReplicas) && wanted > d.Demand+d.reserve:
+	case wanted > int64(l.MaxReplicas) && wanted > work:
 		d.Constraint = Cap
-		d.Reason = oneLine("%s, below the floor of %d, which is capped at %d by period %s", withReserve, l.MinReplicas, l.MaxReplicas, l.Period)
+		d.Reason = oneLine("%s, below the floor of %d, which is capped at %d by period %s", withMore, l.MinReplicas, l.MaxReplicas, l.Period)
 	case wanted > int64(l.MaxReplicas):
 		d.Constraint = Cap
-		d.Reason = oneLine("%s, capped at %d by period %s", withReserve, l.MaxReplicas, l.Period)
-	case d.Demand+d.reserve < int64(l.MinReplicas):
+		d.Reason = oneLine("%s, capped at %d by period %s", withMore, l.MaxReplicas, l.Period)
+	case work < int64(l.MinReplicas):
 		d.Constraint = Floor
-		d.Reason = oneLine("%s, below the floor of %d of period %s", withReserve, l.MinReplicas, l.Period)
+		d.Reason = oneLine("%s, below the floor of %d of period %s", withMore, l.MinReplicas, l.Period)
+	case d.Surplus > 0 && d.reserve > 0:
+		d.Constraint = Surplus
+		d.Reason = oneLine("%s, and period %s keeps %d idle and adds %d while messages wait (%s)", asked, l.Period, d.reserve, d.Surplus, l.Surplus)
+	case d.Surplus > 0:
+		d.Constraint = Surplus
+		d.Reason = oneLine("%s, and period %s adds %d while messages wait (%s)", asked, l.Period, d.Surplus, l.Surplus)
 	case d.reserve > 0:
 		d.Constraint = Idle
 		d.Reason = oneLine("%s, and period %s keeps %d idle", asked, l.Period, d.reserve)

@@ -107,6 +107,61 @@ func TestDecide(t *testing.T) {
 			seen(math.MaxInt64, 0), nil, open, 3, 100, Cap,
 			"9223372036854775807 ready (3 a replica) and 0 in flight ask for 3074457345618258603, capped at 100 by period default",
 		},
+		// 30% of 40 are 12.
+		"surplus": {
+			seen(40, 10), nil, calendar.Limits{Period: "workday", MaxReplicas: 100, Surplus: calendar.Surplus{Percent: 30}}, 1, 62, Surplus,
+			"40 ready and 10 in flight ask for 50, and period workday adds 12 while messages wait (30%)",
+		},
+		"surplus and idle reserve": {
+			seen(4, 1), nil, calendar.Limits{Period: "workday", IdleReplicas: 3, MaxReplicas: 100, Surplus: calendar.Surplus{Replicas: 2}}, 1, 10, Surplus,
+			"4 ready and 1 in flight ask for 5, and period workday keeps 3 idle and adds 2 while messages wait (2)",
+		},
+		// ceil(40 / 10) = 4 replicas are for what waits, and half of them 2.
+		"surplus of several messages a replica": {
+			seen(40, 0), nil, calendar.Limits{Period: "default", MaxReplicas: 100, Surplus: calendar.Surplus{Percent: 50}}, 10, 6, Surplus,
+			"40 ready (10 a replica) and 0 in flight ask for 4, and period default adds 2 while messages wait (50%)",
+		},
+		"no surplus when nothing waits": {
+			seenAll(0, 5, 3), nil, calendar.Limits{Period: "default", MaxReplicas: 100, Surplus: calendar.Surplus{Replicas: 2}}, 1, 3, Backlog,
+			"0 ready and 3 in flight ask for 3",
+		},
+		"a surplus that rounds to none": {
+			seen(3, 0), nil, calendar.Limits{Period: "default", MaxReplicas: 100, Surplus: calendar.Surplus{Percent: 30}}, 1, 3, Backlog, "3 ready and 0 in flight ask for 3",
+		},
+		"surplus above the cap": {
+			seen(9, 0), nil, calendar.Limits{Period: "default", IdleReplicas: 1, MaxReplicas: 10, Surplus: calendar.Surplus{Replicas: 4}}, 1, 10, Cap,
+			"9 ready and 0 in flight ask for 9, 14 with 1 idle and a surplus of 4, capped at 10 by period default",
+		},
+		"surplus below the floor": {
+			seen(1, 0), nil, calendar.Limits{Period: "default", MinReplicas: 9, MaxReplicas: 10, Surplus: calendar.Surplus{Replicas: 2}}, 1, 9, Floor,
+			"1 ready and 0 in flight ask for 1, 3 with a surplus of 2, below the floor of 9 of period default",
+		},
+		"no surplus for what can't be worked on": {
+			Observation{Time: now, Ready: 9, Consumers: 1, Parallelism: 10}, nil,
+			calendar.Limits{Period: "default", MaxReplicas: 100, Surplus: calendar.Surplus{Replicas: 4}}, 1, 10, Backlog, "9 ready and 1 in flight ask for 10",
+		},
+		// Of 9 unfinished messages 6 are in flight, so 3 wait.
+		"surplus of a Kafka group": {
+			Observation{Time: now, Ready: 9, Consumers: 6, ReadyHoldsInFlight: true}, nil,
+			calendar.Limits{Period: "default", MaxReplicas: 100, Surplus: calendar.Surplus{Percent: 100}}, 1, 12, Surplus,
+			"9 unfinished ask for 9, and period default adds 3 while messages wait (100%)",
+		},
+		"a Kafka group of which nothing waits": {
+			Observation{Time: now, Ready: 6, Consumers: 6, ReadyHoldsInFlight: true}, nil,
+			calendar.Limits{Period: "default", MaxReplicas: 100, Surplus: calendar.Surplus{Replicas: 2}}, 1, 6, Backlog, "6 unfinished ask for 6",
+		},
+		"a source that does not tell what waits": {
+			Observation{Time: now, Ready: 6, ConsumersUnknown: true, ReadyHoldsInFlight: true}, nil,
+			calendar.Limits{Period: "default", MaxReplicas: 100, Surplus: calendar.Surplus{Replicas: 2}}, 1, 6, Backlog, "6 unfinished ask for 6",
+		},
+		"a surplus is held with what was seen": {
+			stale(seen(7, 3), 40*time.Second), refused, calendar.Limits{Period: "default", MaxReplicas: 100, Surplus: calendar.Surplus{Replicas: 2}}, 1, 12, Hold,
+			"7 ready and 3 in flight ask for 10, and period default adds 2 while messages wait (2), as of 40s ago: the backlog can't be read (connection refused)",
+		},
+		"an outage has no surplus": {
+			Observation{}, refused, calendar.Limits{Period: "default", MinReplicas: 1, MaxReplicas: 100, Surplus: calendar.Surplus{Replicas: 2}}, 1, 1, Outage,
+			"the backlog can't be read (connection refused); the limits of period default ask for 1",
+		},
 		"hold": {
 			stale(seen(7, 3), 40*time.Second), refused, open, 1, 10, Hold,
 			"7 ready and 3 in flight ask for 10, as of 40s ago: the backlog can't be read (connection refused)",

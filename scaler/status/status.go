@@ -178,7 +178,8 @@ func (r *Reconciler) announce(object, before *v1alpha1.ScalingPolicy, invalid er
 // eventReasons are the reasons of events, in the form that Kubernetes gives them.
 var eventReasons = map[sizing.Constraint]string{
 	sizing.Backlog: "BoundByBacklog", sizing.Drain: "BoundByDrain", sizing.Floor: "BoundByFloor", sizing.Idle: "BoundByIdle",
-	sizing.Cap: "BoundByCap", sizing.ScaleIn: "BoundByScaleIn", sizing.Hold: "BacklogHeld", sizing.Outage: "BacklogOutage",
+	sizing.Surplus: "BoundBySurplus",
+	sizing.Cap:     "BoundByCap", sizing.ScaleIn: "BoundByScaleIn", sizing.Hold: "BacklogHeld", sizing.Outage: "BacklogOutage",
 }
 
 // onlyFiguresDiffer reports whether a new status differs only in what changes with every poll.
@@ -247,6 +248,7 @@ func (r *Reconciler) renderLimits(status *v1alpha1.ScalingPolicyStatus, inForce 
 	limits := inForce.Calendar.Limits(now)
 	status.Current = &v1alpha1.CurrentLimits{
 		Period: limits.Period, MinReplicas: limits.MinReplicas, IdleReplicas: limits.IdleReplicas, MaxReplicas: limits.MaxReplicas,
+		Surplus: limits.Surplus.Text(),
 	}
 	status.NextChange, next = nil, stateEvery
 	if at, after, ok := inForce.Calendar.NextChange(now); ok {

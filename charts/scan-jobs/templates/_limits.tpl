@@ -20,6 +20,11 @@ its place in the values and the policy's cap. A period takes what it leaves out 
 {{- range $name, $value := pick $limits "minReplicas" "idleReplicas" "maxReplicas" -}}
 {{- if lt (int64 $value) 0 -}}{{ fail (printf "%s: %s is %d: must not be negative" $where $name (int64 $value)) }}{{- end -}}
 {{- end -}}
+{{- with $limits.surplus -}}
+{{- if not (regexMatch "^(0|[1-9][0-9]{0,4}|100000|(0|[1-9][0-9]{0,2}|1000)%)$" (kindIs "float64" . | ternary (printf "%.0f" .) (toString .))) -}}
+{{ fail (printf "%s: surplus is %v: must be a number of workers from 0 to 100000, or a percentage from 0%% to 1000%%" $where .) }}
+{{- end -}}
+{{- end -}}
 {{- $cap := int64 (index . 3) -}}
 {{- if hasKey $limits "maxReplicas" -}}{{- $cap = min $cap (int64 $limits.maxReplicas) -}}{{- end -}}
 {{- $floor := int64 ($limits.minReplicas | default 0) -}}

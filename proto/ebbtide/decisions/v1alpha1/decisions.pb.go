@@ -46,6 +46,8 @@ const (
 	Constraint_CONSTRAINT_HOLD Constraint = 7
 	// The backlog can't be read for longer than holdFor and the calendar speaks alone.
 	Constraint_CONSTRAINT_OUTAGE Constraint = 8
+	// The surplus comes on top of the work because messages wait.
+	Constraint_CONSTRAINT_SURPLUS Constraint = 9
 )
 
 // Enum value maps for Constraint.
@@ -60,6 +62,7 @@ var (
 		6: "CONSTRAINT_SCALE_IN",
 		7: "CONSTRAINT_HOLD",
 		8: "CONSTRAINT_OUTAGE",
+		9: "CONSTRAINT_SURPLUS",
 	}
 	Constraint_value = map[string]int32{
 		"CONSTRAINT_UNSPECIFIED": 0,
@@ -71,6 +74,7 @@ var (
 		"CONSTRAINT_SCALE_IN":    6,
 		"CONSTRAINT_HOLD":        7,
 		"CONSTRAINT_OUTAGE":      8,
+		"CONSTRAINT_SURPLUS":     9,
 	}
 )
 
@@ -166,9 +170,13 @@ type Limits struct {
 	// The reserve beyond busy replicas.
 	IdleReplicas int32 `protobuf:"varint,3,opt,name=idle_replicas,json=idleReplicas,proto3" json:"idle_replicas,omitempty"`
 	// The cap.
-	MaxReplicas   int32 `protobuf:"varint,4,opt,name=max_replicas,json=maxReplicas,proto3" json:"max_replicas,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MaxReplicas int32 `protobuf:"varint,4,opt,name=max_replicas,json=maxReplicas,proto3" json:"max_replicas,omitempty"`
+	// The surplus while messages wait, as a number; the larger of it and surplus_percent counts.
+	SurplusReplicas int32 `protobuf:"varint,5,opt,name=surplus_replicas,json=surplusReplicas,proto3" json:"surplus_replicas,omitempty"`
+	// The surplus while messages wait, as a percentage of the replicas that they ask for.
+	SurplusPercent int32 `protobuf:"varint,6,opt,name=surplus_percent,json=surplusPercent,proto3" json:"surplus_percent,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
@@ -225,6 +233,20 @@ func (x *Limits) GetIdleReplicas() int32 {
 func (x *Limits) GetMaxReplicas() int32 {
 	if x != nil {
 		return x.MaxReplicas
+	}
+	return 0
+}
+
+func (x *Limits) GetSurplusReplicas() int32 {
+	if x != nil {
+		return x.SurplusReplicas
+	}
+	return 0
+}
+
+func (x *Limits) GetSurplusPercent() int32 {
+	if x != nil {
+		return x.SurplusPercent
 	}
 	return 0
 }
@@ -333,7 +355,9 @@ type Decision struct {
 	// What decided the target.
 	Constraint Constraint `protobuf:"varint,9,opt,name=constraint,proto3,enum=ebbtide.decisions.v1alpha1.Constraint" json:"constraint,omitempty"`
 	// One sentence that says how.
-	Reason        string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Replicas that the limits add because messages wait.
+	Surplus       int64 `protobuf:"varint,11,opt,name=surplus,proto3" json:"surplus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +460,13 @@ func (x *Decision) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Decision) GetSurplus() int64 {
+	if x != nil {
+		return x.Surplus
+	}
+	return 0
 }
 
 // Change is a change of limits.
@@ -876,19 +907,21 @@ const file_ebbtide_decisions_v1alpha1_decisions_proto_rawDesc = "" +
 	"*ebbtide/decisions/v1alpha1/decisions.proto\x12\x1aebbtide.decisions.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n" +
 	"\tPolicyRef\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\x8b\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xdf\x01\n" +
 	"\x06Limits\x12\x16\n" +
 	"\x06period\x18\x01 \x01(\tR\x06period\x12!\n" +
 	"\fmin_replicas\x18\x02 \x01(\x05R\vminReplicas\x12#\n" +
 	"\ridle_replicas\x18\x03 \x01(\x05R\fidleReplicas\x12!\n" +
-	"\fmax_replicas\x18\x04 \x01(\x05R\vmaxReplicas\"\xc9\x01\n" +
+	"\fmax_replicas\x18\x04 \x01(\x05R\vmaxReplicas\x12)\n" +
+	"\x10surplus_replicas\x18\x05 \x01(\x05R\x0fsurplusReplicas\x12'\n" +
+	"\x0fsurplus_percent\x18\x06 \x01(\x05R\x0esurplusPercent\"\xc9\x01\n" +
 	"\vObservation\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
 	"\x05ready\x18\x03 \x01(\x03R\x05ready\x12\x1c\n" +
 	"\tconsumers\x18\x04 \x01(\x03R\tconsumers\x12+\n" +
 	"\x0eunacknowledged\x18\x05 \x01(\x03H\x00R\x0eunacknowledged\x88\x01\x01B\x11\n" +
-	"\x0f_unacknowledged\"\xc7\x03\n" +
+	"\x0f_unacknowledged\"\xe1\x03\n" +
 	"\bDecision\x12=\n" +
 	"\x06policy\x18\x01 \x01(\v2%.ebbtide.decisions.v1alpha1.PolicyRefR\x06policy\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12I\n" +
@@ -902,7 +935,8 @@ const file_ebbtide_decisions_v1alpha1_decisions_proto_rawDesc = "" +
 	"constraint\x18\t \x01(\x0e2&.ebbtide.decisions.v1alpha1.ConstraintR\n" +
 	"constraint\x12\x16\n" +
 	"\x06reason\x18\n" +
-	" \x01(\tR\x06reason\"t\n" +
+	" \x01(\tR\x06reason\x12\x18\n" +
+	"\asurplus\x18\v \x01(\x03R\asurplus\"t\n" +
 	"\x06Change\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12:\n" +
 	"\x06limits\x18\x02 \x01(\v2\".ebbtide.decisions.v1alpha1.LimitsR\x06limits\"\x9a\x01\n" +
@@ -930,7 +964,7 @@ const file_ebbtide_decisions_v1alpha1_decisions_proto_rawDesc = "" +
 	"\x0f_unacknowledged\"\xa2\x01\n" +
 	"\x17ExplainDecisionResponse\x12@\n" +
 	"\bdecision\x18\x01 \x01(\v2$.ebbtide.decisions.v1alpha1.DecisionR\bdecision\x12E\n" +
-	"\fnext_changes\x18\x02 \x03(\v2\".ebbtide.decisions.v1alpha1.ChangeR\vnextChanges*\xda\x01\n" +
+	"\fnext_changes\x18\x02 \x03(\v2\".ebbtide.decisions.v1alpha1.ChangeR\vnextChanges*\xf2\x01\n" +
 	"\n" +
 	"Constraint\x12\x1a\n" +
 	"\x16CONSTRAINT_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -941,7 +975,8 @@ const file_ebbtide_decisions_v1alpha1_decisions_proto_rawDesc = "" +
 	"\x0eCONSTRAINT_CAP\x10\x05\x12\x17\n" +
 	"\x13CONSTRAINT_SCALE_IN\x10\x06\x12\x13\n" +
 	"\x0fCONSTRAINT_HOLD\x10\a\x12\x15\n" +
-	"\x11CONSTRAINT_OUTAGE\x10\b2\xfe\x02\n" +
+	"\x11CONSTRAINT_OUTAGE\x10\b\x12\x16\n" +
+	"\x12CONSTRAINT_SURPLUS\x10\t2\xfe\x02\n" +
 	"\x0fDecisionService\x12t\n" +
 	"\rListDecisions\x120.ebbtide.decisions.v1alpha1.ListDecisionsRequest\x1a1.ebbtide.decisions.v1alpha1.ListDecisionsResponse\x12y\n" +
 	"\x0eWatchDecisions\x121.ebbtide.decisions.v1alpha1.WatchDecisionsRequest\x1a2.ebbtide.decisions.v1alpha1.WatchDecisionsResponse0\x01\x12z\n" +

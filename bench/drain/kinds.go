@@ -79,7 +79,9 @@ func kinds(set string, poll time.Duration) ([]kind, error) {
 	}
 	three := rules(nil)
 	var list []kind
-	add := func(name string, changes ...change) { list = append(list, kind{name, all(changes...)}) }
+	add := func(name string, changes ...change) {
+		list = append(list, kind{name, all(append([]change{base}, changes...)...)})
+	}
 	surplus := func(text string) change {
 		c, e := scaler(calendar.Bounds{Surplus: text}, false)
 		if e != nil {
@@ -88,7 +90,7 @@ func kinds(set string, poll time.Duration) ([]kind, error) {
 		}
 		return c
 	}
-	add("one message a pod", base)
+	add("one message a pod")
 	switch set {
 	case "rules":
 		add("KEDA accurate, MostAllocated", peer)
@@ -126,10 +128,10 @@ func kinds(set string, poll time.Duration) ([]kind, error) {
 				if after != 30*time.Second && policy != simulator.WhenEmpty {
 					continue
 				}
-				add(name+", spread", base, packer("spread"), settings)
-				add(name+", MostAllocated", base, packer("most-allocated"), settings)
-				add(name+", DrainPack", base, settings)
-				add(name+", the three rules", base, three, settings)
+				add(name+", spread", packer("spread"), settings)
+				add(name+", MostAllocated", packer("most-allocated"), settings)
+				add(name+", DrainPack", settings)
+				add(name+", the three rules", three, settings)
 			}
 		}
 		list[0], list[4] = list[4], list[0] // the usual setting first: consolidateAfter 30s
@@ -153,11 +155,11 @@ func kinds(set string, poll time.Duration) ([]kind, error) {
 	case "faults":
 		broken := func(s *simulator.System) { s.Faults = simulator.Faults{Crashes: 0.01, NodeLossPerHour: 0.2} }
 		list = nil
-		add("one message a pod", base, broken)
-		add("KEDA accurate, MostAllocated", base, peer, broken)
-		add("the same, several messages", base, peer, several(5*time.Second), broken)
-		add("several messages, idle 30s", base, several(30*time.Second), broken)
-		add("the three rules", base, three, broken)
+		add("one message a pod", broken)
+		add("KEDA accurate, MostAllocated", peer, broken)
+		add("the same, several messages", peer, several(5*time.Second), broken)
+		add("several messages, idle 30s", several(30*time.Second), broken)
+		add("the three rules", three, broken)
 	default:
 		return nil, fmt.Errorf("-set %s: want one of %s", set, strings.Join(sets, ", "))
 	}

@@ -98,7 +98,6 @@ func run(out, set string, seeds uint64, poll time.Duration, weeks int, only stri
 					trace := l.make(seed)
 					s := simulator.Defaults()
 					s.Seed, s.Origin, s.QueuePerClass = seed, trace.Origin, l.queuePerClass
-					compared[0].change(&s)
 					k.change(&s)
 					o, err := s.Run(trace.Jobs)
 					o.Series = simulator.Series{} // it is not needed, and large
@@ -110,10 +109,10 @@ func run(out, set string, seeds uint64, poll time.Duration, weeks int, only stri
 		if err := work.Wait(); err != nil {
 			return fmt.Errorf("%s: %w", l.name, err)
 		}
-		fmt.Printf("%-38s %9s %15s %8s %8s %8s %13s %8s %11s %7s %8s\n", l.name, "cost", "beside 1st", "p50", "mean", "p95", "mean of 1st", "jobs/msg", "drains/back", "yields", "evicted")
+		fmt.Printf("%-46s %9s %15s %8s %8s %8s %13s %8s %11s %7s %8s\n", l.name, "cost", "beside 1st", "p50", "mean", "p95", "mean of 1st", "jobs/msg", "drains/back", "yields", "evicted")
 		for i, k := range compared {
 			f := figureOf(l, k, outcomes[i], outcomes[0])
-			fmt.Printf("  %-36s %9.2f %+7.1f%% ± %4.1f %7.1fs %7.1fs %7.1fs %6.0f%% ± %3.0f %8.3f %6.0f/%-4.0f %7.0f %8.0f\n", f.Kind, f.Cost, 100*f.OverOne, 100*f.Interval,
+			fmt.Printf("  %-44s %9.2f %+7.1f%% ± %4.1f %7.1fs %7.1fs %7.1fs %6.0f%% ± %3.0f %8.3f %6.0f/%-4.0f %7.0f %8.0f\n", f.Kind, f.Cost, 100*f.OverOne, 100*f.Interval,
 				f.P50, f.Mean, f.P95, 100*f.MeanOfOne, 100*f.MeanInterval, f.Jobs, f.Drains, f.Stopped, f.Yields, f.Evicted)
 			if f.Unserved > 0 {
 				return fmt.Errorf("%s, %s: %.1f messages were never taken", l.name, k.name, f.Unserved)

@@ -151,7 +151,7 @@ func TestMetricsFollowAndForget(t *testing.T) {
 	recorder.Record(t.Context(), scans, sizing.Decide(time.Unix(100, 0), sizing.Observation{Time: time.Unix(100, 0), Ready: 7, Consumers: 2},
 		nil, calendar.Limits{Period: "day", MaxReplicas: 5}, sizing.Parameters{MessagesPerReplica: 1}, 0), time.Unix(99, 0))
 	want := `
-# HELP ebbtide_target_constraint 1 for the constraint that decided the target: backlog, drain, floor, idle, cap, scale-in, hold, outage; 0 for the others.
+# HELP ebbtide_target_constraint 1 for the constraint that decided the target: backlog, drain, floor, idle, surplus, cap, scale-in, hold, outage; 0 for the others.
 # TYPE ebbtide_target_constraint gauge
 ebbtide_target_constraint{constraint="backlog",namespace="scan",policy="scans"} 0
 ebbtide_target_constraint{constraint="cap",namespace="scan",policy="scans"} 1
@@ -161,6 +161,7 @@ ebbtide_target_constraint{constraint="hold",namespace="scan",policy="scans"} 0
 ebbtide_target_constraint{constraint="idle",namespace="scan",policy="scans"} 0
 ebbtide_target_constraint{constraint="outage",namespace="scan",policy="scans"} 0
 ebbtide_target_constraint{constraint="scale-in",namespace="scan",policy="scans"} 0
+ebbtide_target_constraint{constraint="surplus",namespace="scan",policy="scans"} 0
 # HELP ebbtide_target_replicas Unfinished jobs, or pods, that should exist.
 # TYPE ebbtide_target_replicas gauge
 ebbtide_target_replicas{namespace="scan",policy="scans"} 5

@@ -51,7 +51,7 @@ spec:
     - {name: workday, days: [Mon-Fri], from: "07:00", to: "19:00", leadTime: 10m, limits: {minReplicas: 5, idleReplicas: 1, maxReplicas: 40, surplus: 2}}
     exceptions:
     - {name: christmas, from: 12-24, to: 12-26, use: workday}
-    - {name: audit, from: 2026-11-02, limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 40}}
+    - {name: audit, from: 2026-11-02, limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 40, surplus: "30%"}}
     holidays: {ics: {value: "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\nBEGIN:VEVENT\nUID:1\nDTSTART;VALUE=DATE:20260501\nEND:VEVENT\nEND:VCALENDAR\n"}, use: workday}
 `, `
 apiVersion: ebbtide.dev/v1alpha1
@@ -60,7 +60,7 @@ metadata: {name: scans, namespace: scan}
 spec:
   backlog: {rabbitmq: {uri: {value: "amqp://broker"}, queues: [scans, more]}}
   calendar:
-    holidays: {ics: {value: "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\nBEGIN:VEVENT\nUID:1\nDTSTART;VALUE=DATE:20260501\nEND:VEVENT\nEND:VCALENDAR\n"}, limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 40}}
+    holidays: {ics: {value: "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\nBEGIN:VEVENT\nUID:1\nDTSTART;VALUE=DATE:20260501\nEND:VEVENT\nEND:VCALENDAR\n"}, limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 40, surplus: "30%"}}
 `, `
 apiVersion: ebbtide.dev/v1alpha1
 kind: ScalingPolicy
@@ -100,7 +100,7 @@ spec:
     periods:
     - {name: day, days: [Sun-Thu], months: [Jan-Nov], weeks: {every: 2, from: 2026-01-05}, from: "09:00", to: "17:00", limits: {minReplicas: 1}}
     exceptions:
-    - {name: launch, from: 2026-12-01, sameAs: Sun, periods: [{from: "09:00", to: "17:00", leadTime: 5m, limits: {minReplicas: 3, idleReplicas: 1, maxReplicas: 9}}]}
+    - {name: launch, from: 2026-12-01, sameAs: Sun, periods: [{from: "09:00", to: "17:00", leadTime: 5m, limits: {minReplicas: 3, idleReplicas: 1, maxReplicas: 9, surplus: "0%"}}]}
     - {name: sale, from: 2026-12-02, periods: [{from: "09:00", to: "17:00", use: day}]}
     holidays:
       ics: {value: "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\nBEGIN:VEVENT\nUID:1\nDTSTART;VALUE=DATE:20260501\nEND:VEVENT\nEND:VCALENDAR\n"}
@@ -108,16 +108,16 @@ spec:
       except: {categories: [school], summaries: [half], transparency: Opaque}
       strict: true
       sameAs: Fri
-      periods: [{from: "09:00", to: "12:00", leadTime: 5m, limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 5}}, {from: "13:00", to: "14:00", use: day}]
+      periods: [{from: "09:00", to: "12:00", leadTime: 5m, limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 5, surplus: 0}}, {from: "13:00", to: "14:00", use: day}]
     additionalHolidays:
     - ics: {value: "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\nBEGIN:VEVENT\nUID:2\nDTSTART;VALUE=DATE:20260502\nEND:VEVENT\nEND:VCALENDAR\n"}
       only: {categories: [public], summaries: [day], transparency: Transparent}
       except: {categories: [school], summaries: [half], transparency: Opaque}
       strict: true
       use: day
-      periods: [{from: "09:00", to: "12:00", leadTime: 5m, limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 5}}, {from: "13:00", to: "14:00", use: day}]
+      periods: [{from: "09:00", to: "12:00", leadTime: 5m, limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 5, surplus: 0}}, {from: "13:00", to: "14:00", use: day}]
     - ics: {value: "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\nBEGIN:VEVENT\nUID:3\nDTSTART;VALUE=DATE:20260503\nEND:VEVENT\nEND:VCALENDAR\n"}
-      limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 5}
+      limits: {minReplicas: 1, idleReplicas: 1, maxReplicas: 5, surplus: 0}
     - ics: {value: "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\nBEGIN:VEVENT\nUID:4\nDTSTART;VALUE=DATE:20260504\nEND:VEVENT\nEND:VCALENDAR\n"}
       sameAs: Sun
 `}

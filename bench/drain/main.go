@@ -1,4 +1,4 @@
-// drain plays loads in the simulator with pods of one message, with workers that take several, with the rules of package draining and with KEDA at
+// drain runs loads in the simulator with pods of one message, with workers that take several, with the rules of package draining and with KEDA at
 // its best, and writes bench/out/drain-simulated.json. It says what the figures of make bench-drain come to with the times of an ordinary
 // installation. Other sets (-set) compare how long workers stay, surpluses, Karpenter's settings, room without pods, and faults.
 package main
@@ -63,7 +63,7 @@ func main() {
 	out := flag.String("out", "bench/out/drain-simulated.json", "where the figures go")
 	seeds := flag.Uint64("seeds", 5, "how many seeds of each load")
 	poll := flag.Duration("poll", 5*time.Second, "KEDA's pollingInterval")
-	only := flag.String("loads", "", "play only loads with one of these names, parted by commas")
+	only := flag.String("loads", "", "run only loads with one of these names, separated by commas")
 	weeks := flag.Int("weeks", 4, "how many office weeks")
 	set := flag.String("set", "rules", "what is compared: "+strings.Join(sets, ", "))
 	var traces []string

@@ -46,8 +46,8 @@ func newServer(serving context.Context, credentials credentials.TransportCredent
 		grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10),
 		// A trigger's metadata may hold the certificates that KEDA was given. Nothing else is large.
 		grpc.MaxRecvMsgSize(1<<20), grpc.MaxHeaderListSize(64<<10),
-		// Whoever connects and says nothing is gone soon, and a connection without calls keeps no buffer to write to.
-		grpc.ConnectionTimeout(handshakeWithin), grpc.SharedWriteBuffer(true),
+		// Whoever connects and says nothing is gone soon.
+		grpc.ConnectionTimeout(handshakeWithin),
 		// A client that connects again asks DNS for the replicas, and so learns of new ones before the old are gone; a connection with
 		// open streams lives until they end.
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge}),

@@ -21,7 +21,7 @@ func All(path string) error {
 	if err != nil {
 		return err
 	}
-	defer parent.Close()
+	defer func() { _ = parent.Close() }()
 	name := filepath.Base(path)
 	info, err := parent.Lstat(name)
 	switch {

@@ -400,7 +400,7 @@ func drainingSince(node *v1.Node, now time.Time) time.Time {
 // stateOf is a pod's, to package draining.
 func (x *drains) stateOf(p *occupant, now time.Time) draining.State {
 	switch {
-	case p.state == streams.Leaving || p.deleting && !(p.attends && p.state == streams.Busy):
+	case p.state == streams.Leaving || p.deleting && (!p.attends || p.state != streams.Busy):
 		return draining.Leaving
 	case !p.attends || p.state != streams.Idle || p.follower:
 		return draining.Busy

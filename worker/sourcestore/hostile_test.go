@@ -354,7 +354,7 @@ func TestVolumeIsDamaged(t *testing.T) {
 			path := filepath.Join(m.path(), refsFile)
 			return errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600))
 		},
-		"objects elsewhere": func(t *testing.T, b *bench, m *mirror) error {
+		"objects elsewhere": func(_ *testing.T, b *bench, m *mirror) error {
 			path := filepath.Join(m.path(), "objects/info/alternates")
 			return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(filepath.Join(b.repository(), "objects")+"\n"), 0o600))
 		},

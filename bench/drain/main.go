@@ -26,7 +26,7 @@ type kind struct {
 	change func(*simulator.System)
 }
 
-// load is what is played, by seed.
+// load is what is simulated, by seed.
 type load struct {
 	name          string
 	queuePerClass bool
@@ -82,12 +82,12 @@ func run(out, set string, seeds uint64, poll time.Duration, weeks int, only stri
 	if err != nil {
 		return err
 	}
-	played, err := loads(weeks, only, traces)
+	chosen, err := loads(weeks, only, traces)
 	if err != nil {
 		return err
 	}
 	var figures []figure
-	for _, l := range played {
+	for _, l := range chosen {
 		outcomes := make([][]simulator.Outcome, len(compared))
 		var work errgroup.Group
 		work.SetLimit(runtime.GOMAXPROCS(0))

@@ -545,7 +545,7 @@ func TestFront(t *testing.T) {
 	}
 }
 
-// A wait that is shorter by chance beats nobody; one that is shorter with every seed does.
+// A wait that is shorter with one seed beats nobody; one that is shorter with every seed does.
 func TestFrontByLuck(t *testing.T) {
 	trialOf := func(name string, waits ...float64) trial {
 		r := trial{Name: name}

@@ -93,10 +93,10 @@ generated: generate ## Check that generated files are current
 	@git diff --exit-code -- api charts manifests proto docs/reference || { echo "generated files are not current: run make generate and commit"; exit 1; }
 
 race: tools ## Run unit and integration tests of the concurrent packages with the race detector
-	CGO_ENABLED=1 $(TEST) -race $(RACE)
+	CGO_ENABLED=1 $(TEST) -timeout 30m -race $(RACE)
 
 unit: tools ## Run unit and integration tests of the other packages
-	$(TEST) $$(go list ./... | grep -v -e /e2e/scenario $(foreach p,$(RACE),-e ebbtide/$(patsubst ./%/...,%,$(p))))
+	$(TEST) -timeout 30m $$(go list ./... | grep -v -e /e2e/scenario $(foreach p,$(RACE),-e ebbtide/$(patsubst ./%/...,%,$(p))))
 	cd examples/eks && go test ./...
 
 test-release: tools ## Create the artifacts of a release for this machine, push them to a registry in memory, pull and render them

@@ -75,7 +75,7 @@ func TestEveryRecordEnds(t *testing.T) {
 			}
 			b.produce(t, 0, "victim")
 			j := b.job("sh", "-c", script)
-			j.MaxMessages, j.MaxAttempts, j.IdleTimeout = 0, 2, 3*time.Second
+			j.MaxMessages, j.MaxAttempts, j.IdleTimeout = 0, 2, 15*time.Second // a slow machine may fetch nothing for seconds
 			j.ResultLimit = 16 << 10
 			j.queue.RetryTopics, j.RetryDelays = []string{retryTopic}, []time.Duration{200 * time.Millisecond}
 			got, err := j.run(t.Context())

@@ -94,7 +94,7 @@ func TestIntegrationEveryMessageEnds(t *testing.T) {
 			}
 			b.publish(t, "victim")
 			j := b.job("sh", "-c", script)
-			j.MaxMessages, j.MaxAttempts, j.IdleTimeout = 0, 2, 3*time.Second
+			j.MaxMessages, j.MaxAttempts, j.IdleTimeout = 0, 2, 15*time.Second // a slow machine may deliver nothing for seconds
 			j.RetryDelays = []time.Duration{200 * time.Millisecond}
 			j.ResultLimit = 16 << 10
 			got, err := j.run(t.Context())

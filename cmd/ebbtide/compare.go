@@ -82,7 +82,7 @@ func comparison(system simulator.System, policies []*policy.Policy, pools map[st
 	peer("AMQP, accurate, MostAllocated", func(s *simulator.System) {
 		s.Scaler, s.Strategy, s.Packer = simulator.RabbitMQ(false), accurate, "most-allocated"
 	})
-	peer("AMQP, accurate, MostAllocated, several messages", func(s *simulator.System) {
+	peer("AMQP, accurate, MostAllocated, reuse", func(s *simulator.System) {
 		s.Scaler, s.Strategy, s.Packer, s.Worker.MaxMessages = simulator.RabbitMQ(false), accurate, "most-allocated", 0
 	})
 	if reactive, err := reactivePolicy(); err != nil {
@@ -112,7 +112,7 @@ func comparison(system simulator.System, policies []*policy.Policy, pools map[st
 		add(name+", stock scheduler", true, func(s *simulator.System) { s.Scaler = ours })
 		add(name+", MostAllocated", true, func(s *simulator.System) { s.Scaler, s.Packer = ours, "most-allocated" })
 		add(name+", DrainPack", true, func(s *simulator.System) { s.Scaler, s.Packer = ours, "drainpack" })
-		add(name+", DrainPack, several messages", true, func(s *simulator.System) {
+		add(name+", DrainPack, reuse", true, func(s *simulator.System) {
 			s.Scaler, s.Packer, s.Worker.MaxMessages, s.Worker.IdleTimeout, s.Worker.OldestFirst = ours, "drainpack", 0, 30*time.Second, true
 		})
 		if rules {

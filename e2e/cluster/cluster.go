@@ -334,6 +334,11 @@ func (c *Cluster) ScalerMetricsURL() string {
 	return fmt.Sprintf("http://127.0.0.1:%d/metrics", c.ports.ScalerMetrics)
 }
 
+// KEDAMetricsURL is where the Prometheus metrics of KEDA's operator are.
+func (c *Cluster) KEDAMetricsURL() string {
+	return fmt.Sprintf("http://127.0.0.1:%d/metrics", c.ports.KEDAMetrics)
+}
+
 // DecisionsURL is where the scaler lists its decisions.
 func (c *Cluster) DecisionsURL() string {
 	return fmt.Sprintf("http://127.0.0.1:%d/decisions", c.ports.ScalerMetrics)

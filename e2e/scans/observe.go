@@ -263,6 +263,16 @@ func (o *Observer) Between(moments func(*PodRecord) (from, to time.Time)) []time
 	return times
 }
 
+// PodCreations are the times from jobs' creation to their pods'.
+func (o *Observer) PodCreations() []time.Duration {
+	return o.Between(func(p *PodRecord) (time.Time, time.Time) {
+		if job := o.jobs[p.job]; job != nil {
+			return job.created, p.created
+		}
+		return time.Time{}, p.created
+	})
+}
+
 // NodesOver are the nodes that there were, in the mean of steps of time.
 func (o *Observer) NodesOver(from time.Time, step time.Duration, steps int) []float64 {
 	o.mu.Lock()

@@ -425,12 +425,12 @@ type Limits struct {
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	MaxReplicas *int32 `json:"maxReplicas,omitempty"`
-	// Surplus adds replicas while messages wait, so that they wait for shorter: a number such as 2, or a percentage of the
-	// replicas that the waiting messages ask for, such as "30%", rounded down. Some of them find no message. Default: 0.
+	// Surplus adds replicas while messages wait, so that they wait for shorter: a number from 0 to 100000 such as 2, or a
+	// percentage from "0%" to "1000%" of the replicas that the waiting messages ask for, such as "30%", rounded down. Some of
+	// them find no message. Default: 0.
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=7
 	// +kubebuilder:validation:Pattern=`^(0|[1-9][0-9]{0,2}|1000)%$`
-	// +kubebuilder:validation:XValidation:rule="type(self) != int || self >= 0 && self <= 100000",message="must be a number of replicas from 0 to 100000, or a percentage from \"0%\" to \"1000%\""
 	// +optional
 	Surplus *intstr.IntOrString `json:"surplus,omitempty"`
 }

@@ -25,7 +25,7 @@ func ParseSurplus(text string) (Surplus, error) {
 	}
 	n, err := strconv.ParseInt(digits, 10, 32)
 	if err != nil || n < 0 || n > limit || digits != strconv.FormatInt(n, 10) {
-		return Surplus{}, fmt.Errorf("must be a number of replicas from 0 to %d, or a percentage from 0%% to %d%%", MaxSurplusReplicas, MaxSurplusPercent)
+		return Surplus{}, fmt.Errorf("must be a number of replicas from 0 to %d, or a percentage from \"0%%\" to \"%d%%\"", MaxSurplusReplicas, MaxSurplusPercent)
 	}
 	if isPercent {
 		return Surplus{Percent: int32(n)}, nil

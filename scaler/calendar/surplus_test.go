@@ -21,7 +21,7 @@ func TestParseSurplus(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", "%", "-1", "-1%", "+1", "01", "1.5", "30 %", "30%%", "100001", "1001%", "99999999999999999999", "many", "\u0663"} {
-		if got, err := ParseSurplus(text); err == nil || !strings.Contains(err.Error(), "from 0 to 100000, or a percentage from 0% to 1000%") {
+		if got, err := ParseSurplus(text); err == nil || !strings.Contains(err.Error(), "from 0 to 100000, or a percentage from \"0%\" to \"1000%\"") {
 			t.Errorf("%q is %+v (%v), want an error that says what is allowed", text, got, err)
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	_ "github.com/ebbtide-dev/ebbtide/internal/roots"
+	"github.com/ebbtide-dev/ebbtide/internal/tlsfiles"
 	"github.com/ebbtide-dev/ebbtide/scaler/backlog"
 	"github.com/ebbtide-dev/ebbtide/scaler/decision"
 	"github.com/ebbtide-dev/ebbtide/scaler/externalscaler"
@@ -102,7 +103,7 @@ func run(ctx context.Context, o options) error {
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
-	serving, err := newCertificates(o.tlsCert, o.tlsKey, o.tlsClients)
+	serving, err := newCertificates(tlsfiles.Files{Cert: o.tlsCert, Key: o.tlsKey, CA: o.tlsClients})
 	if err != nil {
 		return err
 	}
@@ -130,8 +131,8 @@ func run(ctx context.Context, o options) error {
 	ofPolicies := func(cause any) { recorder.Panicked("source", cause) }
 	store.OnPanic(ofPolicies)
 	registry.MustRegister(&decision.CalendarMetrics{Policies: store, Now: time.Now, OnPanic: ofPolicies})
-	if serving.pair != nil {
-		registry.MustRegister(serving.expiry())
+	if serving != nil {
+		registry.MustRegister(expiry(serving))
 	}
 	loaded := make(chan struct{})
 	config := decision.Config{
@@ -154,7 +155,7 @@ func run(ctx context.Context, o options) error {
 	work, workCtx := errgroup.WithContext(ctx)
 	healthServer := health.NewServer()
 	healthServer.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
-	server := newServer(workCtx, serving.credentials(), recorder)
+	server := newServer(workCtx, credentialsOf(serving), recorder)
 	scaler.Register(server)
 	decisions.Register(server)
 	healthpb.RegisterHealthServer(server, healthServer)
@@ -180,7 +181,6 @@ func run(ctx context.Context, o options) error {
 		return api.run(workCtx, store, decider, recorder, nowLoaded)
 	})
 	work.Go(func() error { store.FollowHolidays(workCtx); return nil })
-	work.Go(func() error { return serving.follow(workCtx) })
 	work.Go(func() error { return server.Serve(newCrowd(listener, maxCallers)) })
 	work.Go(func() error {
 		if err := web.server.Serve(web.listener); !errors.Is(err, http.ErrServerClosed) {

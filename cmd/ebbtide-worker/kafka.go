@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/ebbtide-dev/ebbtide/internal/secret"
+	"github.com/ebbtide-dev/ebbtide/internal/tlsfiles"
 	"github.com/ebbtide-dev/ebbtide/worker"
 	"github.com/ebbtide-dev/ebbtide/worker/kafka"
 )
@@ -118,13 +117,8 @@ func (s *kafkaSecurity) apply(password string) (mechanism sasl.Mechanism, config
 	if s.ca == "" {
 		return mechanism, config, nil
 	}
-	pem, err := os.ReadFile(s.ca)
-	if err != nil {
+	if config.RootCAs, err = tlsfiles.Authorities(s.ca); err != nil {
 		return nil, nil, fmt.Errorf("--tls-ca: %w", err)
-	}
-	config.RootCAs = x509.NewCertPool()
-	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, nil, fmt.Errorf("--tls-ca %s: holds no PEM certificate", s.ca)
 	}
 	return mechanism, config, nil
 }

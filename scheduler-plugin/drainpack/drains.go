@@ -112,7 +112,11 @@ func newDrains(pack *DrainPack, args configv1.DrainingArgs) (*drains, error) {
 		if err := files.Check(); err != nil {
 			return nil, fmt.Errorf("draining: certFile, keyFile, clientCAFile: %w", err)
 		}
-		x.security = credentials.NewTLS(files.Server())
+		server, err := tlsfiles.NewServer(files)
+		if err != nil {
+			return nil, fmt.Errorf("draining: certFile, keyFile, clientCAFile: %w", err)
+		}
+		x.security = credentials.NewTLS(server.Config())
 	}
 	x.server = streams.New(streams.Options{
 		Pod: x.find, AnyAddress: args.AnyAddress, MaxStreams: args.MaxWorkers, Observe: x.observe, Gone: x.gone, Now: pack.now,

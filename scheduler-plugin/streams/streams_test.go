@@ -267,7 +267,11 @@ func files(t *testing.T, authority *testcert.Authority, name string) tlsfiles.Fi
 
 func TestTLS(t *testing.T) {
 	ours, others := testcert.New(t), testcert.New(t)
-	b := serve(t, "", credentials.NewTLS(files(t, ours, "server").Server()), nil)
+	server, err := tlsfiles.NewServer(files(t, ours, "server"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := serve(t, "", credentials.NewTLS(server.Config()), nil)
 	client, err := files(t, ours, "client").Client()
 	if err != nil {
 		t.Fatal(err)

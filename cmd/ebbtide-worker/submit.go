@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/spf13/cobra"
 
 	"github.com/ebbtide-dev/ebbtide/internal/secret"
@@ -48,7 +47,7 @@ func submitCommand(secrets secret.Values) *cobra.Command {
 			if _, err := rabbitmq.ParseURI(uri); err != nil {
 				return fmt.Errorf("$%s: %w", rabbitmq.URIVariable, err)
 			}
-			connection, err := amqp.Dial(uri)
+			connection, err := rabbitmq.Dial(uri)
 			if err != nil {
 				return fmt.Errorf("connect to the broker at $%s: %w", rabbitmq.URIVariable, err)
 			}

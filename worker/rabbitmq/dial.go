@@ -3,24 +3,33 @@ package rabbitmq
 import (
 	"bufio"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/ebbtide-dev/ebbtide/internal/tlsfiles"
 )
+
+// Dial connects to a broker, as a worker does.
+func Dial(uri string) (*amqp.Connection, error) {
+	return dial(uri, amqp.Config{Heartbeat: 10 * time.Second}, 0)
+}
 
 // dial connects to a broker. Within bounds the attempt; 0: the library does.
 //
 // A broker passes on what a producer has sent as it is. Some clients, Celery's among them, write large numbers in headers with type L, which brokers take
 // for type l, as do all other clients. The library of this program knows no L, and would end the connection each time it gets such a message: it is
 // made an l before the library sees it.
+//
+// For each table in a table the library copies what is inside, and for each array in an array it reads through one reader more. A message of 64 KB can hold 10,000
+// of them, which cost a gigabyte of memory or many seconds, at each delivery, before the worker knows anything of the message. What is deeper than any
+// producer means is passed on as bytes.
 func dial(text string, config amqp.Config, within time.Duration) (*amqp.Connection, error) {
 	uri, err := amqp.ParseURI(text)
 	if err != nil {
@@ -63,13 +72,8 @@ func secured(connection net.Conn, uri amqp.URI) (_ net.Conn, err error) {
 		config.ServerName = uri.Host
 	}
 	if uri.CACertFile != "" {
-		pem, err := os.ReadFile(uri.CACertFile)
-		if err != nil {
-			return nil, fmt.Errorf("read CA certificate: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: holds no PEM certificate", uri.CACertFile)
+		if config.RootCAs, err = tlsfiles.Authorities(uri.CACertFile); err != nil {
+			return nil, fmt.Errorf("CA certificate: %w", err)
 		}
 	}
 	if uri.CertFile != "" && uri.KeyFile != "" {
@@ -97,6 +101,8 @@ const (
 	frameHeaderBytes = 7
 	// headersFrame is the type of a frame with a message's properties. One of more than the most that is negotiated is passed on, for the library to refuse.
 	headersFrame, longestHeaders = 2, 1 << 20
+	// deepest is how many tables and arrays may be in each other.
+	deepest = 32
 )
 
 // Read implements net.Conn.
@@ -161,12 +167,12 @@ func lenientProperties(b []byte) {
 		b = b[1+int(b[0]):]
 	}
 	if flags&headers != 0 {
-		lenientFields(b, true)
+		lenientFields(b, true, 0)
 	}
 }
 
-// lenientFields changes a table, which has names, or an array. It returns what comes behind it; nil where it is malformed.
-func lenientFields(b []byte, names bool) []byte {
+// lenientFields changes a table, which has names, or an array, that is so deep in others. It returns what comes behind it; nil where it is malformed.
+func lenientFields(b []byte, names bool, depth int) []byte {
 	inside, behind, ok := long(b)
 	for ok && len(inside) > 0 {
 		if names {
@@ -178,14 +184,18 @@ func lenientFields(b []byte, names bool) []byte {
 		if len(inside) == 0 {
 			return nil
 		}
-		if inside[0] == 'L' {
-			inside[0] = 'l'
-		}
 		kind := inside[0]
+		switch {
+		case kind == 'L':
+			kind = 'l'
+		case depth == deepest && (kind == 'F' || kind == 'A'):
+			kind = 'x' // bytes, which begin with their length, as those do
+		}
+		inside[0] = kind
 		inside = inside[1:]
 		switch kind {
 		case 'F', 'A':
-			if inside = lenientFields(inside, kind == 'F'); inside == nil {
+			if inside = lenientFields(inside, kind == 'F', depth+1); inside == nil {
 				return nil
 			}
 			continue

@@ -32,11 +32,26 @@ func TestLenient(t *testing.T) {
 		return "\x00\x3c\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x03" + "\xe0\x00" + "\x01L" + "\x02LL" + long(table)
 	}
 	const eight = "LLLLLLLL"
+	// deep is what a table, or an array, holds that has so many in each other, the innermost as a type.
+	deep := func(kind string, levels int, innermost string) (text string) {
+		for range levels {
+			text = innermost + long(text)
+			if kind == "F" {
+				text = "\x00" + text
+			}
+			innermost = kind
+		}
+		return text
+	}
 	for name, c := range map[string][2]string{
 		"a method":          {frame(1, "L"+eight), frame(1, "L"+eight)},
 		"a body":            {frame(3, "\x01aL"+eight), frame(3, "\x01aL"+eight)},
 		"a number":          {frame(2, properties("\x01LL"+eight+"\x01bS"+long("L"))), frame(2, properties("\x01Ll"+eight+"\x01bS"+long("L")))},
 		"inside":            {frame(2, properties("\x01aA"+long("L"+eight+"F"+long("\x01aL"+eight))+"\x01bL"+eight)), frame(2, properties("\x01aA"+long("l"+eight+"F"+long("\x01al"+eight))+"\x01bl"+eight))},
+		"deep tables":       {frame(2, properties(deep("F", deepest, "F")+"\x01LL"+eight)), frame(2, properties(deep("F", deepest, "F")+"\x01Ll"+eight))},
+		"deeper tables":     {frame(2, properties(deep("F", deepest+1, "F")+"\x01LL"+eight)), frame(2, properties(deep("F", deepest+1, "x")+"\x01Ll"+eight))},
+		"deep arrays":       {frame(2, properties("\x01aA"+long(deep("A", deepest-1, "A")))), frame(2, properties("\x01aA"+long(deep("A", deepest-1, "A"))))},
+		"deeper arrays":     {frame(2, properties("\x01aA"+long(deep("A", deepest, "A")))), frame(2, properties("\x01aA"+long(deep("A", deepest, "x"))))},
 		"cut short":         {frame(2, properties("\x01aL"+eight[:3])), frame(2, properties("\x01al"+eight[:3]))},
 		"no type":           {frame(2, properties("\x01aQL")), frame(2, properties("\x01aQL"))},
 		"a length too long": {frame(2, properties("\x01aS\xff\xff\xff\xffL")), frame(2, properties("\x01aS\xff\xff\xff\xffL"))},

@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -54,17 +55,39 @@ func republished(delivery *amqp.Delivery, added amqp.Table, frame int) amqp.Publ
 			added[reasonHeader] = strings.ToValidUTF8(reason[:min(len(reason), 500)], "")
 		}
 	}
-	var dropped []string
-	for tableBytes(own)+tableBytes(added) > room && len(own) > 0 {
-		longest := slices.MaxFunc(slices.Sorted(maps.Keys(own)), func(a, b string) int { return entryBytes(a, own[a]) - entryBytes(b, own[b]) })
-		delete(own, longest)
-		dropped = append(dropped, worker.Identity(longest, 64))
-		names := strings.Join(dropped, ",")
-		added[droppedHeader] = names[:min(len(names), 500)]
+	size := tableBytes(own)
+	var names []byte
+	for _, longest := range longestFirst(own) {
+		if size+tableBytes(added) <= room {
+			break
+		}
+		delete(own, longest.name)
+		size -= longest.bytes
+		if len(names) > 0 {
+			names = append(names, ',')
+		}
+		names = append(names, worker.Identity(longest.name, 64)...)
+		names = names[:min(len(names), 500)]
+		added[droppedHeader] = string(names)
 	}
 	maps.Copy(own, added)
 	p.Headers = own
 	return p
+}
+
+type sized struct {
+	name  string
+	bytes int
+}
+
+// longestFirst are the entries of a table. They may be tens of thousands.
+func longestFirst(table amqp.Table) []sized {
+	entries := make([]sized, 0, len(table))
+	for name, value := range table {
+		entries = append(entries, sized{name, entryBytes(name, value)})
+	}
+	slices.SortFunc(entries, func(a, b sized) int { return cmp.Or(cmp.Compare(b.bytes, a.bytes), strings.Compare(a.name, b.name)) })
+	return entries
 }
 
 // workersHeader reports whether a header of a message that was sent again is this package's, and not the producer's.

@@ -1,11 +1,12 @@
 package rabbitmq_test
 
 import (
-	"bytes"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,28 @@ import (
 	"github.com/ebbtide-dev/ebbtide/worker"
 	"github.com/ebbtide-dev/ebbtide/worker/rabbitmq"
 )
+
+// tables and arrays are the names of headers that a producer with the changes of depth sends as tables in tables and arrays in arrays.
+const tables, arrays = "tables", "arrays"
+
+// depth makes those of what the library sends as bytes.
+func depth() *strings.Replacer {
+	return strings.NewReplacer("\x06"+tables+"x", "\x06"+tables+"F", "\x06"+arrays+"x", "\x06"+arrays+"A")
+}
+
+// nested is what is in the outermost of so many tables in tables, or arrays in arrays. The library would take long, and much memory, to make them.
+func nested(kind string, levels int) []byte {
+	before := "\x00F" // an empty name, and a type
+	if kind == arrays {
+		before = "A"
+	}
+	var b []byte
+	for level := levels - 1; level > 0; level-- {
+		b = append(b, before...)
+		b = binary.BigEndian.AppendUint32(b, uint32((level-1)*(len(before)+4)))
+	}
+	return b
+}
 
 // hostile are messages that a producer may send, each of which once could not be acked, retried or dead-lettered.
 func hostile() map[string]amqp.Publishing {
@@ -34,7 +57,8 @@ func hostile() map[string]amqp.Publishing {
 		"counts of the worker's":      {Headers: amqp.Table{"ebbtide-attempt": int64(-1 << 62), "x-delivery-count": int64(-9)}},
 		"thousands of headers":        {Headers: amqp.Table{}},
 		"headers without any room":    {Headers: amqp.Table{}},
-		"tables in tables":            {Headers: amqp.Table{}},
+		"tables in tables":            {Headers: amqp.Table{tables: nested(tables, 2_000)}},
+		"arrays in arrays":            {Headers: amqp.Table{arrays: nested(arrays, 2_000)}},
 		"counts that overflow":        {Headers: amqp.Table{"ebbtide-attempt": int64(1<<63 - 1)}},
 		"a copy for its own queue":    {Headers: amqp.Table{"CC": []any{"scans"}}},
 		"deaths that it never died":   {Headers: amqp.Table{"x-death": []any{amqp.Table{"queue": "scans", "reason": "expired", "count": int64(9)}}}},
@@ -51,10 +75,6 @@ func hostile() map[string]amqp.Publishing {
 	}
 	for i := range 18_000 { // 7 bytes each, of 128 KiB
 		messages["headers without any room"].Headers[fmt.Sprintf("%04x", i)] = true
-	}
-	for at, i := messages["tables in tables"].Headers, 0; i < 7_000; i++ {
-		below := amqp.Table{}
-		at["t"], at = below, below
 	}
 	text := func(n int) string {
 		b := make([]byte, random.IntN(n))
@@ -75,8 +95,10 @@ func hostile() map[string]amqp.Publishing {
 }
 
 // Whatever is in a message, it ends within its attempts, and the message behind it is processed, however commands end.
-func TestIntegrationEveryMessageEnds(t *testing.T) {
-	b := newBench(t)
+func TestIntegrationEveryMessageEnds(t *testing.T) { newBench(t).everyMessageEnds(t) }
+
+func (b *bench) everyMessageEnds(t *testing.T) {
+	producer := b.producer(t, depth())
 	for _, script := range []string{"cat", "exit 75", "printf '\\001\\377\\\"' >&2; head -c 3000 /dev/zero >&2; exit 3"} {
 		t.Run(script, func(t *testing.T) {
 			b.declare(t)
@@ -86,21 +108,15 @@ func TestIntegrationEveryMessageEnds(t *testing.T) {
 				if m.MessageId == "" {
 					m.MessageId = name
 				}
-				confirmation, err := b.channel.PublishWithDeferredConfirm("", "scans", true, false, m)
-				if err != nil {
+				confirmation, err := producer.PublishWithDeferredConfirm("", "scans", true, false, m)
+				if err != nil || !confirmation.Wait() {
 					t.Fatalf("%s: %v", name, err)
 				}
-				confirmation.Wait()
 			}
 			b.publish(t, "victim")
 			j := b.job("sh", "-c", script)
-			j.MaxMessages, j.MaxAttempts, j.IdleTimeout = 0, 2, 15*time.Second // a slow machine may deliver nothing for seconds
-			j.RetryDelays = []time.Duration{200 * time.Millisecond}
-			j.ResultLimit = 16 << 10
-			got, err := j.run(t.Context())
-			if err != nil || got.Ended != "idle" {
-				t.Fatalf("%+v, %v", got, err)
-			}
+			j.MaxAttempts, j.RetryDelays, j.ResultLimit = 2, []time.Duration{200 * time.Millisecond}, 16<<10
+			got := b.runUntil(t, j, "results", len(messages)+1)
 			b.await(t, "scans", 0, 0)
 			if want := len(messages) + 1; got.Succeeded+got.DeadLettered != want {
 				t.Errorf("%+v, want %d ends", got, want)
@@ -125,6 +141,11 @@ func TestIntegrationEveryMessageEnds(t *testing.T) {
 					t.Errorf("%s: reason %q, want one with %q", name, ended[name], want)
 				}
 			}
+			for _, name := range []string{"victim", "tables in tables", "arrays in arrays"} {
+				if reason, failed := ended[name]; failed != (script != "cat") || failed && !strings.Contains(reason, "the command exited with") {
+					t.Errorf("%s: reason %q", name, reason)
+				}
+			}
 			if script == "cat" && got.Succeeded < 10 {
 				t.Errorf("%+v: hardly anything was scanned", got)
 			}
@@ -132,15 +153,56 @@ func TestIntegrationEveryMessageEnds(t *testing.T) {
 	}
 }
 
-// patched is a connection on which something else is sent.
+// What is in a message costs the worker its bytes, and not the square of them.
+func TestIntegrationDepthIsCheap(t *testing.T) {
+	b := newBench(t)
+	b.declare(t)
+	confirmation, err := b.producer(t, depth()).PublishWithDeferredConfirm("", "scans", true, false, amqp.Publishing{
+		Headers: amqp.Table{tables: nested(tables, 5_000)}, MessageId: "one",
+	})
+	if err != nil || !confirmation.Wait() {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if got, err := b.job("cat").run(t.Context()); err != nil || got.Succeeded != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	runtime.ReadMemStats(&after)
+	if allocated := (after.TotalAlloc - before.TotalAlloc) >> 20; allocated > 20 {
+		t.Errorf("%d MiB were allocated for a message of 30 KB", allocated)
+	}
+}
+
+// patched is a connection on which something else is sent, of the same length.
 type patched struct {
 	net.Conn
-	old, fresh string
+	changes *strings.Replacer
 }
 
 func (p patched) Write(b []byte) (int, error) {
-	n, err := p.Conn.Write(bytes.ReplaceAll(b, []byte(p.old), []byte(p.fresh)))
-	return min(n, len(b)), err
+	return p.Conn.Write([]byte(p.changes.Replace(string(b))))
+}
+
+// producer is a client that sends what this library does not.
+func (b *bench) producer(t *testing.T, changes *strings.Replacer) *amqp.Channel {
+	t.Helper()
+	connection, err := amqp.DialConfig(b.broker.AMQPURL("/"), amqp.Config{Dial: func(network, address string) (net.Conn, error) {
+		connection, err := amqp.DefaultDial(10*time.Second)(network, address)
+		return patched{connection, changes}, err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	channel, err := connection.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := channel.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	return channel
 }
 
 // A number of the type that other clients write, and this library does not read, ends no connection: a classic queue delivers it as it was sent, each time.
@@ -150,21 +212,7 @@ func TestIntegrationTypesOfOthers(t *testing.T) {
 	if _, err := b.channel.QueueDeclare("classic", true, false, false, false, amqp.Table{"x-dead-letter-exchange": "dead"}); err != nil {
 		t.Fatal(err)
 	}
-	producer, err := amqp.DialConfig(b.broker.AMQPURL("/"), amqp.Config{Dial: func(network, address string) (net.Conn, error) {
-		connection, err := amqp.DefaultDial(10*time.Second)(network, address)
-		return patched{connection, "\x03oddl", "\x03oddL"}, err
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer producer.Close()
-	channel, err := producer.Channel()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := channel.Confirm(false); err != nil {
-		t.Fatal(err)
-	}
+	channel := b.producer(t, strings.NewReplacer("\x03oddl", "\x03oddL"))
 	every := amqp.Table{
 		"odd": int64(1 << 40), "a": nil, "b": []any{int8(1), amqp.Table{"odd": int64(7), "c": amqp.Decimal{Scale: 1}}, "text"}, "d": []byte{0, 'L'}, "e": time.Unix(0, 0),
 		"f": float32(1), "g": 1.5, "h": true, "i": byte(1), "j": int16(1), "k": uint16(1), "l": int32(1), "m": uint32(1), "n": amqp.Table{}, "LL": "lL",

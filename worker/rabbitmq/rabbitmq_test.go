@@ -87,10 +87,13 @@ func (b *bench) publish(t *testing.T, bodies ...string) {
 	}
 }
 
-// take returns the next message of a queue, within some seconds.
+// within is how long to wait for what comes in a moment, on any machine.
+const within = time.Minute
+
+// take returns the next message of a queue.
 func (b *bench) take(t *testing.T, queue string) amqp.Delivery {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		delivery, ok, err := b.channel.Get(queue, true)
 		if err != nil {
 			t.Fatal(err)
@@ -107,7 +110,7 @@ func (b *bench) take(t *testing.T, queue string) amqp.Delivery {
 func (b *bench) await(t *testing.T, queue string, messages, consumers int) {
 	t.Helper()
 	var state amqp.Queue
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		var err error
 		if state, err = b.channel.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil {
 			t.Fatal(err)
@@ -130,7 +133,7 @@ func (b *bench) job(command ...string) job {
 	return job{
 		Config: worker.Config{
 			Name: "test", Command: command, Endings: worker.DefaultEndings(), ResultFormat: results.JSON, ResultLimit: 1 << 20, ResultMaxBytes: 1 << 20,
-			MaxMessages: 1, IdleTimeout: 10 * time.Second, GracePeriod: 10 * time.Second, Log: log,
+			MaxMessages: 1, IdleTimeout: within, GracePeriod: 10 * time.Second, Log: log,
 		},
 		queue: rabbitmq.Config{
 			URI: b.broker.AMQPURL("/"), Queue: "scans", ConsumerTag: "test", ResultExchange: "results", DeadLetterExchange: "dead",
@@ -152,6 +155,46 @@ func (j job) timed(ctx context.Context) (worker.Summary, error) {
 	}
 	defer func() { _ = queue.Close() }() // the broker may be gone
 	return worker.Run(ctx, j.Config, queue, time.Now())
+}
+
+// runUntil runs a worker until a queue has so many messages, and has it stop then. It fails if none comes for minutes; a worker that ends when it
+// has been idle would end early on a slow machine.
+func (b *bench) runUntil(t *testing.T, j job, queue string, messages int) (got worker.Summary) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	j.MaxMessages, j.IdleTimeout = 0, time.Hour
+	var err error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		got, err = j.run(ctx)
+	}()
+	for last, since := -1, time.Now(); ; {
+		state, wrong := b.channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+		if wrong != nil {
+			t.Fatal(wrong)
+		}
+		if state.Messages >= messages {
+			break
+		}
+		if state.Messages != last {
+			last, since = state.Messages, time.Now()
+		}
+		if time.Since(since) > 3*time.Minute {
+			t.Fatalf("queue %s has %d messages, and no more come; want %d", queue, last, messages)
+		}
+		select {
+		case <-ended:
+			t.Fatalf("queue %s has %d messages, want %d, and the worker ended: %+v, %v", queue, last, messages, got, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	stop()
+	if <-ended; err != nil || got.Ended != "stopped" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	return got
 }
 
 // result takes a result.

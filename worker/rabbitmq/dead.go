@@ -76,11 +76,13 @@ func letter(delivery *amqp.Delivery) dead.Letter {
 	l.Reason, _ = delivery.Headers[reasonHeader].(string)
 	l.Result, _ = delivery.Headers[resultHeader].(string)
 	l.Dropped, _ = delivery.Headers[droppedHeader].(string)
-	if l.Died = dead.Ended(l.Result); l.Reason == "" {
-		// The broker's own: a delivery limit, say.
-		if why, ok := delivery.Headers["x-first-death-reason"].(string); ok {
-			l.Reason = "dead-lettered by the broker: " + why
+	l.Died = dead.Ended(l.Result)
+	// A worker's letter has a result, and nothing of the broker's. The reason in another one, which the broker made, is that of an attempt before.
+	if why := lastDeath(delivery.Headers); why != "" && l.Result == "" {
+		if l.Reason != "" {
+			why += "; an attempt before: " + l.Reason
 		}
+		l.Reason = "dead-lettered by the broker: " + why
 	}
 	for name, value := range delivery.Headers {
 		if !brokerHeader(name) && !workersHeader(name) {
@@ -88,6 +90,17 @@ func letter(delivery *amqp.Delivery) dead.Letter {
 		}
 	}
 	return l
+}
+
+// lastDeath is why the broker dead-lettered a message last. Brokers before 3.13 say it only in a list, which begins with it.
+func lastDeath(headers amqp.Table) string {
+	deaths, _ := headers["x-death"].([]any)
+	if len(deaths) == 0 {
+		return ""
+	}
+	last, _ := deaths[0].(amqp.Table)
+	why, _ := last["reason"].(string)
+	return why
 }
 
 // Replay sends the letter that visit was called with to an exchange, as the producer sent it, and takes it out of the queue once a queue

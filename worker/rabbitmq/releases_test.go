@@ -20,7 +20,8 @@ import (
 // releases makes the tests of each release run, which take minutes: make rabbitmq-releases.
 var releases = flag.Bool("releases", false, "test with each release of RabbitMQ that is installed")
 
-// What a worker asks of a broker is the same with each release: long scans, retry queues, limits of tenants, dead letters that are looked at often.
+// What a worker asks of a broker is the same with each release: long scans, retry queues, limits of tenants, dead letters that are
+// looked at often. So is what an operator's policies, and a producer's messages, can do to it.
 func TestReleases(t *testing.T) {
 	if !*releases {
 		t.Skip("make rabbitmq-releases")
@@ -35,6 +36,8 @@ func TestReleases(t *testing.T) {
 			t.Run("held back", b.heldBack)
 			t.Run("attempts after the default limit", b.moreAttemptsThanTheDefault)
 			t.Run("dead letters", b.deadLettersStay)
+			t.Run("policies of operators", b.policies)
+			t.Run("hostile messages", b.everyMessageEnds)
 		})
 	}
 }

@@ -419,18 +419,7 @@ func (s *search) change(c *Configuration, l lever) (string, error) {
 // costByClass shares the cost of a result out.
 func (w *world) costByClass(r *Result) map[string]float64 {
 	c := &r.Configuration
-	pods := map[string]packing.Amounts{} // of each queue
-	for i := range w.trace.Jobs {
-		j := &w.trace.Jobs[i]
-		of, requests := pods[c.Queues.Of[j.Class]], j.Requests
-		if given, ok := c.Requests.Of[j.Class]; ok {
-			requests = given
-		}
-		for d := range of {
-			of[d] = max(of[d], requests[d])
-		}
-		pods[c.Queues.Of[j.Class]] = of
-	}
+	pods := w.pods(c)
 	costs, total := map[string]float64{}, 0.0
 	for i := range w.trace.Jobs {
 		j := &w.trace.Jobs[i]

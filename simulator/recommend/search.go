@@ -201,21 +201,26 @@ func (s *search) play(rung int, cs []Configuration, seeds int) ([]Result, error)
 	return results, work.Wait()
 }
 
-// possible is true when every queue's pods fit on a node.
-func (w *world) possible(c *Configuration) bool {
-	most := map[string]packing.Amounts{}
+// pods are what the pods of each queue request: the most that a message of theirs does.
+func (w *world) pods(c *Configuration) map[string]packing.Amounts {
+	pods := map[string]packing.Amounts{}
 	for i := range w.trace.Jobs {
 		j := &w.trace.Jobs[i]
-		of, requests := most[c.Queues.Of[j.Class]], j.Requests
-		if r, ok := c.Requests.Of[j.Class]; ok {
-			requests = r
+		of, requests := pods[c.Queues.Of[j.Class]], j.Requests
+		if given, ok := c.Requests.Of[j.Class]; ok {
+			requests = given
 		}
 		for d := range of {
 			of[d] = max(of[d], requests[d])
 		}
-		most[c.Queues.Of[j.Class]] = of
+		pods[c.Queues.Of[j.Class]] = of
 	}
-	for _, requests := range most {
+	return pods
+}
+
+// possible is true when every queue's pods fit on a node.
+func (w *world) possible(c *Configuration) bool {
+	for _, requests := range w.pods(c) {
 		if !slices.ContainsFunc(c.Shapes.Shapes, func(s simulator.Shape) bool { return s.Capacity.Fit(requests) }) {
 			return false
 		}

@@ -84,13 +84,15 @@ func FromPrometheus(ctx context.Context, api QueryRange, d Demand, from, to time
 	before, hidden := 0, newHidden(int(max(1, (grace+step-1)/step)))
 	err := eachSum(ctx, api, d.Depth, from, to, step, func(at time.Time, sum float64) {
 		now := int(math.Round(sum))
+		rose := max(0, now-before)
 		if ended != nil {
-			missed := hidden.step(ended[model.TimeFromUnixNano(at.UnixNano())], max(0, before-now))
+			var missed int
+			missed, rose = hidden.step(ended[model.TimeFromUnixNano(at.UnixNano())], max(0, before-now), rose)
 			found.Hidden += missed
 			add(at, missed)
 		}
-		found.Rises += max(0, now-before)
-		add(at, max(0, now-before))
+		found.Rises += rose
+		add(at, rose)
 		for before = now; ended == nil && len(running) > now; running = running[1:] {
 			jobs[running[0]].Run = at.Sub(Epoch) - jobs[running[0]].Start
 		}
@@ -158,29 +160,44 @@ func askRange(ctx context.Context, api QueryRange, query string, r prometheus.Ra
 type hiddenArrivals struct {
 	credit float64   // counted ends that no fall has shown
 	last   []float64 // of the last steps: what a fall shows within them was no hidden arrival
+	fell   []float64 // of the last steps, beyond the ends that were counted
 }
 
-func newHidden(steps int) *hiddenArrivals { return &hiddenArrivals{last: make([]float64, 0, steps)} }
+func newHidden(steps int) *hiddenArrivals {
+	return &hiddenArrivals{last: make([]float64, 0, steps), fell: make([]float64, 0, steps)}
+}
 
-// step is how many hidden messages are known to have come, after a step in which a counter rose and the depth fell.
-func (h *hiddenArrivals) step(ended float64, fell int) int {
-	h.credit += ended - float64(fell)
-	if len(h.last) == cap(h.last) {
-		h.last = append(h.last[:0], h.last[1:]...)
+// step is how many hidden messages are known to have come, and how many of those by which the depth rose, after a step in which a counter rose by what
+// ended and the depth fell or rose. The broker's count of messages in flight may be seconds old, so that the depth falls when the last waiting
+// message is taken and rises again: a rise after falls for which no ends were counted is no arrival. If their ends are counted later, the falls were
+// real, and the messages are hidden ones.
+func (h *hiddenArrivals) step(ended float64, fell, rose int) (hidden, arrived int) {
+	unexplained := 0.0
+	for _, f := range h.fell {
+		unexplained += f
 	}
-	h.last = append(h.last, h.credit)
-	if len(h.last) < cap(h.last) {
-		return 0
+	again := min(rose, int(max(0, unexplained)+0.01))
+	h.credit += ended - float64(fell-again)
+	h.last, h.fell = shift(h.last, h.credit), shift(h.fell, float64(fell-again)-ended)
+	if arrived = rose - again; len(h.last) < cap(h.last) {
+		return 0, arrived
 	}
-	n := int(slices.Min(h.last) + 0.01)
-	if n <= 0 {
-		return 0
+	if hidden = int(slices.Min(h.last) + 0.01); hidden <= 0 {
+		return 0, arrived
 	}
-	h.credit -= float64(n)
+	h.credit -= float64(hidden)
 	for i := range h.last {
-		h.last[i] -= float64(n)
+		h.last[i] -= float64(hidden)
 	}
-	return n
+	return hidden, arrived
+}
+
+// shift appends a value, and drops the first where there is no room.
+func shift(values []float64, v float64) []float64 {
+	if len(values) == cap(values) {
+		values = append(values[:0], values[1:]...)
+	}
+	return append(values, v)
 }
 
 // runTimes are those of a window of time.

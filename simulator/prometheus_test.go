@@ -129,3 +129,26 @@ func TestFromPrometheus(t *testing.T) {
 		t.Errorf("the sum is asked for by %q", got)
 	}
 }
+
+// The last waiting message of a burst is taken, and for some seconds the broker's count of messages in flight is older than that: the depth dips. The
+// dip makes no messages, and does not hide those that come in it.
+func TestDip(t *testing.T) {
+	for name, tc := range map[string]struct {
+		depth, ended []float64 // by second
+		want         int
+	}{
+		"a dip":                     {[]float64{0, 30, 30, 10, 12, 30, 30, 30, 30, 30, 30, 20, 0, 0, 0, 0, 0, 0}, []float64{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 20, 0, 0, 0, 0, 0}, 30},
+		"five that come in a dip":   {[]float64{0, 30, 30, 10, 15, 35, 35, 35, 35, 35, 35, 20, 0, 0, 0, 0, 0, 0}, []float64{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 15, 20, 0, 0, 0, 0, 0}, 35},
+		"ends that count late":      {[]float64{0, 30, 20, 25, 25, 25, 25, 25, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, []float64{0, 0, 0, 0, 10, 0, 0, 0, 0, 25, 0, 0, 0, 0, 0, 0, 0, 0}, 35},
+		"ends that are not counted": {[]float64{0, 30, 0, 0, 0, 0, 0, 0, 20, 20, 0, 0, 0, 0, 0, 0, 0, 0}, []float64{0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 50},
+	} {
+		h, before, got := newHidden(5), 0.0, 0
+		for i, depth := range tc.depth {
+			hidden, arrived := h.step(tc.ended[i], int(max(0, before-depth)), int(max(0, depth-before)))
+			got, before = got+hidden+arrived, depth
+		}
+		if got != tc.want {
+			t.Errorf("%s: %d messages, want %d", name, got, tc.want)
+		}
+	}
+}

@@ -48,7 +48,8 @@ func (b *bench) policies(t *testing.T) {
 			setup: func(j *job) { j.MaxAttempts, j.RetryDelays = 5, []time.Duration{delay} },
 		},
 		"a limit and dead letters, and attempts without delays": {
-			pattern: "^scans$", policy: map[string]any{"delivery-limit": 2, "dead-letter-exchange": "dead"}, want: []string{byLimit},
+			// RabbitMQ 4.3 does not count what a worker requeues.
+			pattern: "^scans$", policy: map[string]any{"delivery-limit": 2, "dead-letter-exchange": "dead"}, want: []string{byLimit, byCommand + "5 of 5"},
 			setup: func(j *job) { j.MaxAttempts = 5 },
 		},
 		"a limit, dead letters and a routing key for all queues, retry queues too": {

@@ -79,7 +79,7 @@ snapshots: tools ## Update the snapshots of the charts' tests; review the change
 	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
-.PHONY: compat e2e-compat rabbitmq-releases test lint generated unit race test-release e2e-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-pod-groups e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
+.PHONY: compat e2e-compat rabbitmq-releases test lint generated unit race test-release e2e-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-pod-groups e2e-drain e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
 test: ## Run everything: lint, unit and integration tests, scenarios; several at a time. Prints how long each part took
 	go run ./hack/testrun
 
@@ -130,6 +130,9 @@ e2e-scheduler: tools ## Kill the scheduler repeatedly while pods arrive
 
 e2e-pod-groups: tools ## Test pod groups: one that is too large blocks nobody, an incomplete one is held back, one that fits starts on one node
 	$(TEST) -timeout 20m -count=1 -run TestPodGroups ./e2e/scenario
+
+e2e-drain: tools ## Test an evening with draining on Karpenter's nodes: a burst ebbs, another interrupts a drain, idle workers give way, nodes empty
+	$(TEST) -timeout 20m -count=1 -run TestDraining ./e2e/scenario
 
 e2e-calibration: tools ## Check that the same 320 scans on the cluster and in the simulator agree within 10% (OVERLAY=file.svg draws both)
 	$(TEST) -timeout 20m -count=1 -run TestCalibration ./e2e/scenario $(if $(OVERLAY),-args -overlay $(abspath $(OVERLAY)))

@@ -324,6 +324,15 @@ func (c *Cluster) Kubectl() string { return c.tools.Bin("kubectl") }
 // ScalerAddress is where KEDA finds the scaler.
 func (c *Cluster) ScalerAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.Scaler) }
 
+// What the scheduler is told of draining, if Options.Draining is set.
+const (
+	// DrainLongest is how long a node drains at most.
+	DrainLongest = 2 * time.Minute
+	// RoomWithin is how soon workers that give way must have made room. They are processes on a machine that may be busy: three seconds, the
+	// default, can be too short for them to end.
+	RoomWithin = 10 * time.Second
+)
+
 // SchedulerWorkers is where the scheduler that leads hears workers, if Options.Draining is set.
 func (c *Cluster) SchedulerWorkers() string {
 	return fmt.Sprintf("127.0.0.1:%d", c.ports.SchedulerWorkers)

@@ -28,6 +28,7 @@ const (
 	Etcd      = "etcd"
 	APIServer = "kube-apiserver"
 	KEDA      = "keda-operator"
+	Karpenter = "karpenter"
 	Scaler    = "ebbtide-scaler"
 	Scheduler = "ebbtide-scheduler"
 	// SecondScheduler is there if Options asks for it.
@@ -307,7 +308,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 			Ready: proc.HTTPReady("http://"+loopback(c.ports.KWOK)+"/healthz", nil),
 		},
 		{
-			Name: "karpenter", Path: c.tools.Bin("karpenter"),
+			Name: Karpenter, Path: c.tools.Bin("karpenter"),
 			Env: []string{
 				kubeconfig("karpenter"), "SYSTEM_NAMESPACE=karpenter", "DISABLE_LEADER_ELECTION=true",
 				fmt.Sprintf("METRICS_PORT=%d", c.ports.KarpenterMetrics), fmt.Sprintf("HEALTH_PROBE_PORT=%d", c.ports.KarpenterHealth),
@@ -431,7 +432,9 @@ func (c *Cluster) schedulerConfig(name string, explainPort int) (string, error) 
 	args := map[string]any{"explainAddress": fmt.Sprintf("127.0.0.1:%d", explainPort)}
 	if c.draining {
 		// On KWOK's nodes a pod's address is not where its worker is.
-		args["draining"] = map[string]any{"listenAddress": c.SchedulerWorkers(), "anyAddress": true, "every": "1s"}
+		args["draining"] = map[string]any{
+			"listenAddress": c.SchedulerWorkers(), "anyAddress": true, "every": "1s", "longest": DrainLongest.String(), "promise": RoomWithin.String(),
+		}
 	}
 	ours[0].(map[string]any)["pluginConfig"] = []any{map[string]any{"name": "DrainPack", "args": args}}
 	var stock []any

@@ -51,8 +51,13 @@ var WorkerArgs = []string{
 	"--max-messages", "1", "--idle-timeout", "20s", "--summary-file", "/dev/termination-log",
 }
 
-// Install makes the queues, the policy, the NodePool and the ScaledJob in a cluster.
+// Install makes the queues, the policy, the NodePool and the ScaledJob of the demo in a cluster.
 func Install(ctx context.Context, c *cluster.Cluster) error {
+	return InstallWith(ctx, c, ScanJob{Image: "ebbtide-worker", WorkerArgs: WorkerArgs, MaxReplicas: MaxReplicas, CPU: "900m", Memory: "2Gi"})
+}
+
+// InstallWith is Install with another ScaledJob.
+func InstallWith(ctx context.Context, c *cluster.Cluster, job ScanJob) error {
 	if err := DeclareTopology(c.Broker.AMQPURL("/")); err != nil {
 		return fmt.Errorf("declare queues: %w", err)
 	}
@@ -63,9 +68,7 @@ func Install(ctx context.Context, c *cluster.Cluster) error {
 	if err := c.ApplyYAML(ctx, nodes); err != nil {
 		return err
 	}
-	return InstallScans(ctx, c, ScanJob{
-		Image: "ebbtide-worker", WorkerArgs: WorkerArgs, MaxReplicas: MaxReplicas, CPU: "900m", Memory: "2Gi",
-	})
+	return InstallScans(ctx, c, job)
 }
 
 // ScanJob is what differs between the scenarios' ScaledJobs.

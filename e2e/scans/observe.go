@@ -36,7 +36,7 @@ type jobRecord struct {
 
 // PodRecord is a pod as it was observed; times are zero for what was not seen yet.
 type PodRecord struct {
-	Name, node     string
+	Name, Node     string
 	job            types.UID
 	created        time.Time
 	Bound, Running time.Time
@@ -56,7 +56,16 @@ type nodeRecord struct {
 
 // workerSummary is what a worker leaves in its termination message.
 type workerSummary struct {
-	Messages int `json:"messages"`
+	Messages int    `json:"messages"`
+	Ended    string `json:"ended"`
+}
+
+// Left is why the pod's worker left and how many messages it began, as it says itself; "" when it did not say.
+func (p *PodRecord) Left() (why string, messages int) {
+	if p.summary == nil {
+		return "", 0
+	}
+	return p.summary.Ended, p.summary.Messages
 }
 
 // NewObserver watches the jobs and pods of a namespace, and the nodes with a label.
@@ -142,7 +151,7 @@ func (o *Observer) recordPod(object any, gone bool) {
 		o.pods[pod.UID] = record
 	}
 	if pod.Spec.NodeName != "" && record.Bound.IsZero() {
-		record.node, record.Bound = pod.Spec.NodeName, now
+		record.Node, record.Bound = pod.Spec.NodeName, now
 	}
 	if record.Running.IsZero() && pod.Status.Phase == corev1.PodRunning {
 		record.Running = now
@@ -210,10 +219,10 @@ func (o *Observer) Snapshot() Snapshot {
 			if pod.CutShort {
 				s.CutShort++
 			}
-		case pod.node == "":
+		case pod.Node == "":
 			s.Pending++
 		default:
-			s.PodsOnNode[pod.node]++
+			s.PodsOnNode[pod.Node]++
 		}
 	}
 	return s
@@ -310,8 +319,8 @@ func (o *Observer) FirstBindings() []time.Duration {
 	defer o.mu.Unlock()
 	first := map[string]time.Time{}
 	for _, pod := range o.pods {
-		if at, ok := first[pod.node]; !pod.Bound.IsZero() && (!ok || pod.Bound.Before(at)) {
-			first[pod.node] = pod.Bound
+		if at, ok := first[pod.Node]; !pod.Bound.IsZero() && (!ok || pod.Bound.Before(at)) {
+			first[pod.Node] = pod.Bound
 		}
 	}
 	var times []time.Duration
@@ -329,8 +338,8 @@ func (o *Observer) Lingering() []time.Duration {
 	defer o.mu.Unlock()
 	last := map[string]time.Time{}
 	for _, pod := range o.pods {
-		if pod.Ended.After(last[pod.node]) {
-			last[pod.node] = pod.Ended
+		if pod.Ended.After(last[pod.Node]) {
+			last[pod.Node] = pod.Ended
 		}
 	}
 	var times []time.Duration

@@ -79,7 +79,7 @@ snapshots: tools ## Update the snapshots of the charts' tests; review the change
 	$(TOOLS)/helm-unittest -u charts/*/
 
 ##@ Test
-.PHONY: compat e2e-compat rabbitmq-releases test lint generated unit race test-release e2e-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-pod-groups e2e-drain e2e-calibration e2e-recovery dashboards-pictures fuzz fuzz-calendar
+.PHONY: compat e2e-compat rabbitmq-releases test lint generated unit race test-release e2e-release e2e-demo e2e-install e2e-scans e2e-hostile e2e-calendar e2e-scheduler e2e-pod-groups e2e-drain e2e-calibration e2e-recommend e2e-recovery dashboards-pictures fuzz fuzz-calendar
 test: ## Run everything: lint, unit and integration tests, scenarios; several at a time. Prints how long each part took
 	go run ./hack/testrun
 
@@ -136,6 +136,9 @@ e2e-drain: tools ## Test an evening with draining on Karpenter's nodes: a burst 
 
 e2e-calibration: tools ## Check that the same 320 scans on the cluster and in the simulator agree within 10% (OVERLAY=file.svg draws both)
 	$(TEST) -timeout 20m -count=1 -run TestCalibration ./e2e/scenario $(if $(OVERLAY),-args -overlay $(abspath $(OVERLAY)))
+
+e2e-recommend: tools ## Apply what ebbtide recommend finds for a compressed day, and compare the same day with what was promised
+	$(TEST) -timeout 30m -count=1 -run TestRecommend ./e2e/scenario
 
 e2e-recovery: tools ## Run the drills: broker, scaler, scheduler, KEDA, nodes, API server and etcd fail during a burst (ABSENCE=10m, DRILL=scaler for one)
 	$(TEST) -timeout 90m -count=1 -run TestRecovery ./e2e/scenario $(if $(ABSENCE)$(DRILL)$(RECOVERY_JSON),-args $(if $(ABSENCE),-absence $(ABSENCE)) $(if $(DRILL),-drill $(DRILL)) $(if $(RECOVERY_JSON),-recovery $(abspath $(RECOVERY_JSON))))

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -180,9 +181,9 @@ func (r *Runner) run(ctx context.Context, pod *corev1.Pod, current *run) {
 
 func (r *Runner) execute(ctx context.Context, pod *corev1.Pod, current *run) corev1.ContainerStateTerminated {
 	outcome := corev1.ContainerStateTerminated{StartedAt: metav1.Now(), ExitCode: 128, Reason: "StartError"}
-	terminationLog := filepath.Join(r.dir, string(pod.UID)+".termination")
+	own := files{filepath.Join(r.dir, string(pod.UID)+".termination"), filepath.Join(r.dir, string(pod.UID)+".scratch")}
 	var process *proc.Process
-	spec, err := r.spec(ctx, pod, terminationLog)
+	spec, err := r.spec(ctx, pod, own)
 	if err == nil {
 		r.mu.Lock()
 		process, err = r.group.Start(ctx, spec)
@@ -193,6 +194,7 @@ func (r *Runner) execute(ctx context.Context, pod *corev1.Pod, current *run) cor
 		outcome.FinishedAt, outcome.Message = metav1.Now(), err.Error()
 		return outcome
 	}
+	defer os.RemoveAll(own.scratch)
 	if r.fault != nil {
 		if after, kill := r.fault(); kill {
 			defer time.AfterFunc(after, func() { _ = syscall.Kill(-process.PID(), syscall.SIGKILL) }).Stop()
@@ -207,7 +209,7 @@ func (r *Runner) execute(ctx context.Context, pod *corev1.Pod, current *run) cor
 	if outcome.ExitCode < 0 {
 		outcome.ExitCode = 128 + int32(syscall.SIGKILL)
 	}
-	outcome.Message = readTerminationLog(terminationLog)
+	outcome.Message = readTerminationLog(own.terminationLog)
 	return outcome
 }
 
@@ -227,8 +229,15 @@ func readTerminationLog(path string) string {
 	return string(text)
 }
 
-// spec is the process that stands for a pod's container.
-func (r *Runner) spec(ctx context.Context, pod *corev1.Pod, terminationLog string) (proc.Spec, error) {
+// files of a pod that stand for some of its container's own.
+type files struct{ terminationLog, scratch string }
+
+// scratchFlag names folders that a worker empties, which in a container are the container's own: /tmp and /dev/shm.
+const scratchFlag = "--scratch="
+
+// spec is the process that stands for a pod's container. Where it would use a file or folder of its container it uses one of the pod's own:
+// the machine's are not its to write and to empty.
+func (r *Runner) spec(ctx context.Context, pod *corev1.Pod, own files) (proc.Spec, error) {
 	if len(pod.Spec.Containers) != 1 || len(pod.Spec.InitContainers) > 0 {
 		return proc.Spec{}, fmt.Errorf("the pod runner knows pods of one container, %s has %d and %d init containers",
 			pod.Name, len(pod.Spec.Containers), len(pod.Spec.InitContainers))
@@ -242,8 +251,15 @@ func (r *Runner) spec(ctx context.Context, pod *corev1.Pod, terminationLog strin
 		switch {
 		case r.programs[filepath.Base(word)] != "":
 			command[i] = r.programs[filepath.Base(word)]
-		case word == container.TerminationMessagePath:
-			command[i] = terminationLog // a kubelet mounts a file there
+		case strings.HasPrefix(word, scratchFlag):
+			if err := os.MkdirAll(own.scratch, 0o755); err != nil {
+				return proc.Spec{}, err
+			}
+			command[i] = scratchFlag + own.scratch
+		case word == strings.TrimSuffix(scratchFlag, "="):
+			return proc.Spec{}, fmt.Errorf("pod %s: write %sFOLDERS as one word, so that the pod runner sees the folders", pod.Name, scratchFlag)
+		case container.TerminationMessagePath != "" && (word == container.TerminationMessagePath || strings.HasSuffix(word, "="+container.TerminationMessagePath)):
+			command[i] = strings.TrimSuffix(word, container.TerminationMessagePath) + own.terminationLog // a kubelet mounts a file there
 		case i == 0:
 			return proc.Spec{}, fmt.Errorf("pod %s wants to run %q, which the pod runner was not given", pod.Name, word)
 		}

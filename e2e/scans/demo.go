@@ -232,13 +232,13 @@ func PlayOn(ctx context.Context, c *cluster.Cluster, arrivals []Arrival, begin t
 	if err := sender.Play(ctx, arrivals, func(Scan) { settled.Published() }); err != nil {
 		return Summary{}, nil, err
 	}
-	waitErr := untilQuiet(ctx, c, observed, settled)
+	waitErr := UntilQuiet(ctx, c, observed, settled)
 	stopView()
 	return summarize(observed, settled, begin), observed, waitErr
 }
 
-// untilQuiet waits until every message has ended, every job has finished and every node is gone.
-func untilQuiet(ctx context.Context, c *cluster.Cluster, observed *Observer, settled *Settlements) error {
+// UntilQuiet waits until every message has ended, every job has finished and every node is gone.
+func UntilQuiet(ctx context.Context, c *cluster.Cluster, observed *Observer, settled *Settlements) error {
 	deadline := time.Now().Add(settleWithin)
 	for {
 		s := observed.Snapshot()

@@ -49,9 +49,9 @@ type PodRecord struct {
 }
 
 type nodeRecord struct {
-	name           string
-	added, removed time.Time
-	cpu, memory    int64
+	name, pool, instanceType string
+	added, removed           time.Time
+	cpu, memory              int64
 }
 
 // workerSummary is what a worker leaves in its termination message.
@@ -68,7 +68,7 @@ func (p *PodRecord) Left() (why string, messages int) {
 	return p.summary.Ended, p.summary.Messages
 }
 
-// NewObserver watches the jobs and pods of a namespace, and the nodes with a label.
+// NewObserver watches the jobs and pods of a namespace, and the nodes with a label; an empty value stands for any.
 func NewObserver(namespace, nodeLabel, nodeValue string) *Observer {
 	return &Observer{
 		namespace: namespace, nodeLabel: nodeLabel, nodeValue: nodeValue,
@@ -80,7 +80,11 @@ func NewObserver(namespace, nodeLabel, nodeValue string) *Observer {
 func (o *Observer) Watch(ctx context.Context, client kubernetes.Interface) error {
 	scans := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(o.namespace))
 	nodes := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(
-		func(options *metav1.ListOptions) { options.LabelSelector = o.nodeLabel + "=" + o.nodeValue }))
+		func(options *metav1.ListOptions) {
+			if options.LabelSelector = o.nodeLabel; o.nodeValue != "" {
+				options.LabelSelector += "=" + o.nodeValue
+			}
+		}))
 	var synced []cache.InformerSynced
 	for _, watched := range []struct {
 		informer cache.SharedIndexInformer
@@ -176,7 +180,7 @@ func (o *Observer) recordNode(object any, gone bool) {
 	defer o.mu.Unlock()
 	record := o.nodes[node.UID]
 	if record == nil {
-		record = &nodeRecord{name: node.Name, added: now}
+		record = &nodeRecord{name: node.Name, pool: node.Labels[NodePoolLabel], instanceType: node.Labels[corev1.LabelInstanceTypeStable], added: now}
 		o.nodes[node.UID] = record
 	}
 	record.cpu, record.memory = node.Status.Allocatable.Cpu().MilliValue(), node.Status.Allocatable.Memory().Value()
@@ -303,6 +307,23 @@ func (o *Observer) NodesOver(from time.Time, step time.Duration, steps int) []fl
 	return means
 }
 
+// NodeLife is how long a node was there.
+type NodeLife struct {
+	Pool, InstanceType string
+	Added, Removed     time.Time
+}
+
+// NodeLives are those of the nodes that were seen; Removed is zero for one that is still there.
+func (o *Observer) NodeLives() []NodeLife {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	lives := make([]NodeLife, 0, len(o.nodes))
+	for _, node := range o.nodes {
+		lives = append(lives, NodeLife{node.pool, node.instanceType, node.added, node.removed})
+	}
+	return lives
+}
+
 // JobEnds are the times from pods' ends until their jobs are seen as finished.
 func (o *Observer) JobEnds() []time.Duration {
 	return o.Between(func(p *PodRecord) (time.Time, time.Time) {
@@ -327,6 +348,26 @@ func (o *Observer) FirstBindings() []time.Duration {
 	for _, node := range o.nodes {
 		if at, ok := first[node.name]; ok {
 			times = append(times, at.Sub(node.added))
+		}
+	}
+	return times
+}
+
+// NodeStarts are the times from nodes' creation to their first pods, where that pod was waiting when the node was created. A pod that came later says
+// nothing of the node's start: the node may have been empty for a while.
+func (o *Observer) NodeStarts() []time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first := map[string]*PodRecord{}
+	for _, pod := range o.pods {
+		if at, ok := first[pod.Node]; !pod.Bound.IsZero() && (!ok || pod.Bound.Before(at.Bound)) {
+			first[pod.Node] = pod
+		}
+	}
+	var times []time.Duration
+	for _, node := range o.nodes {
+		if pod := first[node.name]; pod != nil && pod.created.Before(node.added) {
+			times = append(times, pod.Bound.Sub(node.added))
 		}
 	}
 	return times

@@ -17,7 +17,13 @@ type Settlements struct {
 	mu      sync.Mutex
 	sent    int
 	results map[string][]End // by the scan's id
-	waits   []time.Duration
+	waits   []scanWait
+}
+
+// scanWait is how long a scan waited.
+type scanWait struct {
+	id   string
+	wait time.Duration
 }
 
 // End is one end of a message.
@@ -38,8 +44,13 @@ type outcome struct {
 
 // Collect records what arrives in the queues of results and dead letters while the connection is open.
 func Collect(connection *amqp.Connection) (*Settlements, error) {
+	return CollectFrom(connection, map[string]bool{QueueResults: false, QueueDead: true})
+}
+
+// CollectFrom records what arrives in some queues, of which those that are true hold dead letters.
+func CollectFrom(connection *amqp.Connection, queues map[string]bool) (*Settlements, error) {
 	s := &Settlements{results: map[string][]End{}}
-	for _, queue := range []string{QueueResults, QueueDead} {
+	for queue, dead := range queues {
 		channel, err := connection.Channel()
 		if err != nil {
 			return nil, err
@@ -50,7 +61,7 @@ func Collect(connection *amqp.Connection) (*Settlements, error) {
 		}
 		go func() {
 			for delivery := range deliveries {
-				s.settle(delivery, queue == QueueDead)
+				s.settle(delivery, dead)
 			}
 		}()
 	}
@@ -76,7 +87,7 @@ func (s *Settlements) settle(delivery amqp.Delivery, dead bool) {
 	defer s.mu.Unlock()
 	s.results[id] = append(s.results[id], e)
 	if !o.Started.IsZero() {
-		s.waits = append(s.waits, o.Started.Sub(o.Published))
+		s.waits = append(s.waits, scanWait{id, o.Started.Sub(o.Published)})
 	}
 }
 
@@ -121,7 +132,18 @@ func (s *Settlements) Ends() map[string][]End {
 
 // Waits are the times from the publishing of messages to the starts of their scans, as far as scans told them.
 func (s *Settlements) Waits() []time.Duration {
+	return s.WaitsOf(func(string) bool { return true })
+}
+
+// WaitsOf are the waits of those scans whose ids belong.
+func (s *Settlements) WaitsOf(belongs func(id string) bool) []time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.waits)
+	var waits []time.Duration
+	for _, w := range s.waits {
+		if belongs(w.id) {
+			waits = append(waits, w.wait)
+		}
+	}
+	return waits
 }

@@ -134,7 +134,7 @@ e2e-pod-groups: tools ## Test pod groups: one that is too large blocks nobody, a
 e2e-drain: tools ## Test an evening with draining on Karpenter's nodes: a burst ebbs, another interrupts a drain, idle workers give way, nodes empty
 	$(TEST) -timeout 20m -count=1 -run TestDraining ./e2e/scenario
 
-e2e-calibration: tools ## Check that the same 320 scans on the cluster and in the simulator agree within 10% (OVERLAY=file.svg draws both)
+e2e-calibration: tools ## Check that the same 320 scans on the cluster and in the simulator agree (OVERLAY=file.svg draws both)
 	$(TEST) -timeout 20m -count=1 -run TestCalibration ./e2e/scenario $(if $(OVERLAY),-args -overlay $(abspath $(OVERLAY)))
 
 e2e-recommend: tools ## Apply what ebbtide recommend finds for a compressed day, and compare the same day with what was promised

@@ -334,25 +334,6 @@ func (o *Observer) JobEnds() []time.Duration {
 	})
 }
 
-// FirstBindings are the times from nodes' creation to their first pods.
-func (o *Observer) FirstBindings() []time.Duration {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	first := map[string]time.Time{}
-	for _, pod := range o.pods {
-		if at, ok := first[pod.Node]; !pod.Bound.IsZero() && (!ok || pod.Bound.Before(at)) {
-			first[pod.Node] = pod.Bound
-		}
-	}
-	var times []time.Duration
-	for _, node := range o.nodes {
-		if at, ok := first[node.name]; ok {
-			times = append(times, at.Sub(node.added))
-		}
-	}
-	return times
-}
-
 // NodeStarts are the times from nodes' creation to their first pods, where that pod was waiting when the node was created. A pod that came later says
 // nothing of the node's start: the node may have been empty for a while.
 func (o *Observer) NodeStarts() []time.Duration {
@@ -371,6 +352,37 @@ func (o *Observer) NodeStarts() []time.Duration {
 		}
 	}
 	return times
+}
+
+// NodeRequests are the times from when the first pod waited for a node until that node was created.
+func (o *Observer) NodeRequests() []time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	waiting := map[string]time.Time{}
+	for _, pod := range o.pods {
+		node := o.nodeNamed(pod.Node)
+		if node == nil || !pod.created.Before(node.added) {
+			continue
+		}
+		if since, ok := waiting[pod.Node]; !ok || pod.created.Before(since) {
+			waiting[pod.Node] = pod.created
+		}
+	}
+	var times []time.Duration
+	for name, since := range waiting {
+		times = append(times, o.nodeNamed(name).added.Sub(since))
+	}
+	return times
+}
+
+// nodeNamed is the node with a name; nil if there is none. The lock must be held.
+func (o *Observer) nodeNamed(name string) *nodeRecord {
+	for _, node := range o.nodes {
+		if node.name == name {
+			return node
+		}
+	}
+	return nil
 }
 
 // Lingering are the times from the last pods' ends to their nodes' removal.

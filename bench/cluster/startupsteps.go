@@ -155,24 +155,25 @@ type startupLog struct{ process, connected, taken, begun time.Time }
 func parseStartupLog(text []byte, id string) (startupLog, error) {
 	var l startupLog
 	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
-		stamp, line, _ := strings.Cut(lines.Text(), " ")
+		_, line, _ := strings.Cut(lines.Text(), " ") // after the time at which the container's runtime read it
 		var entry struct {
 			Time    time.Time
 			Msg     string
 			Message string
+			Line    string // that the command wrote
 			Seconds float64
 		}
-		switch _ = json.Unmarshal([]byte(line), &entry); { // what the command writes is no JSON
+		if json.Unmarshal([]byte(line), &entry) != nil {
+			continue // it is not of the worker's log
+		}
+		switch {
 		case entry.Msg == "connected":
 			l.connected = entry.Time
 			l.process = entry.Time.Add(-time.Duration(entry.Seconds * float64(time.Second)))
 		case entry.Msg == "scan starts" && entry.Message == id:
 			l.taken = entry.Time
-		case line == startupBegins && !l.taken.IsZero() && l.begun.IsZero():
-			var err error
-			if l.begun, err = time.Parse(time.RFC3339Nano, stamp); err != nil {
-				return l, err
-			}
+		case entry.Msg == "scan says" && entry.Message == id && entry.Line == startupBegins && l.begun.IsZero():
+			l.begun = entry.Time
 		}
 	}
 	if l.connected.IsZero() || l.begun.IsZero() {

@@ -335,7 +335,7 @@ func (d *rehearsal) recommend(ctx context.Context, class scanClass, times startT
 		"--today", "cluster:"+scans.Namespace+"/"+class.Name, "--policy", d.path(class, "current.yaml"),
 		"--shapes", filepath.Join(d.root, "e2e", "scenario", "testdata", "prices.yaml"), "--daemonsets", "cpu=0,memory=0",
 		"--pod-boot", observations(d.podBoots()), "--connect", times.Around.String(), "--leave", observations(leave),
-		"--node-boot", times.NodeBoot.String(), "--node-delay", times.Linger.String(),
+		"--node-boot", observations(d.observed.NodeStarts()), "--node-delay", times.Linger.String(),
 		"--wait", objective.String(), "-o", d.path(class, "recommended"), "-o", "json")
 	command.Env = append(os.Environ(), "KUBECONFIG="+d.c.Kubeconfig("admin"))
 	var out, progress bytes.Buffer

@@ -30,6 +30,10 @@ const (
 	failurePause      = time.Second
 	// restPerMiB is how long an answer serves at least for each MiB of it, so that a server of long ones costs little of anybody's processors.
 	restPerMiB = time.Second
+	// restShare is how many times as long as it took an answer serves at least, up to maxRest: a broker asks each of a thousand queues for it, which
+	// takes tens of milliseconds in which it is slow for all.
+	restShare = 50
+	maxRest   = 10 * time.Second
 	// maxAnswer bounds an answer of the management API, and maxQueues the queues in it.
 	maxAnswer = 32 << 20
 	maxQueues = 200_000
@@ -281,6 +285,7 @@ func each[T any](ctx context.Context, m *management, query string, add func(*T))
 	if err != nil {
 		return errors.New("management API: managementURI can't be asked") // the error holds the URI
 	}
+	begin := m.limits.Now()
 	response, err := m.client.Do(request)
 	if err != nil {
 		return fmt.Errorf("management API: %w", endpoint.Cause(err, m.secrets...))
@@ -288,10 +293,11 @@ func each[T any](ctx context.Context, m *management, query string, add func(*T))
 	body := &counted{ReadCloser: response.Body}
 	defer func() {
 		body.Close()
+		took := m.limits.Now().Sub(begin)
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		// The two answers are of different length: the rest of the longer one fades while only shorter ones come.
-		m.rest = max(time.Duration(body.n)*restPerMiB/(1<<20), m.rest/2)
+		m.rest = max(time.Duration(body.n)*restPerMiB/(1<<20), min(took*restShare, maxRest), m.rest/2)
 	}()
 	switch response.StatusCode {
 	case http.StatusOK:

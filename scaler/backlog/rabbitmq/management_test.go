@@ -236,3 +236,33 @@ func TestUnprovenEmptiness(t *testing.T) {
 		return err
 	})
 }
+
+// A management API that is slow is asked more rarely: what a broker does for it delays the other answers of everybody.
+func TestSlowManagementIsAskedRarely(t *testing.T) {
+	for took, most := range map[time.Duration]int64{0: 21, 60 * time.Millisecond: 8, 2 * time.Second: 3} {
+		t.Run(took.String(), func(t *testing.T) {
+			b := &brokenBroker{declare: func(w *wire, channel uint16, queue string) bool { w.answer(channel, queue, 0, 10); return true }}
+			bounds := limits(time.Minute)
+			var now, asked atomic.Int64
+			begin := bounds.Now()
+			bounds.Now = func() time.Time { return begin.Add(time.Duration(now.Load())) }
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				now.Add(int64(took))
+				asked.Add(1)
+				_, _ = io.WriteString(w, `[{"name":"q","type":"classic","messages_unacknowledged":4}]`)
+			}))
+			defer server.Close()
+			source := open(t, NewBrokers(bounds), Config{Identity: at("amqp://u:s3cret@" + b.start(t)), ManagementURI: server.URL, Queues: []string{"q"}})
+			for range 20 {
+				if o, err := source.Observe(t.Context(), 0); err != nil || o.Unacknowledged != 4 {
+					t.Fatalf("%+v, %v", o, err)
+				}
+				time.Sleep(5 * time.Millisecond) // what is read in the background has come
+				now.Add(int64(time.Second))
+			}
+			if got := asked.Load(); got < 2 || got > most {
+				t.Errorf("asked %d times in 20 s, want 2 to %d", got, most)
+			}
+		})
+	}
+}

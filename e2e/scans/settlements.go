@@ -18,6 +18,15 @@ type Settlements struct {
 	sent    int
 	results map[string][]End // by the scan's id
 	waits   []scanWait
+
+	consumers []consumer
+	consuming sync.WaitGroup
+}
+
+// consumer is one of a queue, known to the channel by its queue's name.
+type consumer struct {
+	channel *amqp.Channel
+	queue   string
 }
 
 // scanWait is how long a scan waited.
@@ -44,28 +53,52 @@ type outcome struct {
 
 // Collect records what arrives in the queues of results and dead letters while the connection is open.
 func Collect(connection *amqp.Connection) (*Settlements, error) {
-	return CollectFrom(connection, map[string]bool{QueueResults: false, QueueDead: true})
+	return CollectFrom(connection, resultQueues)
 }
+
+var resultQueues = map[string]bool{QueueResults: false, QueueDead: true}
 
 // CollectFrom records what arrives in some queues, of which those that are true hold dead letters.
 func CollectFrom(connection *amqp.Connection, queues map[string]bool) (*Settlements, error) {
 	s := &Settlements{results: map[string][]End{}}
+	return s, s.consume(connection, queues)
+}
+
+func (s *Settlements) consume(connection *amqp.Connection, queues map[string]bool) error {
 	for queue, dead := range queues {
 		channel, err := connection.Channel()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		deliveries, err := channel.Consume(queue, "", true, false, false, false, nil)
+		deliveries, err := channel.Consume(queue, queue, true, false, false, false, nil)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		go func() {
+		s.consumers = append(s.consumers, consumer{channel, queue})
+		s.consuming.Go(func() {
 			for delivery := range deliveries {
 				s.settle(delivery, dead)
 			}
-		}()
+		})
 	}
-	return s, nil
+	return nil
+}
+
+// Pause ends the recording with what the broker has sent, so that none of it is lost with the broker.
+func (s *Settlements) Pause() error {
+	for _, c := range s.consumers {
+		if err := c.channel.Cancel(c.queue, false); err != nil {
+			return err
+		}
+	}
+	s.consumers = nil
+	s.consuming.Wait()
+	return nil
+}
+
+// Resume records again after Pause, over another connection, from the queues of Collect.
+func (s *Settlements) Resume(connection *amqp.Connection) error {
+	return s.consume(connection, resultQueues)
 }
 
 func (s *Settlements) settle(delivery amqp.Delivery, dead bool) {

@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"slices"
 	"testing"
@@ -124,20 +122,7 @@ func TestCalibration(t *testing.T) {
 // polls is how often KEDA has asked the scaler for a metric.
 func polls(ctx context.Context, t *testing.T, c *cluster.Cluster) float64 {
 	t.Helper()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.KEDAMetricsURL(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	metrics, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sum(string(metrics), `keda_grpc_client_handled_total{grpc_code="OK",grpc_method="GetMetrics"`)
+	return sum(string(get(ctx, t, nil, c.KEDAMetricsURL())), `keda_grpc_client_handled_total{grpc_code="OK",grpc_method="GetMetrics"`)
 }
 
 // predict simulates the run, and logs it beside what was measured.

@@ -3,7 +3,6 @@ package scenario
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os/exec"
@@ -342,18 +341,10 @@ func (r *release) explain() {
 // get asks a pod over HTTP.
 func (r *release) get(url string) string {
 	r.Helper()
-	client := http.Client{Transport: &http.Transport{
+	return string(get(r.ctx, r.T, &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(ctx context.Context, _, address string) (net.Conn, error) { return r.c.Dial(ctx, address) },
-	}}
-	request, err := http.NewRequestWithContext(r.ctx, http.MethodGet, url, nil)
-	r.must(err)
-	response, err := client.Do(request)
-	r.must(err)
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	r.must(err)
-	return string(body)
+	}}, url))
 }
 
 // sum of the samples, in metrics in Prometheus' text format, that begin with a text.

@@ -1,9 +1,12 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"testing"
 	"time"
@@ -116,6 +119,25 @@ func TestDemo(t *testing.T) {
 	if ratio := summary.NodeSeconds / summary.LowerBoundNodeSeconds; !(ratio >= 1 && ratio <= 1.9) {
 		t.Errorf("%v node-seconds are %.2f times the lower bound of %v, want 1 to 1.9 times", summary.NodeSeconds, ratio, summary.LowerBoundNodeSeconds)
 	}
+}
+
+// get returns what a client, or the default one where it is nil, gets from a URL.
+func get(ctx context.Context, t *testing.T, client *http.Client, url string) []byte {
+	t.Helper()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := cmp.Or(client, http.DefaultClient).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s: %v: %s", url, response.Status, err, body)
+	}
+	return body
 }
 
 // whilePodsRun runs f while the pods of KWOK's nodes run.

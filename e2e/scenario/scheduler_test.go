@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -125,17 +124,8 @@ status:
 // explained is a list that the scheduler answers with.
 func explained[T any](ctx context.Context, t *testing.T, c *cluster.Cluster, path string) (list []T) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.ExplainURL()+path, nil)
-	if err != nil {
+	if err := json.Unmarshal(get(ctx, t, nil, c.ExplainURL()+path), &list); err != nil {
 		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	if err := json.NewDecoder(response.Body).Decode(&list); err != nil {
-		t.Fatal(response.Status, err)
 	}
 	return list
 }

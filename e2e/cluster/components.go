@@ -340,7 +340,7 @@ func (c *Cluster) controllers() ([]proc.Spec, error) {
 				"--cert-dir=" + c.path("keda"), "--client-ca-file=" + c.path("keda", "ca.crt"),
 				"--tls-cert-file=" + c.path("keda", "tls.crt"), "--tls-private-key-file=" + c.path("keda", "tls.key"),
 				"--authentication-kubeconfig=" + c.Kubeconfig("keda"), "--authorization-kubeconfig=" + c.Kubeconfig("keda"),
-				"--lister-kubeconfig=" + c.Kubeconfig("keda"), "--zap-log-level=error",
+				"--lister-kubeconfig=" + c.Kubeconfig("keda"),
 			},
 			Env:   []string{kubeconfig("keda"), "POD_NAMESPACE=keda", "WATCH_NAMESPACE="},
 			Ready: proc.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/healthz", c.ports.KEDAAdapter), kedaTrust), ReadyWithin: 2 * time.Minute,

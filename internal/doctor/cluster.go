@@ -9,7 +9,7 @@ import (
 )
 
 // oldestKEDA that Ebbtide was tested with.
-var oldestKEDA = [2]int{2, 21}
+var oldestKEDA = [2]int{2, 16}
 
 // clusterChecks are of what is around: scheduler, nodes, broker, KEDA.
 func clusterChecks() []Check {
@@ -52,8 +52,8 @@ func clusterChecks() []Check {
 		},
 		{
 			ID: "EBB205", Severity: Warning, Title: "old KEDA",
-			Why: "KEDA 2.21 is the oldest tested version. Older ones may count jobs differently, and start too many or too few.",
-			Fix: "upgrade KEDA to 2.21 or later",
+			Why: "KEDA 2.16 is the oldest tested version. Older ones may count jobs differently, and start too many or too few.",
+			Fix: "upgrade KEDA to 2.16 or later",
 			find: func(o *objects, found func(Object, string, ...any)) {
 				for _, d := range o.of("Deployment") {
 					if d.GetName() != "keda-operator" {

@@ -88,7 +88,7 @@ func TestRefusedNames(t *testing.T) {
 	b := newBundle(t)
 	for set, want := range map[string]string{
 		"command={x},tenants.queues[0].name=a,tenants.queues[1].name=b,tenants.queues[2].name=a":    "tenants.queues names a tenant twice: a, b, a",
-		"enginesIn=pods,engines.dead.command={x}":                                                   "engines.dead: is a name that queues of the release have already",
+		"enginesIn=pods,engines.dead.command={x}":                                                   "engines.dead: another queue of the release has this name",
 		"enginesIn=pods,engines.a123456789b123456789.command={x},tenants.queues[0].name=a123456789": "has more than 63 characters",
 		"command={x},tenants.queues[0].name=A":                                                      "does not match pattern",
 	} {

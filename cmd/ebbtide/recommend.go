@@ -53,10 +53,10 @@ A configuration that costs more or waits longer than today on the second half is
 With -o DIR it writes policy.yaml, values.yaml for charts/scan-jobs, nodepool.yaml and report.html.`,
 		Example: `  ebbtide recommend --trace quarter.csv --time-zone Europe/Prague --wait 60s -o recommended
 
-  # beside what runs today, on spot nodes of Azure; leave the queues and the calendar alone
+  # compare with what runs today, on spot nodes of Azure; keep the queues and the calendar
   ebbtide recommend --trace quarter.csv --today scaledjob.yaml,nodepool.yaml --shapes azure --capacity spot --keep queues,calendar
 
-  # from what Ebbtide itself recorded, beside what runs in the cluster
+  # from what Ebbtide itself recorded, compared with what runs in the cluster
   ebbtide recommend --prometheus http://localhost:9090 --from 2026-08-01 --to 2026-11-01 --today cluster:scan`,
 		Args: cobra.NoArgs,
 	}
@@ -64,15 +64,15 @@ With -o DIR it writes policy.yaml, values.yaml for charts/scan-jobs, nodepool.ya
 	f.system.add(cmd)
 	f.policies = policyFlag(cmd, "current policy; its backlog and name are kept")
 	flags := cmd.Flags()
-	flags.StringSliceVar(&f.waits, "wait", []string{"30s"}, "objective: messages wait no longer than this for a worker; of a class alone: 60s,urgent=10s")
+	flags.StringSliceVar(&f.waits, "wait", []string{"30s"}, "objective: messages wait no longer than this for a worker; for one class: 60s,urgent=10s")
 	flags.Float64Var(&f.quantile, "wait-quantile", 0.95, "share of the messages that --wait is for, above 0 and below 1")
 	flags.StringVar(&f.shapes, "shapes", "aws", "price list of nodes to choose from: "+strings.Join(recommend.Shipped(), ", ")+", or a YAML file; with --node and without --shapes those of --node")
-	flags.StringVar(&f.capacity, "capacity", "on-demand", "which prices of the list count: on-demand or spot")
+	flags.StringVar(&f.capacity, "capacity", "on-demand", "prices of the list to use: on-demand or spot")
 	flags.StringVar(&f.daemonSets, "daemonsets", "cpu=230m,memory=512Mi", "what DaemonSets request on every node of the list")
-	flags.StringSliceVar(&f.keep, "keep", nil, "what stays as it is today: "+strings.Join(recommend.Levers(), ", "))
+	flags.StringSliceVar(&f.keep, "keep", nil, "parts to keep as they are today: "+strings.Join(recommend.Levers(), ", "))
 	flags.StringSliceVar(&f.today, "today", nil, "files of what runs today: ScaledJobs, ScalingPolicies, NodePools, values of charts/scan-jobs; or cluster:NAMESPACE/SCALEDJOB. Default: KEDA with MostAllocated, as the other flags say")
 	flags.BoolVar(&f.withoutDraining, "without-draining", false, "recommend nothing that needs scheduler.draining.enabled of the chart ebbtide")
-	flags.BoolVar(&f.longerWaits, "longer-waits", false, "recommend what waits longer than today too, up to --wait")
+	flags.BoolVar(&f.longerWaits, "longer-waits", false, "also recommend configurations that wait longer than today, up to --wait")
 	flags.Int32Var(&f.most, "max-replicas", 200, "cap of the policy. Default with -f: the policy's")
 	flags.StringVar(&f.holidays, "holidays", "", "iCalendar file of days to leave out of learning, without floors")
 	flags.StringVar(&f.name, "name", "scans", "name of the policy, the Helm release and the NodePool")

@@ -231,26 +231,26 @@ func TestScanJobsValues(t *testing.T) {
 		helm.run(t, "lint", "--strict", chart, "-f", filepath.Join(root, file))
 	}
 	for set, want := range map[string]string{
-		"image.repository=x":                         "command must say what scans",
-		"command={x}":                                "image.repository must name the image that scans",
+		"image.repository=x":                         "command is empty",
+		"command={x}":                                "image.repository is empty",
 		least + ",engines.one.command={x}":           "command and engines are both set",
 		least + ",engines.one.comand={x}":            "engines",
 		least + ",enginesIn=node":                    "enginesIn",
 		least + ",worker.idletimeout=1s":             "idletimeout",
 		least + ",worker.gracePeriod=5":              "gracePeriod",
 		least + ",topology.mode=jobs":                "mode",
-		least + ",nodePools.spot.weight=5":           "nodePools.spot.requirements must say which nodes",
+		least + ",nodePools.spot.weight=5":           "nodePools.spot.requirements is empty",
 		least + ",nodePools.Spot.weight=5":           "'Spot' does not match pattern",
 		least + ",scaledJob.successfulJobsHistory=3": "successfulJobsHistory",
 		// What the scaler would refuse after the upgrade is complete.
-		least + ",policy.maxReplicas=0":                                                                            "policy.calendar.periods[0] (workday): minReplicas is 1: must not exceed its cap, 0",
-		least + ",policy.calendar.default.minReplicas=60":                                                          "policy.calendar.default: minReplicas is 60: must not exceed its cap, 50",
-		least + ",policy.calendar.default.maxReplicas=0":                                                           "(workday): minReplicas is 1: must not exceed its cap, 0",
-		least + ",policy.calendar.default.minReplicas=20":                                                          "policy.calendar.periods[1] (weekend): minReplicas is 20: must not exceed its cap, 10",
+		least + ",policy.maxReplicas=0":                                                                            "policy.calendar.periods[0] (workday): minReplicas is 1: must not exceed the cap, 0",
+		least + ",policy.calendar.default.minReplicas=60":                                                          "policy.calendar.default: minReplicas is 60: must not exceed the cap, 50",
+		least + ",policy.calendar.default.maxReplicas=0":                                                           "(workday): minReplicas is 1: must not exceed the cap, 0",
+		least + ",policy.calendar.default.minReplicas=20":                                                          "policy.calendar.periods[1] (weekend): minReplicas is 20: must not exceed the cap, 10",
 		least + ",policy.calendar.default.minReplicas=-1":                                                          "minReplicas is -1: must not be negative",
 		least + ",policy.calendar.exceptions[0].limits.minReplicas=51":                                             "policy.calendar.exceptions[0]",
-		least + ",policy.calendar.periods[0].limits.minReplicas=9,policy.calendar.periods[0].limits.maxReplicas=8": "minReplicas is 9: must not exceed its cap, 8",
-		"image.repository=x,enginesIn=pods,engines.one.command={x},engines.one.maxReplicas=0":                      "minReplicas is 1: must not exceed its cap, 0",
+		least + ",policy.calendar.periods[0].limits.minReplicas=9,policy.calendar.periods[0].limits.maxReplicas=8": "minReplicas is 9: must not exceed the cap, 8",
+		"image.repository=x,enginesIn=pods,engines.one.command={x},engines.one.maxReplicas=0":                      "minReplicas is 1: must not exceed the cap, 0",
 	} {
 		if out, err := helm.command(t, "template", "x", chart, "--set", set).CombinedOutput(); err == nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: %v, %s; want an error with %q", set, err, out, want)

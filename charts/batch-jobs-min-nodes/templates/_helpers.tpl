@@ -38,6 +38,24 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- range .Values.jobs }}{{ if .repository }}true{{ end }}{{ end -}}
 {{- end -}}
 
+{{- /* "true" if only one node at a time can mount the cache. */ -}}
+{{- define "batch-jobs.oneNode" -}}{{ if eq .Values.cache.accessMode "ReadWriteOnce" }}true{{ end }}{{- end -}}
+
+{{- /* Tells the pods that mount the cache, of all releases that share it. */ -}}
+{{- define "batch-jobs.cacheLabel" -}}
+ebbtide.dev/cache: {{ include "batch-jobs.claim" . | trunc 63 | trimAll "-._" }}
+{{- end -}}
+
+{{- /* Puts pods that mount the cache onto the node of the others that do. Kubernetes does not: a pod on another node could not mount the volume, and would
+hold its room there until the others have ended. */ -}}
+{{- define "batch-jobs.cacheNode" -}}
+requiredDuringSchedulingIgnoredDuringExecution:
+- topologyKey: kubernetes.io/hostname
+  labelSelector:
+    matchLabels:
+      {{- include "batch-jobs.cacheLabel" . | nindent 6 }}
+{{- end -}}
+
 {{- /* "true" if Ebbtide's scheduler places the pods. */ -}}
 {{- define "batch-jobs.ebbtide" -}}
 {{- if eq .Values.scheduling.mode "ebbtide" -}}true

@@ -45,11 +45,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ $name }}{{ if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end -}}
 
-{{- /* Takes a list of the root and an image, in place of which the values' image is taken if it has no repository. */ -}}
+{{- /* Takes a list of the root and an image. If that has no repository, the values' image is used. */ -}}
 {{- define "scan-jobs.image" -}}
 {{- $image := index . 1 | default dict -}}
 {{- if not $image.repository }}{{ $image = (index . 0).Values.image }}{{ end -}}
-{{ required "image.repository must name the image that scans" $image.repository }}
+{{ required "image.repository is empty: set it to the image of your scanner" $image.repository }}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default "latest" }}{{ end }}
 {{- end -}}
 
@@ -100,7 +100,7 @@ everybody who has no queue; class is the name without the tenant. The one place 
 ScaledJobs. */ -}}
 {{- define "scan-jobs.queues" -}}
 {{- if and .Values.engines .Values.command }}{{ fail "command and engines are both set: set one of them" }}{{ end -}}
-{{- if not (or .Values.engines .Values.command) }}{{ fail "command must say what scans: a program of the image and its arguments" }}{{ end -}}
+{{- if not (or .Values.engines .Values.command) }}{{ fail "command is empty: set it to a program of the image and its arguments" }}{{ end -}}
 {{- $name := include "scan-jobs.name" . -}}{{- $queue := include "scan-jobs.queue" . -}}
 {{- $engines := list "" -}}
 {{- if and .Values.engines (eq .Values.enginesIn "pods") }}{{ $engines = keys .Values.engines | sortAlpha }}{{ end -}}
@@ -110,7 +110,7 @@ ScaledJobs. */ -}}
 queues:
 {{- range $tenant := $tenants }}
 {{- range $engine := $engines }}
-{{- if has $engine (list "dead" "results") }}{{ fail (printf "engines.%s: is a name that queues of the release have already: choose another" $engine) }}{{ end }}
+{{- if has $engine (list "dead" "results") }}{{ fail (printf "engines.%s: another queue of the release has this name: choose a different one" $engine) }}{{ end }}
 {{- $all := list $name $tenant $engine | compact | join "-" }}
 {{- if gt (len $all) 63 }}{{ fail (printf "%s has more than 63 characters: choose shorter names of the release, its tenants or its engines" $all) }}{{ end }}
 {{- $exchange := $tenant | empty | ternary $queue (printf "%s.for.%s" $queue $tenant) }}

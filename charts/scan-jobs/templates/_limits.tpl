@@ -1,5 +1,5 @@
-{{- /* Refuses limits of the calendar that the scaler would refuse, where the release would already be deployed: a list of the calendar,
-its place in the values and the policy's cap. A period takes what it leaves out from the default. */ -}}
+{{- /* Fails for limits of a calendar that the scaler would refuse, before anything is deployed. Takes a list of the calendar, its place in the
+values and the policy's cap. A limit that a period does not set comes from the default. */ -}}
 {{- define "scan-jobs.checkLimits" -}}
 {{- $calendar := index . 0 -}}{{- $place := index . 1 -}}{{- $most := index . 2 -}}
 {{- $default := $calendar.default | default dict -}}
@@ -14,7 +14,7 @@ its place in the values and the policy's cap. A period takes what it leaves out 
 {{- end -}}
 {{- end -}}
 
-{{- /* A list of where the limits are, the limits, the default and the policy's cap. */ -}}
+{{- /* Takes a list of the place of the limits in the values, the limits, the default and the policy's cap. */ -}}
 {{- define "scan-jobs.checkLimit" -}}
 {{- $limits := merge (deepCopy (index . 1)) (index . 2) -}}{{- $where := index . 0 -}}
 {{- range $name, $value := pick $limits "minReplicas" "idleReplicas" "maxReplicas" -}}
@@ -29,6 +29,6 @@ its place in the values and the policy's cap. A period takes what it leaves out 
 {{- if hasKey $limits "maxReplicas" -}}{{- $cap = min $cap (int64 $limits.maxReplicas) -}}{{- end -}}
 {{- $floor := int64 ($limits.minReplicas | default 0) -}}
 {{- if gt $floor $cap -}}
-{{- fail (printf "%s: minReplicas is %d: must not exceed its cap, %d" $where $floor $cap) -}}
+{{- fail (printf "%s: minReplicas is %d: must not exceed the cap, %d" $where $floor $cap) -}}
 {{- end -}}
 {{- end -}}

@@ -117,6 +117,8 @@ const (
 	// rememberedRatios is how many of the last pods that stated a run time count.
 	rememberedRatios = 1000
 	ratioPriorPods   = 2
+	// classRatioPriorPods is how many pods of a class the ratios of all count for in those of the class.
+	classRatioPriorPods = 10
 )
 
 func (r *ratios) unit() float64 {
@@ -128,24 +130,46 @@ func (r *ratios) unit() float64 {
 	return r.fading.unit(r.ended[:], r.left[:])
 }
 
-// survival is the probability of a ratio to reach each bin.
-func (r *ratios) survival() (survival [ratioBins + 1]float64) {
-	unit := ratioPriorPods * r.unit()
-	survival[0] = 1
-	for i := range ratioBins {
-		octaves := float64(i-ratioBins/2) / ratiosPerOctave
-		prior := 0.06 / (1 + octaves*octaves/4)
-		hazard := (r.ended[i] + unit*prior) / (r.ended[i] + r.left[i] + unit)
-		survival[i+1] = survival[i] * (1 - hazard)
+// hazards of a ratio to end in each bin once it is reached. The prior counts for a number of pods.
+func (r *ratios) hazards(prior *[ratioBins]float64, pods float64) (hazards [ratioBins]float64) {
+	unit := pods * r.unit()
+	for i := range hazards {
+		hazards[i] = (r.ended[i] + unit*prior[i]) / (r.ended[i] + r.left[i] + unit)
 	}
-	return survival
+	return hazards
 }
+
+// ratioPrior is the hazard of a ratio while nothing is known of statements.
+var ratioPrior = func() (hazards [ratioBins]float64) {
+	for i := range hazards {
+		octaves := float64(i-ratioBins/2) / ratiosPerOctave
+		hazards[i] = 0.06 / (1 + octaves*octaves/4)
+	}
+	return hazards
+}()
+
+// check counts a statement that was checked.
+func (r *ratios) check(bin int, weight float64, exact bool) {
+	r.ended[bin] += weight
+	r.total += weight
+	r.checked++
+	if exact {
+		r.exact += weight
+	}
+}
+
+// exactly is true when almost all statements were right, of those that count.
+func (r *ratios) exactly() bool { return r.checked >= coldStart && r.exact > almostAll*r.total }
 
 // combine is Bayes' rule: the class's distribution of run times is the prior, the distribution of ratios the likelihood of what the pod
 // states. It shrinks vague statements towards what is usual, corrects wrong units and bears liars. A little of the class's is kept.
-func (r *ratios) combine(class *[bins + 1]float64, stated float64) (survival [bins + 1]float64) {
+func combine(class *[bins + 1]float64, hazards *[ratioBins]float64, stated float64) (survival [bins + 1]float64) {
 	const kept, floor = 0.02, 1e-5
-	ratio := r.survival()
+	var ratio [ratioBins + 1]float64
+	ratio[0] = 1
+	for i, h := range hazards {
+		ratio[i+1] = ratio[i] * (1 - h)
+	}
 	reach := func(seconds float64) float64 {
 		if seconds <= 0 {
 			return 1

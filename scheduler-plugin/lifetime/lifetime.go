@@ -15,7 +15,7 @@ import (
 type Options struct {
 	// HalfLife after which a run time counts half; default 7 days. Of a busy class fewer count: the last 300 or so.
 	HalfLife time.Duration
-	// Classes that are kept; beyond it the one that has not been seen for longest is forgotten. Default 1,000, some 2 MiB.
+	// Classes that are kept; beyond it the one that has not been seen for longest is forgotten. Default 1,000, some 5 MiB.
 	Classes int
 	// MinCorrelation between stated and real run times below which statements are not used; default 0.3.
 	MinCorrelation float64
@@ -68,6 +68,8 @@ type question struct {
 type class struct {
 	history
 	scores   scores
+	ratios   ratios
+	stated   skill
 	ends     float64 // how many count in the scores
 	well     bool    // one ended well
 	lastSeen float64
@@ -75,10 +77,11 @@ type class struct {
 
 // The experts that are mixed.
 const (
-	byAll     = iota // the history of all classes
-	byClass          // of the class
-	byStated         // that, and what the pod states
-	nrExperts = iota
+	byAll       = iota // the history of all classes
+	byClass            // of the class
+	byStated           // that, and what the pod states, by how statements of all held
+	byOwnStated        // the same by how those of the class held
+	nrExperts   = iota
 )
 
 // scores are predictive log-likelihoods, the last ones counting most.
@@ -101,8 +104,8 @@ type followed struct {
 	ratio  int
 	next   float64 // when it leaves one
 	// Logarithms of its weights.
-	ofAll, ofClass, ofRatios float64
-	place                    int // in due, -1 when not there
+	ofAll, ofClass, ofRatios, ofOwnRatios float64
+	place                                 int // in due, -1 when not there
 }
 
 // New makes an Estimator that has seen nothing.
@@ -145,6 +148,10 @@ func (e *Estimator) start(id, className string, stated time.Duration, at float64
 	f.ofAll = e.all.arrive(at, remembered, halfLife)
 	f.ofClass = f.class.arrive(at, rememberedOfClass, halfLife)
 	f.ofRatios = e.ratios.arrive(at, rememberedRatios, halfLife)
+	f.ofOwnRatios = f.class.ratios.arrive(at, rememberedOfClass, halfLife)
+	// Weights grow, and nobody may ask for long what these have become.
+	e.ratios.unit()
+	f.class.ratios.unit()
 	f.class.lastSeen = max(f.class.lastSeen, at)
 	clear(e.memo)
 	e.followed[id] = f
@@ -208,13 +215,10 @@ func (e *Estimator) Finished(id, className string, stated, ran time.Duration, at
 // check learns how a statement held.
 func (e *Estimator) check(f *followed, ran float64) {
 	e.stated.add(f.stated, ran)
-	r, weight := &e.ratios, e.ratios.count(f.ofRatios)
-	r.ended[f.ratio] += weight
-	r.total += weight
-	r.checked++
-	if math.Abs(math.Log(max(1, ran)/max(1, f.stated))) < certain {
-		r.exact += weight
-	}
+	f.class.stated.add(f.stated, ran)
+	exact := math.Abs(math.Log(max(1, ran)/max(1, f.stated))) < certain
+	e.ratios.check(f.ratio, e.ratios.count(f.ofRatios), exact)
+	f.class.ratios.check(f.ratio, f.class.ratios.count(f.ofOwnRatios), exact)
 }
 
 func (e *Estimator) forget(f *followed) {
@@ -267,10 +271,16 @@ func (e *Estimator) expect(className string, stated time.Duration) expected {
 	ofClass := of.hazards(&ofAll)
 	classSurvival := survivalOf(&ofClass)
 	survivals[byClass] = &classSurvival
-	believed := stated > 0 && e.believed()
+	believed := stated > 0 && e.believed(c)
 	if believed {
-		combined := e.ratios.combine(&classSurvival, stated.Seconds())
+		ofRatios := e.ratios.hazards(&ratioPrior, ratioPriorPods)
+		combined := combine(&classSurvival, &ofRatios, stated.Seconds())
 		survivals[byStated] = &combined
+		if c.known() {
+			ofOwn := c.ratios.hazards(&ofRatios, classRatioPriorPods)
+			own := combine(&classSurvival, &ofOwn, stated.Seconds())
+			survivals[byOwnStated] = &own
+		}
 	}
 	x := expected{experts: &[nrExperts]*[bins + 1]float32{}}
 	var mixture [bins + 1]float64
@@ -286,10 +296,14 @@ func (e *Estimator) expect(className string, stated time.Duration) expected {
 		}
 	}
 	mixture[bins] = 0
-	if r := &e.ratios; believed && r.checked >= coldStart && r.exact > almostAll*r.total {
+	ratios := &e.ratios
+	if c.known() {
+		ratios = &c.ratios
+	}
+	if believed && ratios.exactly() {
 		x.mixture = known(stated.Seconds())
 	} else {
-		x.mixture = newDistribution(&mixture, weights[byStated])
+		x.mixture = newDistribution(&mixture, weights[byStated]+weights[byOwnStated])
 	}
 	if len(e.memo) == remembered {
 		clear(e.memo)
@@ -298,10 +312,23 @@ func (e *Estimator) expect(className string, stated time.Duration) expected {
 	return x
 }
 
-// believed is true when statements told long pods from short ones lately. The likelihood alone does not tell: pods that arrive in bulk are
-// alike, and so is what is learned from them.
-func (e *Estimator) believed() bool {
-	return e.stated.pairs >= coldStart && e.stated.correlation() >= e.options.MinCorrelation
+// known is true of a class of which enough statements were checked to tell how they hold.
+func (c *class) known() bool { return c != nil && c.ratios.checked >= coldStart }
+
+// believed is true when statements told long pods from short ones lately: those of the class, or those of all while it has few, or its run times
+// are so alike that there is nothing to tell. The likelihood alone does not tell: pods that arrive in bulk are alike, and so is what is learned from
+// them.
+func (e *Estimator) believed(c *class) bool {
+	told := &e.stated
+	if c.known() {
+		if c.ratios.exactly() {
+			return true
+		}
+		if c.stated.varies() {
+			told = &c.stated
+		}
+	}
+	return told.pairs >= coldStart && told.correlation() >= e.options.MinCorrelation
 }
 
 // settled is the number of ends after which a class's own scores count in full.
@@ -351,6 +378,7 @@ func (e *Estimator) pass(f *followed, now float64) {
 	}
 	for f.stated > 0 && f.ratio < ratioBins-1 && f.start+f.stated*ratioBounds[f.ratio+1] <= now {
 		e.ratios.left[f.ratio] += e.ratios.count(f.ofRatios)
+		f.class.ratios.left[f.ratio] += f.class.ratios.count(f.ofOwnRatios)
 		f.ratio++
 	}
 	clear(e.memo)
@@ -370,6 +398,9 @@ func (e *Estimator) leave(f *followed, ended bool) {
 	for expert, survival := range f.experts {
 		if survival == nil {
 			survival = f.experts[byAll]
+			if stated := f.experts[byStated]; expert == byOwnStated && stated != nil {
+				survival = stated // until enough is known of the class
+			}
 		}
 		hazard := 0.5
 		if reached := survival[f.bin]; reached > 1e-9 {

@@ -144,6 +144,69 @@ func TestStatementsOfOneClassDoNotSpoilAnother(t *testing.T) {
 	}
 }
 
+// Statements of nine classes are exact. However the tenth states its own, and however many of the pods are its, those of the nine are believed
+// to the letter, and those of the tenth only if they say something.
+func TestTrustIsByClass(t *testing.T) {
+	for name, tc := range map[string]struct {
+		says  func(ran float64, random *rand.Rand) float64
+		noise bool // what the tenth states says nothing
+	}{
+		"at random":            {func(_ float64, r *rand.Rand) float64 { return 300 * math.Exp(1.5*r.NormFloat64()) }, true},
+		"the other way":        {func(ran float64, _ *rand.Rand) float64 { return 90_000 / ran }, true},
+		"sixty times":          {func(ran float64, _ *rand.Rand) float64 { return 60 * ran }, false},
+		"half of it sixtyfold": {func(ran float64, r *rand.Rand) float64 { return ran * []float64{1, 60}[r.IntN(2)] }, false},
+	} {
+		for _, share := range []float64{0.1, 0.5, 0.9} {
+			t.Run(fmt.Sprintf("%s, %.0f%%", name, 100*share), func(t *testing.T) {
+				e, random := New(Options{}), rand.New(rand.NewPCG(1, 1))
+				now := play(e, 5000, 5, func(int) (string, float64, float64) {
+					ran := 300 * math.Exp(1.5*random.NormFloat64())
+					if random.Float64() < share {
+						return "tenth", tc.says(ran, random), ran
+					}
+					return fmt.Sprint("exact-", random.IntN(9)), ran, ran
+				})
+				for i := range 9 {
+					for _, stated := range []float64{30, 300, 6000} {
+						d := e.Expect(fmt.Sprint("exact-", i), seconds(stated), now)
+						if d.Median() != seconds(stated) || d.Spread() > 0 || d.Stated() < 1 {
+							t.Errorf("exact-%d: one that states %g s is expected to run %s, spread %.2f", i, stated, d.Median(), d.Spread())
+						}
+					}
+				}
+				if w := e.Expect("tenth", 5*time.Minute, now).Stated(); tc.noise && w > 0 {
+					t.Errorf("the tenth class's own statements weigh %.2f", w)
+				}
+			})
+		}
+	}
+}
+
+// Two classes of different run times are swapped halfway. Soon what is known of a class is not taken for more than it is, and in the end it is
+// relearned.
+func TestSwappedClasses(t *testing.T) {
+	for since, limits := range map[int][2]float64{100: {0.8, 3}, 1500: {0, 1.2}} {
+		e, random := New(Options{}), rand.New(rand.NewPCG(1, 1))
+		now := play(e, 2000+since, 20, func(i int) (string, float64, float64) {
+			class := random.IntN(2)
+			median := []float64{30, 900}[class]
+			if i >= 2000 {
+				median = 27_000 / median
+			}
+			return fmt.Sprint(class), 0, median * math.Exp(0.3*random.NormFloat64())
+		})
+		for class, median := range map[string]float64{"0": 900, "1": 30} {
+			d := e.Expect(class, 0, now)
+			if d.Spread() < limits[0] || d.Spread() > limits[1] {
+				t.Errorf("%d pods after the swap class %s has a spread of %.2f, want %v", since, class, d.Spread(), limits)
+			}
+			if off := math.Abs(math.Log(d.Median().Seconds() / median)); since > 1000 && off > math.Log(1.25) {
+				t.Errorf("%d pods after the swap class %s has a median of %s, really %g s", since, class, d.Median(), median)
+			}
+		}
+	}
+}
+
 // One queue that cannot be predicted takes nothing from another that can.
 func TestOneClassDoesNotSpoilAnother(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
@@ -299,6 +362,26 @@ func TestManyArrivals(t *testing.T) {
 	d := e.Expect("scan", 0, start.Add(15_000*time.Second))
 	if got := d.Median().Seconds(); math.IsNaN(got) || got < 32 || got > 50 || math.IsNaN(d.Spread()) {
 		t.Errorf("median %.1f s, spread %.2f, want 40 s: old pods are to have faded", got, d.Spread())
+	}
+}
+
+// Statements that are not believed are counted all the same, however long that takes, and those after them that are right are believed.
+func TestManyWrongStatements(t *testing.T) {
+	e := New(Options{HalfLife: 10 * time.Second})
+	const wrong, right = 12_000, 2_000
+	for i := range wrong + right {
+		stated := time.Duration(20+i%50) * time.Second
+		ran := stated
+		if i < wrong {
+			ran = 90*time.Second - stated
+		}
+		e.Finished(fmt.Sprint(i), "scan", stated, ran, start.Add(time.Duration(i)*time.Second), true)
+	}
+	for _, class := range []string{"scan", "another"} {
+		d := e.Expect(class, 40*time.Second, start.Add((wrong+right)*time.Second))
+		if d.Median() != 40*time.Second || d.Stated() != 1 {
+			t.Errorf("%s: one that states 40s is expected to run %s, spread %.2f; statements weigh %.2f", class, d.Median(), d.Spread(), d.Stated())
+		}
 	}
 }
 

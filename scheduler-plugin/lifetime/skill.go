@@ -22,6 +22,12 @@ func (s *skill) add(expected, ran float64) {
 	s.x, s.y, s.xx, s.yy, s.xy = s.x+x, s.y+y, s.xx+x*x, s.yy+y*y, s.xy+x*y
 }
 
+// varies is true when run times differ enough to be told apart: by a fifth or so in the standard deviation.
+func (s *skill) varies() bool {
+	mean := s.y / s.weight
+	return s.yy/s.weight-mean*mean > 0.04
+}
+
 // correlation is Pearson's.
 func (s *skill) correlation() float64 {
 	if s.weight == 0 {

@@ -127,20 +127,24 @@ func TestFigures(t *testing.T) {
 }
 
 // Two classes that differ much, and inside which run times differ more and more: what tells the classes apart must not count as knowledge of
-// their pods.
+// their pods. The mean of ten seeds, for every sigma.
 func TestTwoQueues(t *testing.T) {
+	const seeds = 10
 	for _, sigma := range []float64{0.3, 0.8, 1.2, 1.6} {
 		for _, delay := range []time.Duration{45 * time.Second, 10 * time.Minute} {
-			const seeds = 3
-			mean := 0.0
-			for seed := range uint64(seeds) {
-				load := TwoQueues(sigma)(rand.New(rand.NewPCG(2000+seed, 7)))
-				most := replayed(t, load, "most-allocated", "absent", delay).NodeHours
-				mean += replayed(t, load, "drainpack", "absent", delay).NodeHours / most / seeds
-			}
-			if t.Logf("sigma %.1f, delay %s: %.3f", sigma, delay, mean); mean > 1.01 {
-				t.Errorf("sigma %.1f, delay %s: %.3f of MostAllocated's node-hours, want at most 1.01", sigma, delay, mean)
-			}
+			t.Run(fmt.Sprintf("sigma %.1f, delay %s", sigma, delay), func(t *testing.T) {
+				t.Parallel()
+				mean, highest := 0.0, 0.0
+				for seed := range uint64(seeds) {
+					load := TwoQueues(sigma)(rand.New(rand.NewPCG(2000+seed, 7)))
+					most := replayed(t, load, "most-allocated", "absent", delay).NodeHours
+					over := replayed(t, load, "drainpack", "absent", delay).NodeHours / most
+					mean, highest = mean+over/seeds, max(highest, over)
+				}
+				if t.Logf("%.3f of MostAllocated's node-hours, the highest of %d seeds %.3f", mean, seeds, highest); mean > 1.01 {
+					t.Errorf("%.3f of MostAllocated's node-hours, want at most 1.01", mean)
+				}
+			})
 		}
 	}
 }
@@ -177,28 +181,29 @@ func TestReadCSV(t *testing.T) {
 		t.Errorf("jobs (-want +got):\n%s", diff)
 	}
 	for text, want := range map[string]string{
-		"":                                         "no jobs",
-		"start,seconds,class\n":                    "no jobs",
-		"1,2\n":                                    "line 1: 2 fields",
-		"time,duration\n2026-03-02 09:00,30\n":     `line 1: column "time" is not known`,
-		"start,seconds\n1,2\n":                     `line 1: column "class" is missing`,
-		"start,seconds,start\n1,2,a\n":             `line 1: column "start" is there twice`,
-		"start,seconds,class\n1,2,a,b\n":           "line 2: 4 fields",
-		"start,seconds,class\n1,2,\n":              "line 2: class is empty",
-		"start,seconds,class\n1,,a\n":              `line 2: seconds is ""`,
-		"start,seconds,class\n,2,a\n":              `line 2: start is ""`,
-		"3/2/2026 09:00,1,a\n":                     "may have the day or the month first",
-		"13/2/2026 9:00,1,a\n2/13/2026 9:00,1,a\n": "the day first in some lines",
-		"\xff\xfes\x00":                            "UTF-16",
-		"2026-02-30 09:00,1,a\n":                   `start is "2026-02-30 09:00"`,
-		"1,2,a\nnoon,2,a\n":                        `line 2: start is "noon"`,
-		"1,-2,a\n":                                 `line 1: seconds is "-2"`,
-		"1,NaN,a\n":                                `line 1: seconds is "NaN"`,
-		"1,2,a,x\n":                                `line 1: milliCPU is "x"`,
-		"1,2,a,1,-1\n":                             `line 1: memoryMiB is "-1"`,
-		"1,2,\"a\n":                                "line",
-		"arrival,seconds,class\nnoon,2,a\n":        `line 2: arrival is "noon"`,
-		"start,seconds,class,usedMilliCPU\n1,2,a,-1\n":     `line 2: usedMilliCPU is "-1"`,
+		"":                                             "no jobs",
+		"start,seconds,class\n":                        "no jobs",
+		"1,2\n":                                        "line 1: 2 fields",
+		"time,duration\n2026-03-02 09:00,30\n":         `line 1: column "time" is not known`,
+		"start,seconds\n1,2\n":                         `line 1: column "class" is missing`,
+		"start,seconds,start\n1,2,a\n":                 `line 1: column "start" is there twice`,
+		"start,seconds,class\n1,2,a,b\n":               "line 2: 4 fields",
+		"start,seconds,class\n1,2,\n":                  "line 2: class is empty",
+		"start,seconds,class\n1,,a\n":                  `line 2: seconds is ""`,
+		"start,seconds,class\n,2,a\n":                  `line 2: start is ""`,
+		"3/2/2026 09:00,1,a\n":                         "may have the day or the month first",
+		"3/2/2026 9:00,1,a\n2/3/2026 9:00,1,a\n":       "may have the day or the month first",
+		"13/2/2026 9:00,1,a\n2/13/2026 9:00,1,a\n":     "the day first in some lines",
+		"\xff\xfes\x00":                                "UTF-16",
+		"2026-02-30 09:00,1,a\n":                       `start is "2026-02-30 09:00"`,
+		"1,2,a\nnoon,2,a\n":                            `line 2: start is "noon"`,
+		"1,-2,a\n":                                     `line 1: seconds is "-2"`,
+		"1,NaN,a\n":                                    `line 1: seconds is "NaN"`,
+		"1,2,a,x\n":                                    `line 1: milliCPU is "x"`,
+		"1,2,a,1,-1\n":                                 `line 1: memoryMiB is "-1"`,
+		"1,2,\"a\n":                                    "line",
+		"arrival,seconds,class\nnoon,2,a\n":            `line 2: arrival is "noon"`,
+		"start,seconds,class,usedMilliCPU\n1,2,a,-1\n": `line 2: usedMilliCPU is "-1"`,
 		"start,seconds,class,outOfMemory\n1,2,a,perhaps\n": `line 2: outOfMemory is "perhaps"`,
 	} {
 		if _, err := ReadCSV(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
@@ -249,6 +254,23 @@ func TestReadCSVOfSpreadsheets(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		} else if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// Dates with slashes that could be read either way are of days that follow each other, not of the same day of several months.
+func TestReadCSVOfDaysOrMonths(t *testing.T) {
+	for text, want := range map[string]time.Time{
+		"3/9/2026 9:00,1,a\n3/11/2026 9:00,1,a\n3/12/2026 8:00,1,a\n": time.Date(2026, 3, 9, 9, 0, 0, 0, time.UTC),
+		"9/3/2026 9:00,1,a\n11/3/2026 9:00,1,a\n12/3/2026 8:00,1,a\n": time.Date(2026, 3, 9, 9, 0, 0, 0, time.UTC),
+	} {
+		trace, err := ReadCSV(strings.NewReader(text))
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		if span := trace.Jobs[2].Start; !trace.Origin.Equal(want) || span != 71*time.Hour {
+			t.Errorf("%q starts at %s and spans %s, want %s and 71h", text, trace.Origin, span, want)
 		}
 	}
 }

@@ -292,6 +292,9 @@ func (d *dates) settle(jobs []Job) error {
 	for order := range possible {
 		possible[order] = !slices.ContainsFunc(d.readings, func(r *[2]time.Time) bool { return r != nil && r[order].IsZero() })
 	}
+	if possible[0] && possible[1] {
+		possible = d.shorter()
+	}
 	if possible[0] == possible[1] {
 		what := "may have the day or the month first"
 		if !possible[0] {
@@ -305,6 +308,28 @@ func (d *dates) settle(jobs []Job) error {
 		}
 	}
 	return nil
+}
+
+// shorter says which order of day and month makes the dates span less than half of the time that the other does; both if neither does. Days that
+// follow each other are months apart when they are taken for months.
+func (d *dates) shorter() (possible [2]bool) {
+	var spans [2]time.Duration
+	for order := range spans {
+		var first, last time.Time
+		for _, r := range d.readings {
+			if r == nil {
+				continue
+			}
+			if first.IsZero() || r[order].Before(first) {
+				first = r[order]
+			}
+			if r[order].After(last) {
+				last = r[order]
+			}
+		}
+		spans[order] = last.Sub(first)
+	}
+	return [2]bool{spans[0] <= 2*spans[1], spans[1] <= 2*spans[0]}
 }
 
 // ReadSWF reads a trace in the Standard Workload Format of the Parallel Workloads Archive: a job's submit time, its run time, the

@@ -311,7 +311,7 @@ func (d *dates) settle(jobs []Job) error {
 }
 
 // shorter says which order of day and month makes the dates span less than half of the time that the other does; both if neither does. Days that
-// follow each other are months apart when they are taken for months.
+// follow each other are months apart if they are read as months.
 func (d *dates) shorter() (possible [2]bool) {
 	var spans [2]time.Duration
 	for order := range spans {

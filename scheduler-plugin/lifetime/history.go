@@ -118,7 +118,7 @@ const (
 	rememberedRatios = 1000
 	ratioPriorPods   = 2
 	// classRatioPriorPods is how many pods of a class the ratios of all count for in those of the class.
-	classRatioPriorPods = 10
+	classRatioPriorPods = 40
 )
 
 func (r *ratios) unit() float64 {

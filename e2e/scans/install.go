@@ -37,13 +37,9 @@ func PrepareInstall(ctx context.Context, c *cluster.Cluster) error {
 	return both.Wait()
 }
 
-// SourceVolume makes a volume of that name, for the first claim that asks for one: a folder of the machine, that all nodes have. It has no
-// quota; its capacity is what claims are matched by.
+// SourceVolume makes a volume of that name for a source store: a folder of the machine, that all nodes have.
 func SourceVolume(ctx context.Context, c *cluster.Cluster, name string) (folder string, err error) {
 	folder = filepath.Join(c.Dir, "volume-"+name)
-	if err := os.RemoveAll(folder); err != nil { // of an earlier cluster in this folder
-		return "", err
-	}
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		return "", err
 	}
@@ -53,7 +49,7 @@ func SourceVolume(ctx context.Context, c *cluster.Cluster, name string) (folder 
 	volume, err := json.Marshal(map[string]any{
 		"apiVersion": "v1", "kind": "PersistentVolume", "metadata": map[string]any{"name": name},
 		"spec": map[string]any{
-			"capacity": map[string]any{"storage": "20Gi"}, "accessModes": []string{"ReadWriteMany", "ReadWriteOnce"},
+			"capacity": map[string]any{"storage": "1Gi"}, "accessModes": []string{"ReadWriteMany"},
 			"hostPath": map[string]any{"path": folder},
 		},
 	})

@@ -37,9 +37,10 @@ func PrepareInstall(ctx context.Context, c *cluster.Cluster) error {
 	return both.Wait()
 }
 
-// SourceVolume makes a volume of that name for a source store: a folder of the machine, that all nodes have.
-func SourceVolume(ctx context.Context, c *cluster.Cluster, name string) (folder string, err error) {
-	folder = filepath.Join(c.Dir, "volume-"+name)
+// SourceVolume makes a volume for one claim of the scans' namespace: a folder of the machine, that all nodes have. It fits whatever access
+// mode the claim asks for, and no other claim can take it.
+func SourceVolume(ctx context.Context, c *cluster.Cluster, claim string) (folder string, err error) {
+	folder = filepath.Join(c.Dir, "volume-"+claim)
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		return "", err
 	}
@@ -47,9 +48,10 @@ func SourceVolume(ctx context.Context, c *cluster.Cluster, name string) (folder 
 		return "", err
 	}
 	volume, err := json.Marshal(map[string]any{
-		"apiVersion": "v1", "kind": "PersistentVolume", "metadata": map[string]any{"name": name},
+		"apiVersion": "v1", "kind": "PersistentVolume", "metadata": map[string]any{"name": claim},
 		"spec": map[string]any{
-			"capacity": map[string]any{"storage": "1Gi"}, "accessModes": []string{"ReadWriteMany"},
+			"capacity": map[string]any{"storage": "1Gi"}, "accessModes": []string{"ReadWriteMany", "ReadWriteOnce"},
+			"claimRef": map[string]any{"namespace": Namespace, "name": claim},
 			"hostPath": map[string]any{"path": folder},
 		},
 	})

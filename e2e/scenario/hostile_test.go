@@ -37,7 +37,7 @@ func (s *scanQueue) hostile() {
 	image, err := images.Build(s.ctx, s.root, images.Spec{Name: hostileScanner, Packages: []string{"./e2e/cmd/e2e-hostile"}, Arch: runtime.GOARCH})
 	s.must(err)
 	s.must(s.c.AddImage(s.ctx, hostileScanner, scans.ImageTag, image))
-	folder, err := scans.SourceVolume(s.ctx, s.c, "hostile")
+	folder, err := scans.SourceVolume(s.ctx, s.c, "evil-source")
 	s.must(err)
 	hostileRepositories(s.T, folder)
 

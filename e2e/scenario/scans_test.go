@@ -227,7 +227,7 @@ func (s *scanQueue) upgradeInABurst() {
 
 // sourceStore scans repositories from a volume that both nodes have.
 func (s *scanQueue) sourceStore() {
-	folder, err := scans.SourceVolume(s.ctx, s.c, "source")
+	folder, err := scans.SourceVolume(s.ctx, s.c, "source-source")
 	s.must(err)
 	s.helm("install", "source", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "examples/source-store/values.yaml")
 	s.test("source", "examples/source-store/values.yaml", 1)
@@ -278,7 +278,7 @@ func (s *scanQueue) storeLost(folder string) {
 func (s *scanQueue) batchJobs() {
 	const chart = "charts/batch-jobs-min-nodes"
 	begin := time.Now()
-	_, err := scans.SourceVolume(s.ctx, s.c, "my-jobs")
+	_, err := scans.SourceVolume(s.ctx, s.c, "my-jobs-cache")
 	s.must(err)
 	s.helm("install", "my-jobs", chart, "--values", filepath.Join(chart, "test_values.yaml"))
 	if fetches := s.batchEnds("my-jobs", 5, "ebbtide"); fetches != 2 {
@@ -288,7 +288,7 @@ func (s *scanQueue) batchJobs() {
 
 	for mode, scheduler := range map[string]string{"auto": "ebbtide", "default": corev1.DefaultSchedulerName} {
 		name := "batch-" + mode
-		folder, err := scans.SourceVolume(s.ctx, s.c, name)
+		folder, err := scans.SourceVolume(s.ctx, s.c, name+"-cache")
 		s.must(err)
 		values := []string{"scheduling.mode=" + mode, "worker.image.tag=" + scans.ImageTag, "cache.protocols={file}", "cache.size=1Gi",
 			"cache.gc.unusedFor=1ns", "resources.requests.cpu=20m", "resources.requests.memory=32Mi"}

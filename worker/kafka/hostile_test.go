@@ -77,6 +77,7 @@ func TestEveryRecordEnds(t *testing.T) {
 			j := b.job("sh", "-c", script)
 			j.MaxMessages, j.MaxAttempts, j.IdleTimeout = 0, 2, 15*time.Second // a slow machine may fetch nothing for seconds
 			j.ResultLimit = 16 << 10
+			j.queue.SessionTimeout = time.Minute
 			j.queue.RetryTopics, j.RetryDelays = []string{retryTopic}, []time.Duration{200 * time.Millisecond}
 			got, err := j.run(t.Context())
 			if err != nil || got.Ended != "idle" {

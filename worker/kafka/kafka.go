@@ -283,10 +283,21 @@ func (q *queue) poll(ctx context.Context) (*held, error) {
 	if polling.Err() != nil {
 		return nil, nil
 	}
-	if err := fetches.Err(); err != nil {
+	if err := fetches.Err(); putOut(err) {
+		q.config.Log.Warn("the group had given up this worker, which joins it again: raise --session-timeout, or the worker's CPU, if this happens often",
+			"group", q.config.Group, "error", err)
+	} else if err != nil {
 		return nil, q.explain(err)
 	}
 	return nil, nil
+}
+
+// putOut says whether a group has given up this member, which the client joins to it again by itself. The record that was being worked on
+// is lost.
+func putOut(err error) bool {
+	var session *kgo.ErrGroupSession
+	return errors.As(err, &session) &&
+		(errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.IllegalGeneration) || errors.Is(err, kerr.FencedMemberEpoch))
 }
 
 // take makes a record the one that is worked on.

@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	resultsv1alpha1 "github.com/ebbtide-dev/ebbtide/proto/ebbtide/results/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/worker"
@@ -141,7 +143,7 @@ func (b *bench) job(command ...string) job {
 		},
 		queue: kafka.Config{
 			Brokers: b.cluster.ListenAddrs(), Topics: []string{scansTopic}, Group: group, ClientID: "test", ResultTopic: resultsTopic,
-			DeadLetterTopic: deadTopic, SessionTimeout: 3 * time.Second, RebalanceTimeout: 30 * time.Second, ConnectTimeout: 5 * time.Second, Log: log,
+			DeadLetterTopic: deadTopic, SessionTimeout: 9 * time.Second, RebalanceTimeout: 30 * time.Second, ConnectTimeout: 5 * time.Second, Log: log,
 		},
 	}
 }
@@ -365,6 +367,29 @@ func membersComeAndGo(t *testing.T, serverSide bool) {
 	}
 	if done != records {
 		t.Errorf("%d records are committed, want %d", done, records)
+	}
+}
+
+// A worker that waits for a record and is not heard of in time joins again, and processes what comes then.
+func TestPutOutOfTheGroup(t *testing.T) {
+	for _, reason := range []*kerr.Error{kerr.UnknownMemberID, kerr.IllegalGeneration} {
+		t.Run(reason.Message, func(t *testing.T) {
+			b := newBench(t, 1)
+			out := make(chan struct{})
+			b.cluster.ControlKey(kmsg.Heartbeat.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
+				close(out)
+				response := request.ResponseKind().(*kmsg.HeartbeatResponse)
+				response.ErrorCode = reason.Code
+				return response, nil, true
+			})
+			j := b.job("cat")
+			j.queue.SessionTimeout = 900 * time.Millisecond
+			var wait sync.WaitGroup
+			wait.Go(func() { j.mustRun(t, worker.Summary{Messages: 1, Succeeded: 1, Ended: "messages"}) })
+			<-out
+			b.produce(t, 0, "one")
+			wait.Wait()
+		})
 	}
 }
 

@@ -37,26 +37,40 @@ func PrepareInstall(ctx context.Context, c *cluster.Cluster) error {
 	return both.Wait()
 }
 
-// SourceVolume makes a volume for one claim of the scans' namespace: a folder of the machine, that all nodes have. It fits whatever access
-// mode the claim asks for, and no other claim can take it.
+// SourceVolume makes a volume for one claim of the scans' namespace, and for no other.
 func SourceVolume(ctx context.Context, c *cluster.Cluster, claim string) (folder string, err error) {
-	folder = filepath.Join(c.Dir, "volume-"+claim)
+	return volume(ctx, c, claim, map[string]any{"claimRef": map[string]any{"namespace": Namespace, "name": claim}})
+}
+
+// Volumes makes n volumes, for whatever claims ask for one.
+func Volumes(ctx context.Context, c *cluster.Cluster, n int) error {
+	for i := range n {
+		if _, err := volume(ctx, c, fmt.Sprintf("any-%d", i+1), map[string]any{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// volume makes a folder of the machine, which all nodes have, a volume for either access mode. It has no quota: claims are matched by its
+// capacity.
+func volume(ctx context.Context, c *cluster.Cluster, name string, spec map[string]any) (folder string, err error) {
+	folder = filepath.Join(c.Dir, "volume-"+name)
+	if err := os.RemoveAll(folder); err != nil { // of an earlier cluster in this folder
+		return "", err
+	}
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		return "", err
 	}
 	if err := os.Chown(folder, 65532, 65532); err != nil {
 		return "", err
 	}
-	volume, err := json.Marshal(map[string]any{
-		"apiVersion": "v1", "kind": "PersistentVolume", "metadata": map[string]any{"name": claim},
-		"spec": map[string]any{
-			"capacity": map[string]any{"storage": "1Gi"}, "accessModes": []string{"ReadWriteMany", "ReadWriteOnce"},
-			"claimRef": map[string]any{"namespace": Namespace, "name": claim},
-			"hostPath": map[string]any{"path": folder},
-		},
-	})
+	spec["capacity"] = map[string]any{"storage": "20Gi"}
+	spec["accessModes"] = []string{"ReadWriteMany", "ReadWriteOnce"}
+	spec["hostPath"] = map[string]any{"path": folder}
+	object, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": map[string]any{"name": name}, "spec": spec})
 	if err != nil {
 		return "", err
 	}
-	return folder, c.ApplyYAML(ctx, volume)
+	return folder, c.ApplyYAML(ctx, object)
 }

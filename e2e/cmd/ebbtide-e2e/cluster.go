@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,9 @@ import (
 	"github.com/ebbtide-dev/ebbtide/e2e/scans"
 	"github.com/ebbtide-dev/ebbtide/e2e/toolchain"
 )
+
+// volumes of the cluster of real nodes, for the source stores and caches of a few releases.
+const volumes = 4
 
 // serveLog holds what the process in the background says.
 const serveLog = "serve.log"
@@ -124,12 +128,13 @@ The cluster is up, with KEDA, the project's images, and the archives of bin/imag
 RabbitMQ for pods: %s
 RabbitMQ for you:  %s  (AMQP %s)
 Prometheus:        %s  (pods with the annotation prometheus.io/scrape)
-Load an image:     make load IMAGE=scanner.tar   (of docker save)
+Volumes:           %d, for either access mode
+Load an image:     make load IMAGE=scanner.tar   (of docker save; without IMAGE, what make images wrote)
 Send 20 messages:  make publish N=20   (to the queue scans, for a policy of yours; the tutorial's queue has a sender)
 Logs:              make logs   (in %s)
 Stop it:           make down
 `, state.Kubeconfig, state.Kubectl, state.Helm, scans.ImageTag, cluster.AMQPURLInPods, state.Management, state.AMQP, state.Prometheus,
-			filepath.Join(dir, "logs"))
+			volumes, filepath.Join(dir, "logs"))
 		return
 	}
 	fmt.Printf(`
@@ -213,6 +218,9 @@ func withNodes(ctx context.Context, dir string, nodes int, f func(context.Contex
 		if err := addArchives(ctx, c); err != nil {
 			return err
 		}
+		if err := scans.Volumes(ctx, c, volumes); err != nil {
+			return err
+		}
 		if err := c.StartPodPrometheus(ctx); err != nil {
 			return err
 		}
@@ -222,7 +230,7 @@ func withNodes(ctx context.Context, dir string, nodes int, f func(context.Contex
 
 // addArchives gives the nodes what was built into bin/images, except the project's own images, which they have already.
 func addArchives(ctx context.Context, c *cluster.Cluster) error {
-	files, err := archives()
+	files, err := archives("amd64", "arm64")
 	if err != nil {
 		return err
 	}
@@ -235,15 +243,15 @@ func addArchives(ctx context.Context, c *cluster.Cluster) error {
 	return nil
 }
 
-// archives are the files in bin/images that make images did not write: the demo scanner's, and those of people.
-func archives() ([]string, error) {
+// archives are the files in bin/images, except what make images wrote for some architectures.
+func archives(except ...string) ([]string, error) {
 	root, err := toolchain.Root()
 	if err != nil {
 		return nil, err
 	}
 	files, err := filepath.Glob(filepath.Join(root, "bin", "images", "*.tar"))
 	return slices.DeleteFunc(files, func(file string) bool {
-		return strings.HasSuffix(file, "-amd64.tar") || strings.HasSuffix(file, "-arm64.tar")
+		return slices.ContainsFunc(except, func(arch string) bool { return strings.HasSuffix(file, "-"+arch+".tar") })
 	}), err
 }
 
@@ -259,11 +267,11 @@ func loadCommand() *cobra.Command {
 		}
 		if len(files) == 0 {
 			var err error
-			if files, err = archives(); err != nil {
+			if files, err = archives(map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]); err != nil {
 				return err
 			}
 			if len(files) == 0 {
-				return errors.New("bin/images has no archive to load: docker save -o bin/images/NAME.tar IMAGE, or name a file")
+				return errors.New("bin/images has no archive to load: make images, docker save -o bin/images/NAME.tar IMAGE, or name a file")
 			}
 		}
 		for _, file := range files {

@@ -193,9 +193,9 @@ bench-karpenter: tools ## Measure node-seconds of the same pods with the stock s
 bench-source: ## Measure fetches per scan at the origin, with a clone for each and with the source store; writes bench/out/source.json
 	go run ./bench/source
 
-bench-drain: tools ## Measure nodes, pods and waits of a burst, with workers that take several messages by age and without; writes bench/out/drain*.json
+bench-drain: tools ## Measure nodes, pods and waits of a burst and of a morning: one message a pod, workers that keep consuming, the three rules, KEDA; writes bench/out/drain*.json (RUNS=5)
 	go run ./bench/drain
-	@go run ./bench/cluster drain
+	@go run ./bench/cluster drain $(if $(RUNS),--runs $(RUNS))
 
 bench-startup: tools ## Measure each step between a message and its scan on real nodes; writes bench/out/startup.json (MESSAGES=20)
 	@go run ./bench/cluster startup $(if $(MESSAGES),--messages $(MESSAGES))

@@ -132,7 +132,7 @@ func (k *killer) fault() (time.Duration, bool) {
 // runChurns runs the workload once with each of the named scalers, one after the other, on a cluster that runs nothing else. Beside KEDA,
 // so many pollers ask Ebbtide's scaler for the same policy.
 func runChurns(ctx context.Context, c *cluster.Cluster, scalers []string, messages, pollers int, out io.Writer) ([]churnResult, error) {
-	if err := scans.DeclareTopology(c.Broker.AMQPURL("/")); err != nil {
+	if err := scans.DefaultTopology.Declare(c.Broker.AMQPURL("/")); err != nil {
 		return nil, err
 	}
 	if err := scans.InstallStaticNode(ctx, c); err != nil {
@@ -203,7 +203,7 @@ func runChurn(
 	defer progress.Stop()
 	published := make(chan error, 1)
 	go func() {
-		published <- sender.Play(ctx, churn(messages), func(scans.Scan) { settled.Published() })
+		published <- sender.Play(ctx, scans.QueueScans, churn(messages), func(scans.Scan) { settled.Published() })
 	}()
 	sent := false
 	for deadline := time.Now().Add(20 * time.Minute); ; {
@@ -238,25 +238,25 @@ func runChurn(
 		WaitP50Seconds: scans.Percentile(waits, 50), WaitP95Seconds: scans.Percentile(waits, 95),
 		PodSeconds: scans.Round(observed.PodSeconds()), Killed: killed, PollersBeside: pollers, WallSeconds: scans.Round(time.Since(begin).Seconds()),
 	}
-	return result, removeScans(ctx, c, clientset)
+	return result, removeScans(ctx, c, clientset, scans.Namespace)
 }
 
-// removeScans removes the ScaledJob and waits until its jobs are gone.
-func removeScans(ctx context.Context, c *cluster.Cluster, clientset kubernetes.Interface) error {
+// removeScans removes the ScaledJob of a namespace and waits until its jobs are gone.
+func removeScans(ctx context.Context, c *cluster.Cluster, clientset kubernetes.Interface, namespace string) error {
 	scaledJob := &unstructured.Unstructured{}
 	scaledJob.SetAPIVersion("keda.sh/v1alpha1")
 	scaledJob.SetKind("ScaledJob")
-	scaledJob.SetNamespace(scans.Namespace)
+	scaledJob.SetNamespace(namespace)
 	scaledJob.SetName("scans")
 	if err := c.Client().Delete(ctx, scaledJob); err != nil {
 		return err
 	}
-	if err := c.Client().DeleteAllOf(ctx, &batchv1.Job{}, client.InNamespace(scans.Namespace),
+	if err := c.Client().DeleteAllOf(ctx, &batchv1.Job{}, client.InNamespace(namespace),
 		client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
 		return err
 	}
 	for {
-		pods, err := clientset.CoreV1().Pods(scans.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
+		pods, err := clientset.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{Limit: 1})
 		if err != nil || len(pods.Items) == 0 {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -129,20 +130,26 @@ func karpenterCommand() *cobra.Command {
 func drainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain",
-		Short: "Compare what workers that keep consuming, with priority by age and without, need of Karpenter's nodes for a burst that ebbs",
+		Short: "Compare what kinds of workers, of Ebbtide and of KEDA, need of Karpenter's nodes for the same load at the same time",
 		Args:  cobra.NoArgs,
 	}
 	common := flagsOf(cmd, "drain.json")
 	messages := cmd.Flags().Int("messages", 240, "how many messages to send to each kind of workers")
-	kinds := cmd.Flags().StringSlice("workers", drainWorkerNames(), "which kinds of workers to run")
-	seed := cmd.Flags().Uint64("seed", 1, "seed of the load")
+	kinds := cmd.Flags().StringSlice("workers", drainKindNames(), "which kinds of workers to run; ratios are to the first")
+	loads := cmd.Flags().StringSlice("loads", slices.Sorted(maps.Keys(drainLoads)), "which loads to run")
+	seed := cmd.Flags().Uint64("seed", 1, "seed of the first run's load")
+	runs := cmd.Flags().Int("runs", 1, "how many times, each with the next seed")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := allKnown("workers", *kinds, drainWorkerNames()); err != nil {
+		if err := errors.Join(allKnown("workers", *kinds, drainKindNames()), allKnown("loads", *loads, slices.Sorted(maps.Keys(drainLoads)))); err != nil {
 			return err
 		}
-		return common.run(cmd.Context(), cluster.Start, func(ctx context.Context, c *cluster.Cluster) error {
-			results, runErr := runDrain(ctx, c, *kinds, *messages, *seed, os.Stderr)
-			return errors.Join(runErr, scans.WriteJSON(*common.json, results))
+		start := func(ctx context.Context, o cluster.Options) (*cluster.Cluster, error) {
+			o.Draining = true
+			return cluster.Start(ctx, o)
+		}
+		return common.run(cmd.Context(), start, func(ctx context.Context, c *cluster.Cluster) error {
+			results, runErr := runDrain(ctx, c, *kinds, *loads, *messages, *seed, *runs, os.Stderr)
+			return errors.Join(runErr, printDrain(os.Stdout, results), scans.WriteJSON(*common.json, results))
 		})
 	}
 	return cmd

@@ -58,21 +58,40 @@ func Install(ctx context.Context, c *cluster.Cluster) error {
 
 // InstallWith is Install with another ScaledJob.
 func InstallWith(ctx context.Context, c *cluster.Cluster, job ScanJob) error {
-	if err := DeclareTopology(c.Broker.AMQPURL("/")); err != nil {
+	if job.Topology == (Topology{}) {
+		job.Topology = DefaultTopology
+	}
+	if err := job.Topology.Declare(c.Broker.AMQPURL("/")); err != nil {
 		return fmt.Errorf("declare queues: %w", err)
 	}
-	nodes, err := manifests.ReadFile("manifests/cluster.yaml")
-	if err != nil {
-		return err
-	}
-	if err := c.ApplyYAML(ctx, nodes); err != nil {
+	job.Namespace = cmp.Or(job.Namespace, Namespace)
+	if err := apply(ctx, c, "cluster.yaml", job); err != nil {
 		return err
 	}
 	return InstallScans(ctx, c, job)
 }
 
+// apply applies a template of manifests.
+func apply(ctx context.Context, c *cluster.Cluster, name string, values any) error {
+	text, err := template.ParseFS(manifests, "manifests/"+name)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if err := text.Execute(&out, values); err != nil {
+		return err
+	}
+	return c.ApplyYAML(ctx, out.Bytes())
+}
+
 // ScanJob is what differs between the scenarios' ScaledJobs.
 type ScanJob struct {
+	// Namespace, and name of the NodePool that its pods run on; default: those of the demo. So are the queues.
+	Namespace string
+	Topology  Topology
+	// Scheduler of the pods; default: ebbtide. KeepNodes keeps it from draining their nodes.
+	Scheduler   string
+	KeepNodes   bool
 	Image       string
 	WorkerArgs  []string
 	MaxReplicas int
@@ -91,18 +110,18 @@ type ScanJob struct {
 	// Calendar of the policy, in YAML's flow style.
 	Calendar string
 
-	// Where things are, and what KEDA presents to a scaler that no chart installed, in base64; filled in by installScans.
-	AMQP, Management, Queue, Scaler string
-	CACert, ClientCert, ClientKey   string
+	// Where things are, and what KEDA presents to a scaler that no chart installed, in base64; filled in by InstallScans.
+	AMQP, Management, Queue, Address string
+	CACert, ClientCert, ClientKey    string
 }
 
 // InstallScans makes a ScaledJob, its policy and their credentials.
 func InstallScans(ctx context.Context, c *cluster.Cluster, job ScanJob) error {
-	job.Queue = QueueScans
+	job.Namespace, job.Scheduler, job.Queue = cmp.Or(job.Namespace, Namespace), cmp.Or(job.Scheduler, "ebbtide"), cmp.Or(job.Topology.Scans, QueueScans)
 	if job.RealNodes {
-		job.AMQP, job.Management, job.Scaler = cluster.AMQPURLInPods, cluster.ManagementURLInPods, "dns:///ebbtide-scaler.ebbtide-system:9090"
+		job.AMQP, job.Management, job.Address = cluster.AMQPURLInPods, cluster.ManagementURLInPods, "dns:///ebbtide-scaler.ebbtide-system:9090"
 	} else {
-		job.AMQP, job.Management, job.Scaler = c.Broker.AMQPURL("/"), c.Broker.ManagementURL(), c.ScalerAddress()
+		job.AMQP, job.Management, job.Address = c.Broker.AMQPURL("/"), c.Broker.ManagementURL(), c.ScalerAddress()
 	}
 	job.GraceSeconds = cmp.Or(job.GraceSeconds, 60)
 	job.Strategy, job.ScaledJobMax = cmp.Or(job.Strategy, "default"), cmp.Or(job.ScaledJobMax, 1000)
@@ -119,15 +138,7 @@ func InstallScans(ctx context.Context, c *cluster.Cluster, job ScanJob) error {
 		}
 		*field = base64.StdEncoding.EncodeToString(content)
 	}
-	text, err := template.ParseFS(manifests, "manifests/scans.yaml")
-	if err != nil {
-		return err
-	}
-	var out bytes.Buffer
-	if err := text.Execute(&out, job); err != nil {
-		return err
-	}
-	return c.ApplyYAML(ctx, out.Bytes())
+	return apply(ctx, c, "scans.yaml", job)
 }
 
 // InstallStaticNode makes a node that is always there.
@@ -229,7 +240,7 @@ func PlayOn(ctx context.Context, c *cluster.Cluster, arrivals []Arrival, begin t
 	stopView := live.start(ctx)
 	defer stopView()
 
-	if err := sender.Play(ctx, arrivals, func(Scan) { settled.Published() }); err != nil {
+	if err := sender.Play(ctx, QueueScans, arrivals, func(Scan) { settled.Published() }); err != nil {
 		return Summary{}, nil, err
 	}
 	waitErr := UntilQuiet(ctx, c, observed, settled)

@@ -20,7 +20,7 @@ const ImageTag = "dev"
 // PrepareInstall gives a cluster of real nodes what comes before the chart: the queues of a scan service, KEDA, and the project's images,
 // the worker's with a scanner in it.
 func PrepareInstall(ctx context.Context, c *cluster.Cluster) error {
-	if err := DeclareTopology(c.Broker.AMQPURL("/")); err != nil {
+	if err := DefaultTopology.Declare(c.Broker.AMQPURL("/")); err != nil {
 		return fmt.Errorf("declare queues: %w", err)
 	}
 	var specs []images.Spec

@@ -76,8 +76,17 @@ const (
 	ExchangeDead    = "scan-dead"
 )
 
-// DeclareTopology makes the queues and exchanges of a scan service. Scans that fail five times are dead-lettered.
-func DeclareTopology(uri string) error {
+// Topology names the queues of a scan service. Those of results and of dead letters have exchanges with the same names.
+type Topology struct{ Scans, Results, Dead string }
+
+// DefaultTopology is that of the demo.
+var DefaultTopology = Topology{QueueScans, QueueResults, QueueDead}
+
+// Ends are the queues that messages end in, for CollectFrom.
+func (t Topology) Ends() map[string]bool { return map[string]bool{t.Results: false, t.Dead: true} }
+
+// Declare makes the queues and exchanges. Scans that fail five times are dead-lettered.
+func (t Topology) Declare(uri string) error {
 	connection, err := amqp.Dial(uri)
 	if err != nil {
 		return err
@@ -94,19 +103,19 @@ func DeclareTopology(uri string) error {
 		}
 		return table
 	}
-	for exchange, queue := range map[string]string{ExchangeResults: QueueResults, ExchangeDead: QueueDead} {
-		if err := channel.ExchangeDeclare(exchange, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
+	for _, queue := range []string{t.Results, t.Dead} {
+		if err := channel.ExchangeDeclare(queue, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
 			return err
 		}
 		if _, err := channel.QueueDeclare(queue, true, false, false, false, quorum(nil)); err != nil {
 			return err
 		}
-		if err := channel.QueueBind(queue, "", exchange, false, nil); err != nil {
+		if err := channel.QueueBind(queue, "", queue, false, nil); err != nil {
 			return err
 		}
 	}
-	_, err = channel.QueueDeclare(QueueScans, true, false, false, false, quorum(amqp.Table{
-		"x-delivery-limit": 5, "x-dead-letter-exchange": ExchangeDead,
+	_, err = channel.QueueDeclare(t.Scans, true, false, false, false, quorum(amqp.Table{
+		"x-delivery-limit": 5, "x-dead-letter-exchange": t.Dead,
 	}))
 	return err
 }
@@ -148,8 +157,8 @@ func (p *Publisher) PublishTo(ctx context.Context, queue string, s Scan) error {
 	return err
 }
 
-// Play publishes arrivals at their times and reports each.
-func (p *Publisher) Play(ctx context.Context, arrivals []Arrival, published func(Scan)) error {
+// Play publishes arrivals to a queue at their times and reports each.
+func (p *Publisher) Play(ctx context.Context, queue string, arrivals []Arrival, published func(Scan)) error {
 	start := time.Now()
 	for _, a := range arrivals {
 		select {
@@ -157,7 +166,7 @@ func (p *Publisher) Play(ctx context.Context, arrivals []Arrival, published func
 			return context.Cause(ctx)
 		case <-time.After(time.Until(start.Add(a.After))):
 		}
-		if err := p.Publish(ctx, a.Scan); err != nil {
+		if err := p.PublishTo(ctx, queue, a.Scan); err != nil {
 			return fmt.Errorf("publish %s: %w", a.Scan.ID, err)
 		}
 		published(a.Scan)

@@ -53,10 +53,8 @@ type outcome struct {
 
 // Collect records what arrives in the queues of results and dead letters while the connection is open.
 func Collect(connection *amqp.Connection) (*Settlements, error) {
-	return CollectFrom(connection, resultQueues)
+	return CollectFrom(connection, DefaultTopology.Ends())
 }
-
-var resultQueues = map[string]bool{QueueResults: false, QueueDead: true}
 
 // CollectFrom records what arrives in some queues, of which those that are true hold dead letters.
 func CollectFrom(connection *amqp.Connection, queues map[string]bool) (*Settlements, error) {
@@ -98,7 +96,7 @@ func (s *Settlements) Pause() error {
 
 // Resume records again after Pause, over another connection, from the queues of Collect.
 func (s *Settlements) Resume(connection *amqp.Connection) error {
-	return s.consume(connection, resultQueues)
+	return s.consume(connection, DefaultTopology.Ends())
 }
 
 func (s *Settlements) settle(delivery amqp.Delivery, dead bool) {

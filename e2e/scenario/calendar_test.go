@@ -76,7 +76,7 @@ func newShift(ctx context.Context, t *testing.T, c *cluster.Cluster) *shift {
 	s := &shift{T: t, ctx: ctx, c: c, observed: scans.NewObserver(scans.Namespace, scans.NodePoolLabel, scans.NodePoolName)}
 	clientset, err := kubernetes.NewForConfig(c.Admin())
 	s.must(err)
-	s.must(scans.DeclareTopology(c.Broker.AMQPURL("/")))
+	s.must(scans.DefaultTopology.Declare(c.Broker.AMQPURL("/")))
 	s.must(scans.InstallStaticNode(ctx, c))
 	s.must(s.observed.Watch(ctx, clientset))
 	podsCtx, stopPods := context.WithCancel(ctx)

@@ -21,7 +21,7 @@ func everyPolicy() *Dashboard {
 	return newDashboard("fleet", "Fleet",
 		"All policies, the worst first, and firing alerts. Click a policy to open its decisions.",
 		nil, arrange(
-			table("Firing alerts", "Ebbtide's firing alerts. This Prometheus must evaluate their rules.", 5, noValue("no alert fires"),
+			table("Firing alerts", "Ebbtide's firing alerts. This Prometheus must evaluate their rules.", 4, noValue("no alert fires"),
 				column("", `max by (alertname, severity, namespace, policy, scaledjob) (ALERTS{alertname=~"Ebbtide.*", alertstate="firing"})`),
 				columns("alertname", "severity", "namespace", "policy", "scaledjob")),
 
@@ -38,7 +38,7 @@ func everyPolicy() *Dashboard {
 				latest("", "max("+age+")"), unit("s"), decimals(0), noValue("no decision yet"), steps("green", at{900, "orange"})),
 
 			table("Policies, the worst first", "The list is sorted by trouble. If the age of the newest decision is above 15 minutes, KEDA does not "+
-				"poll the policy.", 16, noValue("-"),
+				"poll the policy.", 12, noValue("-"),
 				column("Trouble", trouble), column("Constraint", constraintCode("namespace, policy", "")),
 				column("Waiting", byPolicy("ebbtide_backlog_ready_messages")), column("Target", byPolicy("ebbtide_target_replicas")),
 				column("Workers", byPolicy("ebbtide_backlog_consumers")), column("Age of decision", age),

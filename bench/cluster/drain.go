@@ -132,7 +132,8 @@ func runDrain(
 		err = errors.Join(err, <-podsDone)
 	}()
 	for _, load := range loads {
-		for seed := seed; seed < seed+uint64(runs); seed++ {
+		for run := range runs {
+			seed := seed + uint64(run)
 			var together errgroup.Group
 			begin := time.Now().Add(15 * time.Second) // KEDA takes up the ScaledJobs: the first messages must not wait for that
 			of := make([]drainResult, len(kinds))

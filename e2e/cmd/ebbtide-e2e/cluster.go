@@ -25,7 +25,7 @@ import (
 )
 
 // volumes of the cluster of real nodes, for the source stores and caches of a few releases.
-const volumes = 4
+const volumes = 8
 
 // serveLog holds what the process in the background says.
 const serveLog = "serve.log"

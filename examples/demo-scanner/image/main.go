@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/ebbtide-dev/ebbtide/examples/demo-scanner"
 	"github.com/ebbtide-dev/ebbtide/images"
@@ -24,6 +25,9 @@ func main() {
 func run(ctx context.Context, output, version string) error {
 	image, err := demoscanner.Build(ctx, ".")
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(output), 0o755); err != nil {
 		return err
 	}
 	return images.WriteTarball(output, images.Reference(demoscanner.Name, version), image)

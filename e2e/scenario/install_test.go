@@ -327,15 +327,21 @@ func (r *release) explain() {
 		})
 	}
 	for _, args := range [][]string{{"decisions", "scans", "-n", scans.Namespace}, {"placements", "-n", scans.Namespace}, {"doctor"}} {
-		out, err := exec.CommandContext(r.ctx, r.c.Bin("ebbtide"), append(args, "--kubeconfig", r.c.Kubeconfig("admin"))...).CombinedOutput()
-		if err != nil {
-			r.Errorf("ebbtide %s: %v: %s", args[0], err, out)
-		}
-		r.Logf("ebbtide %s:\n%s", args[0], out)
+		r.ebbtide(args...)
 	}
 	if out := r.exec("kubectl", "logs", "-n", system, "deployment/ebbtide-scaler", "--tail=1"); out == "" {
 		r.Error("the scaler has no log")
 	}
+}
+
+// ebbtide runs the command, which must succeed, and logs what it prints.
+func (r *release) ebbtide(args ...string) {
+	r.Helper()
+	out, err := exec.CommandContext(r.ctx, r.c.Bin("ebbtide"), append(args, "--kubeconfig", r.c.Kubeconfig("admin"))...).CombinedOutput()
+	if err != nil {
+		r.Errorf("ebbtide %s: %v: %s", args[0], err, out)
+	}
+	r.Logf("ebbtide %s:\n%s", args[0], out)
 }
 
 // get asks a pod over HTTP.

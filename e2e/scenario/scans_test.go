@@ -43,6 +43,7 @@ func TestScans(t *testing.T) {
 func (s *scanQueue) asDocumented() {
 	s.helm("install", "my-scans", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml")
 	s.test("my-scans", "charts/scan-jobs/values-test.yaml", 1)
+	s.ebbtide("doctor", "-n", scans.Namespace)
 	s.upgradeInABurst()
 	s.helm("uninstall", "my-scans")
 
@@ -50,6 +51,7 @@ func (s *scanQueue) asDocumented() {
 		values := filepath.Join("examples", name, "values.yaml")
 		s.helm("install", name, "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", values)
 		s.test(name, values, results)
+		s.ebbtide("doctor", "-n", scans.Namespace)
 		s.helm("uninstall", name)
 	}
 	s.sourceStore()
@@ -231,6 +233,7 @@ func (s *scanQueue) sourceStore() {
 	s.must(err)
 	s.helm("install", "source", "charts/scan-jobs", "-f", "charts/scan-jobs/values-test.yaml", "-f", "examples/source-store/values.yaml")
 	s.test("source", "examples/source-store/values.yaml", 1)
+	s.ebbtide("doctor", "-n", scans.Namespace)
 	mirrors, err := filepath.Glob(filepath.Join(folder, "mirrors", "*"))
 	if err != nil || len(mirrors) != 2 {
 		s.Errorf("mirrors %v, %v: want one for each of two repositories", mirrors, err)

@@ -135,7 +135,10 @@ func TestChecks(t *testing.T) {
 		"EBB012": {{"  - type: external\n", "  - type: external\n    useCachedMetrics: true\n"}},
 		"EBB013": {{"kind: ScaledJob", "kind: ScaledObject"}},
 		"EBB106": {{"    backoffLimit: 0\n", "    backoffLimit: 0\n    parallelism: 4\n    completions: 4\n"}, {"    backoffLimit: 0\n", "    backoffLimit: 0\n    completions: 2\n"}},
-		"EBB107": {{"    backoffLimit: 0\n", "    backoffLimit: 0\n    activeDeadlineSeconds: 20\n"}, {"        schedulerName", "        activeDeadlineSeconds: 20\n        schedulerName"}},
+		"EBB107": {
+			{"    backoffLimit: 0\n", "    backoffLimit: 0\n    activeDeadlineSeconds: 20\n"}, {"        schedulerName", "        activeDeadlineSeconds: 20\n        schedulerName"},
+			{"    backoffLimit: 0\n", "    backoffLimit: 0\n    activeDeadlineSeconds: 900\n"},
+		},
 		"EBB108": {{"        schedulerName", "        terminationGracePeriodSeconds: 1\n        schedulerName"}},
 		"EBB109": {{"    backoffLimit: 0\n", "    backoffLimit: 0\n    ttlSecondsAfterFinished: 0\n"}, {"  rollout: {strategy: gradual}", "  failedJobsHistoryLimit: 0\n  rollout: {strategy: gradual}"}},
 		"EBB112": {{"      spec:\n        schedulerName", "      metadata: {annotations: {ebbtide.dev/expected-duration: 1d}}\n      spec:\n        schedulerName"}},
@@ -306,6 +309,20 @@ func TestGraceOnSpotNodes(t *testing.T) {
 	}
 	if found := examine(t, strings.Replace(pool("spot"), "310", "110", 1)); len(found) > 0 {
 		t.Errorf("two minutes are enough: %+v", found)
+	}
+}
+
+// A deadline after the last scan that a worker may begin, and its time limit, kills none.
+func TestDeadline(t *testing.T) {
+	for args, want := range map[string]bool{
+		"--idle-timeout, 15m": true, "--idle-timeout=15m, --scan-timeout=30m": true, "--idle-timeout=15m, --scan-timeout=50m": false,
+		"--max-messages, \"0\"": false, "--max-messages=0, --max-lifetime=5m": true, "--max-messages=0, --max-lifetime=1h": false,
+		"--max-messages=0, --max-lifetime=5m, --scan-timeout=55m": false, "--idle-timeout=0": false, "--idle-timeout=2h, --max-lifetime=5m": true,
+	} {
+		found := examine(t, strings.Replace(strings.Replace(healthy, "--idle-timeout, 15m", args, 1), "    backoffLimit: 0\n", "    backoffLimit: 0\n    activeDeadlineSeconds: 3600\n", 1))
+		if got := !slices.ContainsFunc(found, func(f Finding) bool { return f.ID == "EBB107" }); got != want {
+			t.Errorf("%s: fine %t, want %t", args, got, want)
+		}
 	}
 }
 

@@ -16,6 +16,38 @@ func number(s string) int64 {
 	return n
 }
 
+// lastBegin is how long after its start a worker of a pod may still begin a scan, plus the time limit of that scan; bounded is false if nothing limits
+// the first, or if there is no worker of ours.
+func lastBegin(pod map[string]any) (after time.Duration, bounded bool) {
+	for _, c := range list(pod, "containers") {
+		// An unset flag has the worker's default.
+		flag := func(name, unset string) time.Duration {
+			value, _ := workerFlag(c, name)
+			d, err := time.ParseDuration(cmp.Or(value, unset))
+			if err != nil {
+				return 0
+			}
+			return d
+		}
+		messages, worker := workerFlag(c, "--max-messages")
+		if !worker {
+			continue
+		}
+		lifetime := flag("--max-lifetime", "0s")
+		if cmp.Or(messages, "1") == "1" {
+			waits := flag("--idle-timeout", "1m")
+			if waits > 0 {
+				waits = max(waits, flag("--stay", "0s"))
+			}
+			if lifetime == 0 || waits > 0 && waits < lifetime {
+				lifetime = waits
+			}
+		}
+		return lifetime + flag("--scan-timeout", "0s"), lifetime > 0
+	}
+	return 0, false
+}
+
 // jobChecks are of Jobs, and of what happens to pods.
 func jobChecks() []Check {
 	jobs := func(find func(job Object, spec map[string]any, found func(Object, string, ...any))) func(*objects, func(Object, string, ...any)) {
@@ -44,12 +76,13 @@ func jobChecks() []Check {
 		{
 			ID: "EBB107", Severity: Error, Title: "deadline that kills scans",
 			Why: "activeDeadlineSeconds counts from the start of the Job, not of a message: it kills the scan that runs then, which starts again from the beginning.",
-			Fix: "remove activeDeadlineSeconds; limit a scan with ebbtide-worker's --scan-timeout, and a worker with --max-lifetime",
+			Fix: "raise activeDeadlineSeconds above ebbtide-worker's --max-lifetime and --scan-timeout together, or remove it; limit a scan with --scan-timeout",
 			find: jobs(func(job Object, spec map[string]any, found func(Object, string, ...any)) {
 				pod, _ := nested(spec, "template", "spec")
-				for _, seconds := range []string{text(spec, "activeDeadlineSeconds"), text(pod, "activeDeadlineSeconds")} {
-					if seconds != "" {
-						found(job, "its pods are killed %s s after they start", seconds)
+				begins, bounded := lastBegin(pod)
+				for _, text := range []string{text(spec, "activeDeadlineSeconds"), text(pod, "activeDeadlineSeconds")} {
+					if deadline := time.Duration(number(text)) * time.Second; text != "" && (!bounded || deadline <= begins) {
+						found(job, "its pods are killed %s s after they start, when they may still scan", text)
 					}
 				}
 			}),

@@ -62,11 +62,12 @@ the scaler, because each replica keeps its own decisions.`,
 			}
 			return out.print(cmd, list, func(t *table) { printDecisions(t.row, list, true) })
 		}
-		shown := &columns{w: cmd.OutOrStdout()}
+		shown := &columns{w: cmd.OutOrStdout(), widths: []int{len(time.DateTime), 20, 8}} // the header may come before any decision
 		for header := true; ; header = false {
 			if len(list) > 0 || header && *out == "table" {
 				if *out == "table" {
 					printDecisions(shown.row, list, header)
+					shown.flush()
 				} else if err := out.print(cmd, list, nil); err != nil {
 					return err
 				}

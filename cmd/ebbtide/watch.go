@@ -131,26 +131,34 @@ func (f *follower) fresh(list []decision.View) []decision.View {
 	return found
 }
 
-// columns prints rows one after the other. A column is as wide as its widest cell so far, the last one aside.
+// columns prints rows in batches. A column is as wide as its widest cell so far, the last one aside; so the header of the first batch is above its cells.
 type columns struct {
 	w      io.Writer
+	batch  [][]string
 	widths []int
 }
 
+// row adds a row to the batch.
 func (c *columns) row(cells ...any) {
-	var line strings.Builder
+	row := make([]string, len(cells))
 	for i, cell := range cells {
-		text := sizing.OneLine(fmt.Sprint(cell)) // a name that holds newlines or tabs forges no row
-		if i == len(cells)-1 {
-			line.WriteString(text)
-			break
-		}
+		row[i] = sizing.OneLine(fmt.Sprint(cell)) // a name that holds newlines or tabs forges no row
 		if i == len(c.widths) {
 			c.widths = append(c.widths, 0)
 		}
-		width := utf8.RuneCountInString(text)
-		c.widths[i] = max(c.widths[i], width)
-		line.WriteString(text + strings.Repeat(" ", c.widths[i]-width+2))
+		c.widths[i] = max(c.widths[i], utf8.RuneCountInString(row[i]))
 	}
-	fmt.Fprintln(c.w, line.String())
+	c.batch = append(c.batch, row)
+}
+
+// flush prints the batch.
+func (c *columns) flush() {
+	for _, row := range c.batch {
+		last := len(row) - 1
+		for i, text := range row[:last] {
+			fmt.Fprint(c.w, text, strings.Repeat(" ", c.widths[i]-utf8.RuneCountInString(text)+2))
+		}
+		fmt.Fprintln(c.w, row[last])
+	}
+	c.batch = nil
 }

@@ -93,8 +93,10 @@ func TestColumns(t *testing.T) {
 	c := columns{w: &out}
 	c.row("A", "B", "REASON")
 	c.row("long", "é", "why")
-	c.row("x", "y", "a\nb")
-	if want := "A  B  REASON\nlong  é  why\nx     y  a\\nb\n"; out.String() != want {
+	c.flush()
+	c.row("x", "wide", "a\nb")
+	c.flush()
+	if want := "A     B  REASON\nlong  é  why\nx     wide  a\\nb\n"; out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // sets of kinds that can be compared.
-var sets = []string{"rules", "stay", "surplus", "karpenter", "room", "faults"}
+var sets = []string{"rules", "peers", "stay", "surplus", "karpenter", "room", "faults"}
 
 // change is a part of a kind.
 type change = func(*simulator.System)
@@ -92,11 +92,14 @@ func kinds(set string, poll time.Duration) ([]kind, error) {
 	}
 	add("one message a pod")
 	switch set {
-	case "rules":
+	case "rules", "peers":
 		add("KEDA accurate, MostAllocated", peer)
 		add("the same, several messages", peer, several(5*time.Second))
 		add("several messages, idle 30s", several(30*time.Second))
 		add("the three rules", three)
+		if set == "peers" {
+			break
+		}
 		add("and surplus 1", three, surplus("1"))
 		add("and surplus 30%", three, surplus("30%"))
 		add("without staying", rules(func(r *simulator.Rules) { r.Stay.Longest = r.Stay.AfterWork }))

@@ -1,6 +1,7 @@
 // drain runs loads in the simulator with pods of one message, with workers that take several, with the rules of package draining and with KEDA at
 // its best, and writes bench/out/drain-simulated.json. It says what the figures of make bench-drain come to with the times of an ordinary
-// installation. Other sets (-set) compare how long workers stay, surpluses, Karpenter's settings, room without pods, and faults.
+// installation. Other sets (-set) compare only the rules with their peers, how long workers stay, surpluses, Karpenter's settings, room without pods,
+// and faults.
 package main
 
 import (

@@ -16,7 +16,7 @@ const (
 	defaultMiB      = 2048
 )
 
-// DefaultRequests are those of a job whose trace does not say.
+// DefaultRequests are those of a job whose trace does not say, one CPU and 2 GiB; it has RequestsAssumed then.
 func DefaultRequests() packing.Amounts { return requests(defaultMilliCPU, defaultMiB) }
 
 // requests of a job: millicores, bytes, no ephemeral storage, one pod.

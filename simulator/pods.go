@@ -113,6 +113,7 @@ func FromPods(ctx context.Context, api QueryRange, selector string, from, to tim
 		job := Job{Start: seconds(p.created), Run: seconds(ran), Class: p.class, Requests: DefaultRequests(), OutOfMemory: p.outOfMemory}
 		if p.cpu == 0 && p.memory == 0 {
 			found.WithoutRequests++
+			job.RequestsAssumed = true
 		} else {
 			job.Requests = packing.Amounts{int64(math.Ceil(1000 * p.cpu)), int64(p.memory), 0, 1}
 		}

@@ -60,7 +60,7 @@ func TestFromPods(t *testing.T) {
 		// 50 core-seconds in 100 s; the fake gives 2 for both requests
 		{Run: 100 * time.Second, Class: "scans", Requests: packing.Amounts{2000, 2, 0, 1}, Used: packing.Amounts{500, 300 << 20, 0, 0}},
 		// seen last at 300 s, created at 60
-		{Start: time.Minute, Run: 240 * time.Second, Class: "other-app", Requests: DefaultRequests(), OutOfMemory: true},
+		{Start: time.Minute, Run: 240 * time.Second, Class: "other-app", Requests: DefaultRequests(), RequestsAssumed: true, OutOfMemory: true},
 	}
 	if diff := cmp.Diff(want, trace.Jobs); diff != "" {
 		t.Errorf("jobs (-want +got):\n%s", diff)

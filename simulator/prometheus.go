@@ -78,7 +78,7 @@ func FromPrometheus(ctx context.Context, api QueryRange, d Demand, from, to time
 	add := func(at time.Time, n int) {
 		for range n {
 			running = append(running, len(jobs))
-			jobs = append(jobs, Job{Start: at.Sub(Epoch), Run: step, Class: "demand", Requests: requests(defaultMilliCPU, defaultMiB)})
+			jobs = append(jobs, Job{Start: at.Sub(Epoch), Run: step, Class: "demand", Requests: DefaultRequests(), RequestsAssumed: true})
 		}
 	}
 	before, hidden := 0, newHidden(int(max(1, (grace+step-1)/step)))

@@ -26,6 +26,8 @@ type Job struct {
 	// Stated is the run time that it states itself, right or wrong; 0 for none.
 	Stated   time.Duration
 	Requests packing.Amounts
+	// RequestsAssumed is true where the history states no CPU or no memory, and DefaultRequests took its place.
+	RequestsAssumed bool
 	// Used is how much CPU it used in the mean and how much memory at most, as far as the history says; OutOfMemory that it was ended for
 	// memory. A simulation does not look at either.
 	Used        packing.Amounts

@@ -175,7 +175,7 @@ func TestReadCSV(t *testing.T) {
 	}
 	want := []Job{
 		{Run: 3 * time.Second, Class: "scan", Requests: requests(500, 256)},
-		{Start: time.Minute, Run: 12500 * time.Millisecond, Class: "build", Requests: requests(1000, 2048)},
+		{Start: time.Minute, Run: 12500 * time.Millisecond, Class: "build", Requests: requests(1000, 2048), RequestsAssumed: true},
 	}
 	if diff := cmp.Diff(Trace{time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), want}, trace); diff != "" {
 		t.Errorf("jobs (-want +got):\n%s", diff)
@@ -220,8 +220,8 @@ func TestReadCSVOfArrivals(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Job{
-		{Run: 5 * time.Second, Class: "a", Requests: requests(1000, 2048), OutOfMemory: true},
-		{Start: 10 * time.Second, Run: 5 * time.Second, Class: "a", Requests: requests(1000, 2048), Used: packing.Amounts{250, 300 << 20, 0, 0}},
+		{Run: 5 * time.Second, Class: "a", Requests: requests(1000, 2048), RequestsAssumed: true, OutOfMemory: true},
+		{Start: 10 * time.Second, Run: 5 * time.Second, Class: "a", Requests: requests(1000, 2048), RequestsAssumed: true, Used: packing.Amounts{250, 300 << 20, 0, 0}},
 	}
 	if diff := cmp.Diff(want, trace.Jobs); diff != "" {
 		t.Errorf("jobs (-want +got):\n%s", diff)
@@ -235,8 +235,8 @@ func TestReadCSVOfSpreadsheets(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Trace{time.Date(2026, 3, 14, 9, 0, 0, 0, zone).UTC(), []Job{
-		{Run: 30500 * time.Millisecond, Class: "x", Requests: requests(500, 2048)},
-		{Start: 90 * time.Second, Run: 2 * time.Second, Class: "y", Requests: requests(1000, 2048)},
+		{Run: 30500 * time.Millisecond, Class: "x", Requests: requests(500, 2048), RequestsAssumed: true},
+		{Start: 90 * time.Second, Run: 2 * time.Second, Class: "y", Requests: requests(1000, 2048), RequestsAssumed: true},
 	}}
 	for name, text := range map[string]string{
 		"byte order mark":           "\ufeffstart,seconds,class,milliCPU\n2026-03-14 09:00,30.5,x,500\n2026-03-14 09:01:30,2,y,\n",
@@ -280,8 +280,8 @@ func TestReadSWF(t *testing.T) {
 	text := "; Version: 2\n; UnixStartTime: 1000\n" + "1 30" + fmt.Sprintf(line, "60.5", "2") + "2 10" + fmt.Sprintf(line, "-1", "2") + "3 20" + fmt.Sprintf(line, "7", "1")
 	got, err := ReadSWF(strings.NewReader(text))
 	want := Trace{time.Unix(1020, 0).UTC(), []Job{
-		{Run: 7 * time.Second, Class: "1", Requests: requests(16000, 2048)},
-		{Start: 10 * time.Second, Run: 60500 * time.Millisecond, Class: "2", Requests: requests(16000, 2048)},
+		{Run: 7 * time.Second, Class: "1", Requests: requests(16000, 2048), RequestsAssumed: true},
+		{Start: 10 * time.Second, Run: 60500 * time.Millisecond, Class: "2", Requests: requests(16000, 2048), RequestsAssumed: true},
 	}}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)

@@ -203,6 +203,8 @@ func (p *csvParser) job(record []string) (Job, error) {
 			if amounts[i], err = strconv.ParseInt(text, 10, 40); err != nil || amounts[i] < 0 {
 				return job, fmt.Errorf("%s is %q, want a whole number of at least 0", columns[3+i], text)
 			}
+		} else {
+			job.RequestsAssumed = true
 		}
 	}
 	job.Run, job.Requests = seconds(run), requests(amounts[0], amounts[1])
@@ -368,7 +370,7 @@ func ReadSWF(from io.Reader) (Trace, error) {
 		}
 		jobs = append(jobs, Job{
 			Start: seconds(origin + numbers[submit]), Run: seconds(numbers[run]), Class: fields[class],
-			Requests: requests(1000*int64(max(1, numbers[processors])), defaultMiB),
+			Requests: requests(1000*int64(max(1, numbers[processors])), defaultMiB), RequestsAssumed: true, // of memory
 		})
 	}
 	if err := scanner.Err(); err != nil {

@@ -69,10 +69,12 @@ func finishedJob(job *batchv1.Job) (simulator.Job, bool) {
 		requests[1] += c.Resources.Requests.Memory().Value()
 	}
 	requests[3] = 1
-	if requests[0] == 0 && requests[1] == 0 {
+	assumed := requests[0] == 0 && requests[1] == 0
+	if assumed {
 		requests = simulator.DefaultRequests()
 	}
 	return simulator.Job{
 		Start: job.CreationTimestamp.Sub(simulator.Epoch), Run: max(time.Second, end.Sub(begin)), Class: job.Labels[scaledJobLabel], Requests: requests,
+		RequestsAssumed: assumed,
 	}, true
 }

@@ -365,6 +365,19 @@ func TestValues(t *testing.T) {
 	}
 }
 
+// Notes count the messages whose requests are assumed.
+func TestRecommendNotes(t *testing.T) {
+	load := fileOf(t, "few.csv", "start,seconds,class,milliCPU,memoryMiB\n0,1,a,1000,2048\n60,1,b,500,\n90,1,c,,\n")
+	_, notes, err := run(t, "recommend", "--trace", load)
+	if want := "2 of 3 messages do not state both"; exitCode(err) != 2 || !strings.Contains(notes, want) {
+		t.Errorf("error %v, notes %s, want %q", err, notes, want)
+	}
+	stated := fileOf(t, "stated.csv", "start,seconds,class,milliCPU,memoryMiB\n0,1,a,1000,2048\n60,1,a,1000,2048\n")
+	if _, notes, err = run(t, "recommend", "--trace", stated); exitCode(err) != 2 || strings.Contains(notes, "assumed where") {
+		t.Errorf("error %v; requests are all stated: %s", err, notes)
+	}
+}
+
 // A NodePool names instance types; shapes of --node have none, and are asked for by their size.
 func TestNodePool(t *testing.T) {
 	for name, want := range map[string]string{

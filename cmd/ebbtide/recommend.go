@@ -285,11 +285,13 @@ func (f *recommendFlags) reserved() (packing.Amounts, error) {
 
 // found says what the history holds and what had to be assumed of it.
 func (l *loadFlags) found(trace simulator.Trace) []string {
-	classes, sized, used := map[string]bool{}, false, 0
+	classes, assumed, used := map[string]bool{}, 0, 0
 	for i := range trace.Jobs {
 		j := &trace.Jobs[i]
 		classes[j.Class] = true
-		sized = sized || j.Requests != simulator.DefaultRequests()
+		if j.RequestsAssumed {
+			assumed++
+		}
 		if j.Used != (packing.Amounts{}) {
 			used++
 		}
@@ -297,8 +299,9 @@ func (l *loadFlags) found(trace simulator.Trace) []string {
 	end := trace.Origin.Add(trace.Jobs[len(trace.Jobs)-1].Start)
 	notes := []string{fmt.Sprintf("Found %d messages of %d classes from %s to %s.", len(trace.Jobs), len(classes),
 		trace.Origin.Format(time.DateOnly), end.Format(time.DateOnly))}
-	if !sized {
-		notes = append(notes, "The history does not say what pods request: 1 CPU and 2 GiB are assumed for all (columns milliCPU and memoryMiB).")
+	if assumed > 0 {
+		notes = append(notes, fmt.Sprintf("%d of %d messages do not state both a CPU and a memory request: 1 CPU and 2 GiB are assumed where they are missing (columns milliCPU and memoryMiB).",
+			assumed, len(trace.Jobs)))
 	}
 	if used > 0 {
 		notes = append(notes, fmt.Sprintf("What was used is known of %d of %d messages.", used, len(trace.Jobs)))

@@ -311,11 +311,15 @@ func (s *search) holds(found, today *Result) bool {
 	return found.CostMonth <= today.CostMonth && found.Wait <= wait && found.Unserved <= today.Unserved && found.score(s.wait, s.share) < today.score(s.wait, s.share)*(1-leastGain)
 }
 
-// alternative is the strongest that KEDA with MostAllocated does on the recommended shapes, queues and requests: as the part that was learned from
-// says, simulated on the other.
-func (s *search) alternative(judge *world, c *Configuration) (Result, error) {
+// peers are KEDA with MostAllocated on a configuration's shapes, queues, requests and polling, in all the ways in which it may do best. It removes empty
+// nodes as soon as Karpenter can, as the configuration does, or after today's usual half minute.
+func (s *search) peers(judge *world, c *Configuration) []Configuration {
 	var peers []Configuration
-	for _, after := range []Duration{c.ConsolidateAfter, Duration(30 * time.Second)} {
+	after := []Duration{0, Duration(30 * time.Second)}
+	if !slices.Contains(after, c.ConsolidateAfter) {
+		after = append(after, c.ConsolidateAfter)
+	}
+	for _, after := range after {
 		for _, messages := range []int{1, 0} {
 			p := *c
 			if messages == 1 {
@@ -336,7 +340,12 @@ func (s *search) alternative(judge *world, c *Configuration) (Result, error) {
 			}
 		}
 	}
-	results, err := s.play(len(s.worlds)-1, peers, 1)
+	return peers
+}
+
+// alternative is the strongest of the peers: as the part that was learned from says, simulated on the other.
+func (s *search) alternative(judge *world, c *Configuration) (Result, error) {
+	results, err := s.play(len(s.worlds)-1, s.peers(judge, c), 1)
 	if err != nil {
 		return Result{}, err
 	}

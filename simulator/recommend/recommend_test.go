@@ -96,6 +96,20 @@ func TestRecommend(t *testing.T) {
 	}
 }
 
+// The peer is also tried with nodes that are removed at once, with one message a pod and with workers that keep consuming.
+func TestPeers(t *testing.T) {
+	o := options(t)
+	s := &search{o: &o}
+	peers := s.peers(&world{learn: newFloors(simulator.Trace{}, simulator.Trace{}, &o)}, &Configuration{Stack: Ours, ConsolidateAfter: Duration(time.Minute)})
+	for _, messages := range []int{0, 1} {
+		for _, after := range []Duration{0, Duration(30 * time.Second), Duration(time.Minute)} {
+			if !slices.ContainsFunc(peers, func(p Configuration) bool { return p.ConsolidateAfter == after && p.Workers.MaxMessages == messages }) {
+				t.Errorf("no peer with maxMessages %d and consolidateAfter %s: %+v", messages, after, peers)
+			}
+		}
+	}
+}
+
 // What is not worth it is not recommended, and the report says why.
 func TestRecommendNothing(t *testing.T) {
 	o := options(t)

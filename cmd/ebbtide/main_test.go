@@ -363,9 +363,22 @@ func TestValues(t *testing.T) {
 	if got := fmt.Sprint(values(p, "scans", r, "small")); strings.Contains(got, drainingAddress) {
 		t.Errorf("workers without rules ask the scheduler: %s", got)
 	}
+	c.Surplus = "30%"
+	surplus := r.CalendarOf("small")
+	for want, calendar := range map[string]*v1alpha1.Calendar{
+		`"calendar":{"timeZone":"Etc/UTC","default":{},"periods":[]}`:                                 nil,
+		`"calendar":{"timeZone":"Etc/UTC","default":{"surplus":"30%"},"periods":[]}`:                  surplus,
+		`"calendar":{"timeZone":"Europe/Prague","default":{},"periods":[{"name":"day","limits":{}}]}`: {TimeZone: "Europe/Prague", Periods: []v1alpha1.Period{{Name: "day"}}},
+	} {
+		p.Spec.Calendar = calendar
+		text, err := json.Marshal(values(p, "scans", r, "small")["policy"])
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("the chart's periods would stay: %s, error %v, want %s", text, err, want)
+		}
+	}
 }
 
-// Notes count the messages whose requests are assumed.
+// Notes count the messages whose requests are assumed, and say why a policy gets no surplus.
 func TestRecommendNotes(t *testing.T) {
 	load := fileOf(t, "few.csv", "start,seconds,class,milliCPU,memoryMiB\n0,1,a,1000,2048\n60,1,b,500,\n90,1,c,,\n")
 	_, notes, err := run(t, "recommend", "--trace", load)
@@ -373,8 +386,18 @@ func TestRecommendNotes(t *testing.T) {
 		t.Errorf("error %v, notes %s, want %q", err, notes, want)
 	}
 	stated := fileOf(t, "stated.csv", "start,seconds,class,milliCPU,memoryMiB\n0,1,a,1000,2048\n60,1,a,1000,2048\n")
-	if _, notes, err = run(t, "recommend", "--trace", stated); exitCode(err) != 2 || strings.Contains(notes, "assumed where") {
+	if _, notes, err = run(t, "recommend", "--trace", stated); exitCode(err) != 2 || strings.Contains(notes, "assumed where") || strings.Contains(notes, "surplus") {
 		t.Errorf("error %v; requests are all stated: %s", err, notes)
+	}
+	policy := fileOf(t, "policy.yaml", `apiVersion: ebbtide.dev/v1alpha1
+kind: ScalingPolicy
+metadata: {name: scans, namespace: scan}
+spec:
+  backlog: {prometheus: {url: {value: "http://prometheus:9090"}, query: "sum(waiting)"}}
+  target: {maxReplicas: 10}
+`)
+	if _, notes, err = run(t, "recommend", "--trace", stated, "-f", policy); exitCode(err) != 2 || !strings.Contains(notes, "a surplus is not decided on") {
+		t.Errorf("error %v; a Prometheus query: %s", err, notes)
 	}
 }
 
@@ -401,7 +424,7 @@ func TestTodayOfCluster(t *testing.T) {
 apiVersion: ebbtide.dev/v1alpha1
 kind: ScalingPolicy
 metadata: {name: scans}
-spec: {target: {drainWithin: 2m}, calendar: {timeZone: UTC}}
+spec: {target: {drainWithin: 2m}, calendar: {timeZone: UTC, default: {surplus: 30%, minReplicas: 1}}}
 ---
 kind: ScalingPolicy
 metadata: {name: others}
@@ -447,6 +470,9 @@ spec:
 	}
 	if c := &o.Today; !c.Stack.Ebbtide || c.Shapes.Name != "m6i.xlarge" || c.DrainWithin != recommend.Duration(2*time.Minute) || c.Poll != recommend.Duration(15*time.Second) {
 		t.Errorf("today is %+v of\n%s", c, text)
+	}
+	if given := o.Today.Calendar.Given[""]; o.Today.Surplus != "30%" || given.Default.Surplus != nil || *given.Default.MinReplicas != 1 {
+		t.Errorf("today's surplus is %q, its calendar %+v", o.Today.Surplus, given)
 	}
 	pool := fmt.Sprint(f.nodePool("scans", &o.Today))
 	for _, want := range []string{"name:own", "values:[eu-1a]", "values:[m6i.xlarge]", "values:[on-demand]"} {

@@ -45,9 +45,9 @@ func recommendCommand() *cobra.Command {
 		Use:   "recommend",
 		Short: "Find a whole configuration for a load: nodes, queues, requests, workers and a calendar",
 		Long: `Searches by simulation for the cheapest configuration that meets a wait objective: which node shapes, one queue or one for each size class,
-what pods request, when workers exit, how often KEDA polls, how long empty nodes stay, and a calendar of floors. It learns from the first
-half of the load and compares on the second: what runs today, the strongest alternative, which is KEDA with MostAllocated on the same shapes,
-queues and requests, and the recommendation. Requests and the calendar are then learned again from the whole load. Nothing is deployed.
+what pods request, when workers exit, how often KEDA polls, how long empty nodes stay, a surplus while messages wait, and a calendar of
+floors. It learns from the first half of the load and compares on the second: what runs today, the strongest alternative, which is KEDA with
+MostAllocated on the same shapes, queues and requests, and the recommendation. Requests and the calendar are then learned again from the whole load. Nothing is deployed.
 
 A configuration that costs more or waits longer than today on the second half is not recommended; if none is better, the exit code is 2.
 With -o DIR it writes policy.yaml, values.yaml for charts/scan-jobs, nodepool.yaml and report.html.`,
@@ -154,6 +154,10 @@ func (f *recommendFlags) run(cmd *cobra.Command) error {
 	notes, err := f.readToday(cmd.Context(), &o, inUse, list)
 	if err != nil {
 		return err
+	}
+	if kept.Spec.Backlog.Prometheus != nil {
+		o.Keep["surplus"] = true
+		notes = append(notes, "The policy's backlog is a Prometheus query, which does not tell what waits from what is in progress: a surplus is not decided on.")
 	}
 	if err := f.readRemoval(&o); err != nil {
 		return err

@@ -64,8 +64,8 @@ func newRecommendation(r *recommend.Recommendation, kept *v1alpha1.ScalingPolicy
 				p.Spec.Target.DrainWithin = &metav1.Duration{Duration: time.Duration(c.DrainWithin)}
 			}
 		}
-		p.Spec.Calendar = cmp.Or(r.Calendars[queue], r.Calendars[""])
-		if p.Spec.Calendar != nil && f.holidays != "" && !o.Keep["calendar"] {
+		p.Spec.Calendar = r.CalendarOf(queue)
+		if p.Spec.Calendar != nil && len(p.Spec.Calendar.Periods) > 0 && f.holidays != "" && !o.Keep["calendar"] {
 			p.Spec.Calendar.Holidays = &v1alpha1.Holidays{ICS: v1alpha1.ValueSource{File: f.holidays}, Limits: &v1alpha1.Limits{MinReplicas: new(int32)}}
 		}
 		out.Policies = append(out.Policies, p)
@@ -179,12 +179,17 @@ func values(p *v1alpha1.ScalingPolicy, pool string, r *recommend.Recommendation,
 	}
 }
 
-// calendarValues is a calendar as values, which replaces the chart's own; without one it has no periods.
+// calendarValues is a calendar as values. Helm merges them with the chart's own, so periods are there even if there are none.
 func calendarValues(c *v1alpha1.Calendar) any {
-	if c == nil {
-		return map[string]any{"timeZone": "Etc/UTC", "periods": []any{}}
+	values := struct {
+		v1alpha1.Calendar
+		Periods []v1alpha1.Period `json:"periods"`
+	}{Periods: []v1alpha1.Period{}}
+	if c != nil {
+		values.Calendar, values.Periods = *c, append(values.Periods, c.Periods...)
 	}
-	return c
+	values.TimeZone = cmp.Or(values.TimeZone, "Etc/UTC")
+	return values
 }
 
 // write writes the files of a recommendation.

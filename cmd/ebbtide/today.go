@@ -123,7 +123,9 @@ func (f *recommendFlags) readToday(ctx context.Context, o *recommend.Options, in
 	var notes []string
 	if inUse != nil {
 		t.Stack = recommend.Ours
-		t.Calendar.Given = map[string]*v1alpha1.Calendar{"": inUse.Spec().Calendar}
+		if err := giveCalendar(inUse.Spec().Calendar, o); err != nil {
+			return nil, fmt.Errorf("--policy: %w", err)
+		}
 		if t.Workers.MaxMessages == 1 && !f.system.idleTimeoutGiven() { // workers of a floor stay
 			t.Workers.IdleTimeout = recommend.Duration(warmFor)
 		}
@@ -253,9 +255,18 @@ func setDuration(field, text string, to *recommend.Duration) error {
 	return nil
 }
 
+// giveCalendar takes over today's calendar, and its default surplus by itself.
 func giveCalendar(c *v1alpha1.Calendar, o *recommend.Options) error {
 	if _, errs := policy.CompileCalendar(c, nil, o.MaxReplicas, nil); len(errs) > 0 {
 		return errs.ToAggregate()
+	}
+	o.Today.Surplus = ""
+	if c != nil && c.Default.Surplus != nil { // a decision of its own
+		if surplus, err := calendar.ParseSurplus(c.Default.Surplus.String()); err == nil { // it was checked
+			o.Today.Surplus = surplus.Text()
+		}
+		c = c.DeepCopy()
+		c.Default.Surplus = nil
 	}
 	o.Today.Calendar.Given = map[string]*v1alpha1.Calendar{"": c}
 	return nil

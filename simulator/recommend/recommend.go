@@ -285,7 +285,7 @@ func (s *search) planned(later int) float64 {
 		total += arms * jobs(rung)
 		arms = max(8, arms/eta)
 	}
-	const neighbours = 45 // tries for what is tighter come on top, where they are needed
+	const neighbours = 49 // tries for what is tighter come on top, where they are needed
 	total += 2 * neighbours * jobs(s.main())
 	total += (finalists + 7) * finalSeeds * jobs(len(s.worlds)-1)
 	return total + float64(later)*judgeSeeds*float64(2+len(levers)+4)
@@ -322,6 +322,7 @@ func (s *search) peers(judge *world, c *Configuration) []Configuration {
 	for _, after := range after {
 		for _, messages := range []int{1, 0} {
 			p := *c
+			p.Surplus = "" // KEDA has none
 			if messages == 1 {
 				p.DrainWithin = 0
 			} else if c.DrainWithin > 0 { // and without
@@ -423,6 +424,15 @@ func (s *search) change(c *Configuration, l lever) (string, error) {
 		text += fmt.Sprintf("; a price %.0f%% lower would change it", 100*(1-chosen.score(s.wait, s.share)/next.score(s.wait, s.share)))
 	}
 	return text, nil
+}
+
+// CalendarOf is the calendar of a queue's policy: what was learned, with the surplus as the default of all limits. It is nil where there is neither.
+func (r *Recommendation) CalendarOf(queue string) *v1alpha1.Calendar {
+	surplus := r.Recommended.Configuration.Surplus
+	if surplus == "" && r.Today.Configuration.Surplus != "" {
+		surplus = "0" // where values are merged with today's, those stay otherwise
+	}
+	return withSurplus(cmp.Or(r.Calendars[queue], r.Calendars[""]), surplus)
 }
 
 // costByClass shares the cost of a result out.

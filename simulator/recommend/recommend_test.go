@@ -2,6 +2,7 @@ package recommend
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebbtide-dev/ebbtide/api/v1alpha1"
 	"github.com/ebbtide-dev/ebbtide/scaler/policy"
 	"github.com/ebbtide-dev/ebbtide/scheduler-plugin/packing"
 	"github.com/ebbtide-dev/ebbtide/simulator"
@@ -93,6 +95,79 @@ func TestRecommend(t *testing.T) {
 	}
 	if len(r.Decisions) != len(levers)+1 {
 		t.Errorf("%d decisions", len(r.Decisions))
+	}
+}
+
+// In bursts that no calendar announces, a surplus makes messages wait for less at no more cost, and the decision says what it is worth. It is in the
+// calendar of the policy, and no peer has one.
+func TestSurplus(t *testing.T) {
+	o := options(t)
+	o.Objective = Objective{Wait: 55 * time.Second, Quantile: 0.95}
+	for _, name := range Levers() {
+		o.Keep[name] = name != leverWorkers
+	}
+	random := rand.New(rand.NewPCG(7, 7))
+	trace := simulator.Trace{Origin: time.Date(2026, 3, 2, 9, 0, 0, 0, o.Zone)}
+	for burst := range 60 {
+		for range 20 {
+			at := time.Duration(burst)*time.Hour + time.Duration(random.Float64()*float64(4*time.Minute))
+			trace.Jobs = append(trace.Jobs, simulator.Job{Start: at, Run: time.Duration(random.ExpFloat64() * float64(time.Minute)), Class: "scan", Requests: simulator.DefaultRequests()})
+		}
+	}
+	trace = trace.Sorted()
+	without, err := Recommend(t.Context(), trace, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if without.Recommended.Configuration.Surplus != "" || without.CalendarOf("all") != nil {
+		t.Errorf("a surplus that was to stay as it is: %+v", without.Recommended.Configuration)
+	}
+	o.Keep[leverSurplus] = false
+	r, err := Recommend(t.Context(), trace, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &r.Recommended.Configuration
+	if c.Surplus == "" || r.Recommended.CostMonth > r.Today.CostMonth || r.Recommended.Outcome.Wait.Mean > 0.8*without.Recommended.Outcome.Wait.Mean {
+		t.Errorf("surplus %q: cost %.1f, mean wait %.1f s, without the lever %.1f and %.1f s", c.Surplus, r.Recommended.CostMonth, r.Recommended.Outcome.Wait.Mean,
+			without.Recommended.CostMonth, without.Recommended.Outcome.Wait.Mean)
+	}
+	if calendar := r.CalendarOf("all"); calendar == nil || calendar.Default.Surplus.String() != c.Surplus {
+		t.Errorf("calendar %+v, want one with a surplus of %s", calendar, c.Surplus)
+	}
+	i := slices.IndexFunc(r.Decisions, func(d Decision) bool { return d.Lever == leverSurplus })
+	if d := r.Decisions[i]; d.Today != "none" || d.Recommended != c.Surplus || d.WaitWithout <= r.Recommended.Wait || !strings.Contains(d.Change, "next is") {
+		t.Errorf("%+v", d)
+	}
+	s := &search{o: &o}
+	peers := s.peers(&world{learn: newFloors(trace, trace, &o)}, c)
+	if slices.ContainsFunc(peers, func(p Configuration) bool { return p.Surplus != "" }) {
+		t.Errorf("KEDA has a surplus: %+v", peers)
+	}
+}
+
+// A surplus holds in all limits but those that have their own; where one of today is to go, it says so.
+func TestCalendarOf(t *testing.T) {
+	learned := &v1alpha1.Calendar{TimeZone: "Europe/Prague", Periods: []v1alpha1.Period{{Name: "day", From: "08:00", To: "18:00", Limits: v1alpha1.Limits{MinReplicas: new(int32(2))}}}}
+	for name, tc := range map[string]struct {
+		today, surplus string
+		calendar       *v1alpha1.Calendar
+		want           string // JSON
+	}{
+		"neither":             {"", "", nil, `null`},
+		"a calendar":          {"", "", learned, `{"timeZone":"Europe/Prague","default":{},"periods":[{"name":"day","from":"08:00","to":"18:00","limits":{"minReplicas":2}}]}`},
+		"a percentage":        {"", "30%", nil, `{"default":{"surplus":"30%"}}`},
+		"a number, with both": {"10%", "1", learned, `{"timeZone":"Europe/Prague","default":{"surplus":1},"periods":[{"name":"day","from":"08:00","to":"18:00","limits":{"minReplicas":2}}]}`},
+		"none any more":       {"10%", "", nil, `{"default":{"surplus":0}}`},
+	} {
+		r := &Recommendation{Calendars: map[string]*v1alpha1.Calendar{"all": tc.calendar}}
+		r.Today.Configuration.Surplus, r.Recommended.Configuration.Surplus = tc.today, tc.surplus
+		if got, err := json.Marshal(r.CalendarOf("all")); err != nil || string(got) != tc.want {
+			t.Errorf("%s: %s, error %v, want %s", name, got, err, tc.want)
+		}
+	}
+	if learned.Default.Surplus != nil {
+		t.Error("what was learned was changed")
 	}
 }
 

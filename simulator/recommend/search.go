@@ -43,11 +43,12 @@ const (
 	leverConsolidation = "consolidation"
 	leverCalendar      = "calendar"
 	leverDrain         = "drain-within"
+	leverSurplus       = "surplus"
 )
 
 // Levers are the names of what is decided.
 func Levers() []string {
-	return []string{leverShapes, leverQueues, leverRequests, leverWorkers, leverPolling, leverConsolidation, leverCalendar, leverDrain}
+	return []string{leverShapes, leverQueues, leverRequests, leverWorkers, leverPolling, leverConsolidation, leverCalendar, leverDrain, leverSurplus}
 }
 
 // lever is one part of a configuration.
@@ -67,6 +68,7 @@ var levers = []lever{
 	{leverConsolidation, func(c *Configuration) string { return "after " + c.ConsolidateAfter.String() }, func(to, from *Configuration) { to.ConsolidateAfter = from.ConsolidateAfter }},
 	{leverCalendar, func(c *Configuration) string { return c.Calendar.String() }, func(to, from *Configuration) { to.Calendar = from.Calendar }},
 	{leverDrain, sayDrain, func(to, from *Configuration) { to.DrainWithin = from.DrainWithin }},
+	{leverSurplus, func(c *Configuration) string { return cmp.Or(c.Surplus, "none") }, func(to, from *Configuration) { to.Surplus = from.Surplus }},
 }
 
 func sayDrain(c *Configuration) string {
@@ -326,6 +328,10 @@ func (s *search) others(c Configuration, name string) []Configuration {
 		for _, seconds := range []int{0, 15, 30, 60, 120, 300, 600} {
 			add(func(o *Configuration) { o.ConsolidateAfter = Duration(time.Duration(seconds) * time.Second) })
 		}
+	case leverSurplus:
+		for _, surplus := range surpluses {
+			add(func(o *Configuration) { o.Surplus = surplus })
+		}
 	case leverCalendar:
 		if s.o.noCalendar {
 			return nil
@@ -340,6 +346,9 @@ func (s *search) others(c Configuration, name string) []Configuration {
 	return all
 }
 
+// surpluses that are tried. A number helps where queues are short: a percentage of few messages rounds down to nothing.
+var surpluses = []string{"", "1", "10%", "30%", "60%"}
+
 // withRules are workers by the rules of package draining.
 var withRules = Workers{Rules: true, IdleTimeout: Duration(10 * time.Second)}
 
@@ -353,7 +362,8 @@ func (s *search) descend(start Configuration) (Result, error) {
 	best := results[0]
 	for range passes {
 		before := best.score(s.wait, s.share)
-		for _, name := range []string{leverWorkers, leverDrain, leverCalendar, leverConsolidation, leverPolling, leverShapes, leverQueues} {
+		// What shortens waits comes in the order of its usual cost, so that idle replicas are not added where a surplus is enough.
+		for _, name := range []string{leverWorkers, leverDrain, leverSurplus, leverCalendar, leverConsolidation, leverPolling, leverShapes, leverQueues} {
 			if s.o.Keep[name] {
 				continue
 			}

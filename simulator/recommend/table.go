@@ -64,6 +64,9 @@ func Table(ctx context.Context, trace simulator.Trace, o Options, queues string,
 	for _, n := range []int{5, 15} {
 		play(fmt.Sprintf("polls every %ds", n), func(c *Configuration) { c.Poll = seconds(n) })
 	}
+	for _, surplus := range surpluses[1:] {
+		play("surplus of "+surplus, func(c *Configuration) { c.Surplus = surplus })
+	}
 	for _, n := range []int32{1, 2, 4} {
 		play(fmt.Sprintf("%d idle while there is work", n), func(c *Configuration) { c.Calendar.Reserve = n })
 	}

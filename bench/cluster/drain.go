@@ -200,7 +200,11 @@ func runDrainKind(
 	for i := range arrivals {
 		arrivals[i].Scan.ID = fmt.Sprintf("%s-%s-%d-%03d", kind.name, load, seed, i)
 	}
-	time.Sleep(time.Until(begin))
+	select {
+	case <-ctx.Done():
+		return drainResult{}, context.Cause(ctx)
+	case <-time.After(time.Until(begin)):
+	}
 	if err := sender.Play(ctx, queues.Scans, arrivals, func(scans.Scan) { settled.Published() }); err != nil {
 		return drainResult{}, err
 	}
